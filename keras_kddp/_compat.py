@@ -1,0 +1,186 @@
+"""Every private Keras call, with the reason for it.
+
+`tests/test_compat.py` fails when Keras changes one of them.
+"""
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+from keras.src.losses.loss import scale_loss_for_distribution
+
+
+class CallNode(NamedTuple):
+    """One call of one operation in a model's graph.
+
+    Attributes:
+        operation: The layer or raw operation that was called.
+        args: Its positional arguments; symbolic tensors are `KerasTensor`.
+        kwargs: Its keyword arguments.
+        inputs: Flat symbolic inputs.
+        outputs: Flat symbolic outputs.
+    """
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+
+
+def functional_graph(model: keras.Model) -> Any:
+    """Returns the `Functional` that computes `model`, or None.
+
+    A Sequential keeps its graph in the private `_functional`; without it the
+    tensors between its layers cannot be reached reliably.
+    """
+    if isinstance(model, keras.Sequential):
+        return model._functional
+    return model if hasattr(model, "_nodes_by_depth") else None
+
+
+def call_nodes(model: keras.Model) -> list[CallNode]:
+    """Returns the calls of a model's graph, inputs first.
+
+    `_nodes_by_depth` is what `Functional.call` itself runs through; the public
+    config names tensors but does not hand them out.
+    """
+    by_depth = functional_graph(model)._nodes_by_depth
+    return [
+        CallNode(
+            node.operation,
+            tuple(node.arguments.args),
+            dict(node.arguments.kwargs),
+            tuple(node.input_tensors),
+            tuple(node.output_tensors),
+        )
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+    ]
+
+
+def producing_node(tensor: Any) -> CallNode:
+    """Returns the call that made a symbolic tensor.
+
+    `_keras_history` is the only way from a tensor back to its maker.
+    """
+    history = tensor._keras_history
+    node = history.operation._inbound_nodes[history.node_index]
+    return CallNode(
+        node.operation,
+        tuple(node.arguments.args),
+        dict(node.arguments.kwargs),
+        tuple(node.input_tensors),
+        tuple(node.output_tensors),
+    )
+
+
+@contextlib.contextmanager
+def untouched_seeds() -> Iterator[None]:
+    """Leaves Python's, NumPy's and Keras' global random state as it was.
+
+    Keras draws layer and initializer seeds from Python's `random`; its own
+    global generator is kept in the private `global_state`.
+    """
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    generator = global_state.get_global_attribute("global_seed_generator")
+    state = None if generator is None else np.array(generator.state)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        if generator is None:
+            global_state.set_global_attribute("global_seed_generator", None)
+        else:
+            generator.state.assign(state)
+            global_state.set_global_attribute(
+                "global_seed_generator", generator
+            )
+
+
+def compiled_loss(
+    model: keras.Model, y: Any, y_pred: Any, sample_weight: Any
+) -> Any:
+    """Returns the loss given to `compile`, without the added losses.
+
+    `compute_loss` would add every regularizer of the model, the teacher's
+    among them; the compiled loss alone is only in `_compile_loss`.
+    """
+    return model._compile_loss(y, y_pred, sample_weight)
+
+
+def share_of_replica(loss: Any) -> Any:
+    """Divides a loss by the number of replicas under `tf.distribute`.
+
+    Keras' own Loss objects do it; optimizers then sum the gradients.
+    """
+    return scale_loss_for_distribution(loss)
+
+
+def replace_sublayer(parent: keras.Layer, name: str, new: keras.Layer) -> None:
+    """Sets `parent.name = new` on a built layer, in the old one's place.
+
+    The tracker of a built layer is locked, and remove + append would change
+    the order that `load_model` relies on.
+    """
+    tracker = parent._tracker
+    tracker.unlock()
+    try:
+        tracker.replace_tracked_value("layers", getattr(parent, name), new)
+        setattr(parent, name, new)
+    finally:
+        tracker.lock()
+
+
+def forget_compiled_functions(model: keras.Model) -> None:
+    """Makes the next step trace anew; inside `fit` too.
+
+    `fit` looks `train_function` up at every step. JAX keeps the variables of
+    the old student in `_jax_state`.
+    """
+    model.test_function = None
+    model.predict_function = None
+    if keras.backend.backend() == "jax":
+        model._jax_state = None
+        model._jax_state_synced = True
+    model.make_train_function(force=True)
+
+
+def learning_rate_source(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Returns the schedule or callable of an optimizer, None for a number.
+
+    The public `learning_rate` only tells the current value; a schedule of the
+    user's own class need not be serializable.
+    """
+    rate = optimizer._learning_rate
+    return None if isinstance(rate, keras.Variable) else rate
+
+
+def carry_weight_decay_exclusions(
+    old: keras.optimizers.Optimizer,
+    new: keras.optimizers.Optimizer,
+    renewed: dict[int, keras.Variable],
+) -> None:
+    """Excludes the same weights from weight decay in a new optimizer.
+
+    `exclude_from_weight_decay` writes private attributes and there is no
+    getter.
+
+    Args:
+        old: The optimizer in use.
+        new: Its unbuilt successor.
+        renewed: `id(old weight) -> new weight`.
+    """
+    excluded = getattr(old, "_exclude_from_weight_decay", set())
+    new._exclude_from_weight_decay = {
+        id(renewed[key]) for key in excluded if key in renewed
+    }
+    new._exclude_from_weight_decay_pattern = getattr(
+        old, "_exclude_from_weight_decay_pattern", None
+    )

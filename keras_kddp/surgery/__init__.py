@@ -1,0 +1,29 @@
+"""Takes units out of a Keras model, exactly."""
+
+from keras_kddp.surgery.graph import (
+    ChannelGraph,
+    SurgeryError,
+    UnitGroup,
+    unit_groups,
+)
+from keras_kddp.surgery.plan import (
+    RemovalPlan,
+    explain,
+    plan_removal,
+    remove_units,
+)
+from keras_kddp.surgery.rule import Call, Rule, register_rule
+
+__all__ = [
+    "Call",
+    "ChannelGraph",
+    "RemovalPlan",
+    "Rule",
+    "SurgeryError",
+    "UnitGroup",
+    "explain",
+    "plan_removal",
+    "register_rule",
+    "remove_units",
+    "unit_groups",
+]

@@ -1,0 +1,187 @@
+"""What removed units leave behind: constants, folded into biases."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.rule import NotFoldableError, Values, describe
+
+Constants = Mapping[str, Mapping[int, float]]
+
+
+class Folding(NamedTuple):
+    """The outcome of holding groups of units at constants.
+
+    Attributes:
+        increments: Layer name -> what its bias gains, (units,) float64.
+        refusals: Group number -> why its constant cannot be folded.
+    """
+
+    increments: dict[str, Values]
+    refusals: dict[int, str]
+
+
+def fold_constants(
+    graph: ChannelGraph,
+    removed: set[int],
+    constants: Constants,
+    *,
+    training: bool,
+) -> Folding:
+    """Follows held units to their consumers.
+
+    The observed tensors of the removed units are held at `constants` (0 by
+    default), and everything behind them is computed from there.
+
+    Args:
+        graph: The channels of the model.
+        removed: Numbers of the groups that go.
+        constants: Layer name -> unit -> value at the observation point.
+        training: Also refuse what is exact at inference only.
+
+    Returns:
+        The increments of the consumers' biases, and what was refused.
+    """
+    walk = _Walk(graph, removed, constants, training=False)
+    if not training:
+        return Folding(walk.merged_increments(), walk.refusals)
+    trained = _Walk(graph, removed, constants, training=True)
+    refusals = trained.refusals | walk.refusals
+    for key, values in walk.arriving.items():
+        other = trained.arriving[key]
+        for position in np.flatnonzero(~np.isclose(values, other, 1e-6)):
+            root = int(walk.arriving_roots[key][position])
+            refusals.setdefault(
+                root,
+                "the constant it leaves behind is "
+                f"{other[position]:.4g} in training and "
+                f"{values[position]:.4g} at inference",
+            )
+    return Folding(walk.merged_increments(), refusals)
+
+
+class _Walk:
+    """One pass of constants through the graph, in one mode."""
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        removed: set[int],
+        constants: Constants,
+        *,
+        training: bool,
+    ) -> None:
+        self._graph = graph
+        self._is_removed = np.zeros(graph.records.size + 1, dtype=bool)
+        self._is_removed[list(removed)] = True
+        self._held = self._held_values(constants)
+        self._training = training
+        self._values: dict[int, Values] = {}
+        self._blame: dict[int, str] = {}
+        self._folded: dict[str, list[Values]] = {}
+        self.refusals: dict[int, str] = {}
+        self.arriving: dict[int, Values] = {}
+        self.arriving_roots: dict[int, np.ndarray] = {}
+        for index in range(len(graph.nodes)):
+            self._visit(index)
+
+    def _held_values(self, constants: Constants) -> dict[int, Values]:
+        """Returns the observed tensors' values at removed positions."""
+        graph = self._graph
+        held: dict[int, Values] = {}
+        for name in graph.removable_layers():
+            gone = self._is_removed[graph.roots[graph.units[name]]]
+            if not gone.any():
+                continue
+            values = np.where(gone, 0.0, np.nan)
+            for unit, value in constants.get(name, {}).items():
+                values[unit] = value
+            for tensor in graph.observation_points(name):
+                known = held.setdefault(id(tensor), values)
+                held[id(tensor)] = np.where(known == 0, values, known)
+        return held
+
+    def _visit(self, index: int) -> None:
+        node, rule = self._graph.nodes[index], self._graph.rules[index]
+        if not node.inputs:
+            for tensor in node.outputs:
+                self._values[id(tensor)] = self._unknown(tensor)
+            return
+        inputs = [self._values[id(x)] for x in node.inputs]
+        self._read(index, inputs)
+        if len(node.outputs) != 1 or all(np.isnan(v).all() for v in inputs):
+            outputs = [self._unknown(x) for x in node.outputs]
+        else:
+            outputs = [rule.constant(node, inputs, self._training)]
+            self._remember_losses(node, outputs[0])
+        for tensor, values in zip(node.outputs, outputs, strict=True):
+            held = self._held.get(id(tensor))
+            if held is not None:
+                values = np.where(np.isnan(held), values, held)
+            self._values[id(tensor)] = values
+
+    def _unknown(self, tensor: object) -> Values:
+        return np.full(len(self._graph.labels[id(tensor)]), np.nan)
+
+    def _roots(self, tensor: object) -> np.ndarray:
+        return self._graph.roots[self._graph.labels[id(tensor)]]
+
+    def _remember_losses(self, node: object, values: Values) -> None:
+        """Notes which call turned a removed channel's constant unknown."""
+        roots = self._roots(node.outputs[0])
+        lost = self._is_removed[roots] & np.isnan(values)
+        for root in roots[lost].tolist():
+            self._blame.setdefault(
+                root,
+                f"its value is no constant behind {describe(node.operation)}",
+            )
+
+    def _read(self, index: int, inputs: list[Values]) -> None:
+        """Lets a mixing layer take constants into its bias."""
+        node, rule = self._graph.nodes[index], self._graph.rules[index]
+        name = node.operation.name
+        if name not in self._graph.units or len(inputs) != 1:
+            return
+        roots = self._roots(node.inputs[0])
+        gone = self._is_removed[roots]
+        if not gone.any():
+            return
+        for root in roots[gone & np.isnan(inputs[0])].tolist():
+            self._refuse(root, self._blame.get(root, "it still varies"))
+        values = np.where(gone, np.nan_to_num(inputs[0]), 0.0)
+        self.arriving[index], self.arriving_roots[index] = values, roots
+        try:
+            increments = rule.fold(node, values) if values.any() else None
+        except NotFoldableError as error:
+            for root in roots[values != 0].tolist():
+                self._refuse(root, str(error))
+            return
+        if increments is None:
+            increments = np.zeros(len(self._graph.units[name]))
+        self._check_shared(name, increments, roots[values != 0])
+        self._folded.setdefault(name, []).append(increments)
+
+    def _check_shared(
+        self, name: str, increments: Values, roots: np.ndarray
+    ) -> None:
+        for other in self._folded.get(name, []):
+            if not np.allclose(other, increments, rtol=1e-12, atol=0):
+                for root in roots.tolist():
+                    self._refuse(
+                        root,
+                        f"layer '{name}' is called twice, with constants that "
+                        "differ",
+                    )
+
+    def _refuse(self, root: int, reason: str) -> None:
+        self.refusals.setdefault(root, reason)
+
+    def merged_increments(self) -> dict[str, Values]:
+        """Returns what each bias gains, leaving out zeros."""
+        return {
+            name: folded[0]
+            for name, folded in self._folded.items()
+            if folded[0].any()
+        }

@@ -1,0 +1,353 @@
+"""A removal, planned in full before anything is built."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+
+from keras_kddp.surgery.folding import Constants, fold_constants
+from keras_kddp.surgery.graph import (
+    ChannelGraph,
+    SurgeryError,
+    variable_named,
+)
+from keras_kddp.surgery.rebuild import (
+    Config,
+    layers_of,
+    paired_variables,
+    rebuild,
+    to_numpy,
+)
+
+Slices = Mapping[int, tuple[int, ...]]  # axis -> kept indices
+
+
+@dataclass(frozen=True, eq=False)
+class RemovalPlan:
+    """A removal that was checked and can be built, printed or kept.
+
+    Attributes:
+        model: The model it was made for; never changed.
+        removed: Layer name -> indices of the units that go.
+        slices: Layer name -> weight name -> axis -> kept indices.
+        arguments: Layer name -> config argument -> its new value.
+        folds: Layer name -> what its bias gains, one number a unit of the
+            layer as it is now.
+    """
+
+    model: keras.Model = field(repr=False)
+    removed: Mapping[str, tuple[int, ...]]
+    slices: Mapping[str, Mapping[str, Slices]] = field(repr=False)
+    arguments: Mapping[str, Mapping[str, int]] = field(repr=False)
+    folds: Mapping[str, tuple[float, ...]] = field(repr=False)
+
+    def __str__(self) -> str:
+        """Returns the dry run: what goes, layer by layer."""
+        if not self.removed:
+            return "Nothing is removed."
+        lines = []
+        for name, units in self.removed.items():
+            kept = next(iter(self.arguments[name].values()))
+            lines.append(
+                f"{name}: {kept + len(units)} -> {kept} units, without "
+                + _abbreviate(units)
+            )
+        for name, weights in self.slices.items():
+            shrunk = ", ".join(
+                f"{weight} axis {axis} to {len(kept)}"
+                for weight, axes in weights.items()
+                for axis, kept in axes.items()
+            )
+            lines.append(f"  {name}: {shrunk}")
+        lines += [f"  {name}: constants fold into bias" for name in self.folds]
+        return "\n".join(lines)
+
+    def build(self) -> keras.Model:
+        """Returns a new, smaller model; the planned one is left as it is.
+
+        Layer names, trainable flags, dtypes and seed states are carried over.
+        The global random state is not touched. The new model is uncompiled.
+        """
+        model = rebuild(self.model, self._edit)
+        for old, new, axes in self.transfers(model):
+            new.assign(take(to_numpy(old), axes))
+        layers = layers_of(model)
+        for name, increments in self.folds.items():
+            gone = set(self.removed.get(name, ()))
+            kept = [g for i, g in enumerate(increments) if i not in gone]
+            bias = variable_named(layers[name], "bias")
+            bias.assign(to_numpy(bias) + np.asarray(kept))
+        return model
+
+    def _edit(self, config: Config) -> None:
+        for entry in config["layers"]:
+            name = entry["config"]["name"]
+            entry["config"].update(self.arguments.get(name, {}))
+            if name in self.folds:
+                entry["config"]["use_bias"] = True
+
+    def transfers(
+        self, new_model: keras.Model
+    ) -> Iterator[tuple[keras.Variable, keras.Variable, Slices]]:
+        """Pairs each variable of the model with its successor.
+
+        Args:
+            new_model: What `build` returned.
+
+        Yields:
+            The old variable, the new one, and the kept indices by axis.
+        """
+        for layer, old, new in paired_variables(self.model, new_model):
+            yield old, new, self.slices.get(layer.name, {}).get(old.name, {})
+
+    def to_json(self) -> str:
+        """Returns the plan as JSON text, without the model."""
+        return json.dumps(
+            {
+                "removed": self.removed,
+                "arguments": self.arguments,
+                "slices": self.slices,
+                "folds": self.folds,
+            }
+        )
+
+
+def plan_removal(
+    model: keras.Model,
+    units: Mapping[str, Sequence[int]],
+    *,
+    constants: Constants | None = None,
+) -> RemovalPlan:
+    """Returns the plan that takes units out of a model; builds nothing yet.
+
+    The planned model equals, at inference, the model in which the activity of
+    each removed unit is held at its constant.
+
+    Args:
+        model: A built Sequential or Functional model; only read.
+        units: Layer name -> indices of the units to remove.
+        constants: Layer name -> unit -> the value its activity is held at; 0
+            where nothing is said. What arrives at a consumer as non-zero is
+            folded into that consumer's bias.
+
+    Returns:
+        A frozen plan; `str(plan)` is the dry run.
+
+    Raises:
+        SurgeryError: If a layer or unit does not exist, cannot go, would go
+            without its partners, would leave a layer empty, or leaves a
+            constant behind that no bias can express.
+
+    Example:
+        ```python
+        plan = keras_kddp.plan_removal(model, {"fc": [3, 17]})
+        print(plan)
+        smaller = plan.build()
+        ```
+    """
+    return plan_on(ChannelGraph(model), units, constants=constants or {})
+
+
+def plan_on(
+    graph: ChannelGraph,
+    units: Mapping[str, Sequence[int]],
+    *,
+    constants: Constants | None = None,
+) -> RemovalPlan:
+    """Returns `plan_removal` on a graph that was read already."""
+    wanted = {
+        (name, unit)
+        for name, indices in units.items()
+        for unit in _checked(graph, name, indices)
+    }
+    roots = _complete_groups(graph, wanted)
+    _check_constants(graph, wanted, constants or {})
+    folding = fold_constants(graph, roots, constants or {}, training=False)
+    for root, reason in folding.refusals.items():
+        raise SurgeryError(
+            f"Units {_listed(graph.groups()[root].members)} cannot be removed: "
+            f"{reason}."
+        )
+    gone = np.isin(graph.roots, list(roots))
+    removed = {
+        name: tuple(np.flatnonzero(gone[labels]).tolist())
+        for name, labels in graph.units.items()
+        if gone[labels].any()
+    }
+    for name, indices in removed.items():
+        if len(indices) == len(graph.units[name]):
+            raise SurgeryError(
+                f"Layer '{name}' must keep at least one unit. Received all "
+                f"{len(indices)} of its units for removal. Leave one out."
+            )
+    return RemovalPlan(
+        model=graph.model,
+        removed=removed,
+        slices=_slices(graph, gone),
+        arguments={
+            name: {
+                argument: int((~gone[labels]).sum())
+                for argument, labels in graph.records.arguments[name].items()
+            }
+            for name in removed
+        },
+        folds={
+            name: tuple(increments.tolist())
+            for name, increments in folding.increments.items()
+        },
+    )
+
+
+def remove_units(
+    model: keras.Model,
+    units: Mapping[str, Sequence[int]],
+    *,
+    constants: Constants | None = None,
+) -> keras.Model:
+    """Returns a new model without some units; the input model is untouched.
+
+    The same as `plan_removal(model, units, constants=constants).build()`.
+
+    Args:
+        model: A built Sequential or Functional model.
+        units: Layer name -> indices of the units to remove.
+        constants: Layer name -> unit -> the value its activity is held at.
+
+    Returns:
+        The smaller model, uncompiled.
+
+    Raises:
+        SurgeryError: See `plan_removal`.
+    """
+    return plan_removal(model, units, constants=constants).build()
+
+
+def explain(model: keras.Model) -> str:
+    """Returns a table of what surgery can do to a model.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Returns:
+        A line a layer: its units, how many can go, which layers they leave
+        together with, and why the others must stay.
+
+    Raises:
+        SurgeryError: If the model has no graph of layers (subclassed).
+    """
+    graph = ChannelGraph(model)
+    header = ("layer", "units", "removable", "partners", "why not")
+    rows = [header, *(_explained(graph, name) for name in graph.units)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def take(value: np.ndarray, axes: Slices) -> np.ndarray:
+    """Returns the kept part of an array.
+
+    Args:
+        value: Any array.
+        axes: Axis -> kept indices.
+    """
+    for axis, kept in axes.items():
+        value = np.take(value, kept, axis=axis)
+    return value
+
+
+def _checked(
+    graph: ChannelGraph, name: str, indices: Sequence[int]
+) -> list[int]:
+    if name not in graph.units:
+        raise SurgeryError(
+            "`units` must name layers that have removable units: "
+            f"{graph.removable_layers()}. Received: '{name}'."
+        )
+    count = len(graph.units[name])
+    for index in indices:
+        is_integer = isinstance(index, (int, np.integer))
+        if not is_integer or isinstance(index, bool) or not 0 <= index < count:
+            raise SurgeryError(
+                f"Units of layer '{name}' must be integers from 0 to "
+                f"{count - 1}. Received: {index!r}."
+            )
+    return [int(index) for index in indices]
+
+
+def _complete_groups(
+    graph: ChannelGraph, wanted: set[tuple[str, int]]
+) -> set[int]:
+    """Returns the groups of the wanted units, each wanted in full."""
+    groups = graph.groups()
+    roots = {int(graph.roots[graph.units[n][unit]]) for n, unit in wanted}
+    for root in sorted(roots):
+        members, reason = groups[root]
+        if reason:
+            raise SurgeryError(
+                f"Units {_listed(members)} cannot be removed: {reason}."
+            )
+        missing = [member for member in members if member not in wanted]
+        if missing:
+            raise SurgeryError(
+                f"Units {_listed(members)} can only leave together. Received "
+                f"without {_listed(missing)}. Add them, or leave all of them."
+            )
+    return roots
+
+
+def _check_constants(
+    graph: ChannelGraph, wanted: set[tuple[str, int]], constants: Constants
+) -> None:
+    for name, values in constants.items():
+        for unit, value in values.items():
+            if (name, unit) not in wanted:
+                raise SurgeryError(
+                    "`constants` must be given for units that are removed. "
+                    f"Received one for unit {unit!r} of layer '{name}'."
+                )
+            if not np.isfinite(value):
+                raise SurgeryError(
+                    "`constants` must be finite numbers. Received: "
+                    f"{value} for unit {unit} of layer '{name}'."
+                )
+
+
+def _slices(
+    graph: ChannelGraph, gone: np.ndarray
+) -> dict[str, dict[str, Slices]]:
+    slices: dict[str, dict[str, dict[int, tuple[int, ...]]]] = {}
+    for name, axes in graph.records.slices.items():
+        for (variable, axis), labels in axes.items():
+            if gone[labels].any():
+                kept = tuple(np.flatnonzero(~gone[labels]).tolist())
+                by_axis = slices.setdefault(name, {}).setdefault(variable, {})
+                by_axis[axis] = kept
+    return slices
+
+
+def _explained(graph: ChannelGraph, name: str) -> tuple[str, ...]:
+    roots = graph.roots[graph.units[name]].tolist()
+    reasons = [graph.reasons[root] for root in roots if root in graph.reasons]
+    return (
+        name,
+        str(len(roots)),
+        str(len(roots) - len(reasons)),
+        ", ".join(graph.partners(name)),
+        "; ".join(dict.fromkeys(reasons)),
+    )
+
+
+def _listed(members: Sequence[tuple[str, int]]) -> str:
+    shown = ", ".join(f"{name}[{unit}]" for name, unit in members[:6])
+    return shown + (f" and {len(members) - 6} more" if len(members) > 6 else "")
+
+
+def _abbreviate(units: Sequence[int]) -> str:
+    shown = ", ".join(map(str, units[:12]))
+    return shown + (f" and {len(units) - 12} more" if len(units) > 12 else "")
