@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
-from keras.src.losses.loss import scale_loss_for_distribution
+from keras.src.losses.loss import (
+    scale_loss_for_distribution,
+    unscale_loss_for_distribution,
+)
 
 
 class CallNode(NamedTuple):
@@ -79,6 +82,29 @@ def producing_node(tensor: Any) -> CallNode:
     )
 
 
+def tensor_reference(tensor: Any, nodes: list[CallNode]) -> list[Any]:
+    """Returns how a model's config names a symbolic tensor.
+
+    Args:
+        tensor: A tensor of the model.
+        nodes: The model's `call_nodes`.
+
+    Returns:
+        `[operation name, call index, output index]`. The config counts only
+        the calls inside the model; `_keras_history` counts all.
+    """
+    history = tensor._keras_history
+    own = sorted(
+        {
+            node.outputs[0]._keras_history.node_index
+            for node in nodes
+            if node.operation is history.operation
+        }
+    )
+    call_index = own.index(history.node_index)
+    return [history.operation.name, call_index, history.tensor_index]
+
+
 @contextlib.contextmanager
 def untouched_seeds() -> Iterator[None]:
     """Leaves Python's, NumPy's and Keras' global random state as it was.
@@ -121,6 +147,11 @@ def share_of_replica(loss: Any) -> Any:
     Keras' own Loss objects do it; optimizers then sum the gradients.
     """
     return scale_loss_for_distribution(loss)
+
+
+def whole_of_replicas(loss: Any) -> Any:
+    """Undoes `share_of_replica`, for a metric that averages over replicas."""
+    return unscale_loss_for_distribution(loss)
 
 
 def replace_sublayer(parent: keras.Layer, name: str, new: keras.Layer) -> None:

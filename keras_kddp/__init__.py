@@ -1,0 +1,43 @@
+"""Knowledge distillation with dynamic pruning for Keras 3."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from keras_kddp import layers, surgery
+from keras_kddp.activity import UnitActivity, collect_activity
+from keras_kddp.callbacks import DynamicPruning
+from keras_kddp.distiller import Distiller
+from keras_kddp.losses import SoftTargets
+from keras_kddp.preparation import finalize, prepare
+from keras_kddp.surgery import (
+    RemovalPlan,
+    SurgeryError,
+    UnitGroup,
+    explain,
+    plan_removal,
+    remove_units,
+    unit_groups,
+)
+
+try:
+    __version__ = version("keras-kddp")
+except PackageNotFoundError:  # a source folder that was never installed
+    __version__ = "0"
+
+__all__ = [
+    "Distiller",
+    "DynamicPruning",
+    "RemovalPlan",
+    "SoftTargets",
+    "SurgeryError",
+    "UnitActivity",
+    "UnitGroup",
+    "collect_activity",
+    "explain",
+    "finalize",
+    "layers",
+    "plan_removal",
+    "prepare",
+    "remove_units",
+    "surgery",
+    "unit_groups",
+]

@@ -1,0 +1,188 @@
+"""How active the units of a model are over data."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kddp.surgery.graph import ChannelGraph
+
+
+@dataclass(frozen=True, eq=False)
+class UnitActivity:
+    """Statistics of the activations of a layer's units.
+
+    Every array is (units,) float64; the statistics run over examples and
+    positions at the layer's observation point.
+
+    Attributes:
+        minimum: Smallest activation.
+        maximum: Largest activation.
+        mean: Mean activation.
+        mean_abs: Mean absolute activation.
+        variance: Population variance.
+        zero_fraction: Share of activations that are exactly 0 (APoZ; Hu et
+            al. 2016, arXiv 1607.03250).
+        count: Number of activations seen per unit.
+    """
+
+    minimum: np.ndarray
+    maximum: np.ndarray
+    mean: np.ndarray
+    mean_abs: np.ndarray
+    variance: np.ndarray
+    zero_fraction: np.ndarray
+    count: int
+
+    @property
+    def live(self) -> np.ndarray:
+        """(units,) bool: the unit fired at least once."""
+        return (self.minimum != 0) | (self.maximum != 0)
+
+
+class _Sums:
+    """Running sums over the activations of one layer."""
+
+    def __init__(self, units: int) -> None:
+        self.count = 0
+        self.minimum = np.full(units, np.inf)
+        self.maximum = np.full(units, -np.inf)
+        self.total = np.zeros(units)
+        self.total_abs = np.zeros(units)
+        self.total_square = np.zeros(units)
+        self.zeros = np.zeros(units)
+
+    def add(self, activations: np.ndarray) -> None:
+        flat = activations.reshape(-1, activations.shape[-1])
+        wide = flat.astype("float64", copy=False)
+        self.count += len(flat)
+        self.minimum = np.minimum(self.minimum, wide.min(axis=0))
+        self.maximum = np.maximum(self.maximum, wide.max(axis=0))
+        self.total += wide.sum(axis=0)
+        self.total_abs += np.abs(wide).sum(axis=0)
+        self.total_square += np.einsum("ij,ij->j", wide, wide)
+        self.zeros += (flat == 0).sum(axis=0)
+
+    def result(self) -> UnitActivity:
+        mean = self.total / self.count
+        square = self.total_square / self.count - mean**2
+        return UnitActivity(
+            minimum=self.minimum,
+            maximum=self.maximum,
+            mean=mean,
+            mean_abs=self.total_abs / self.count,
+            variance=np.maximum(square, 0.0),
+            zero_fraction=self.zeros / self.count,
+            count=self.count,
+        )
+
+
+def collect_activity(
+    model: keras.Model, data: Any, *, batch_size: int = 256
+) -> dict[str, UnitActivity]:
+    """Returns the activity of every removable layer's units over data.
+
+    The model runs in inference mode at its present weights; it is not changed.
+
+    Args:
+        model: A built Sequential or Functional model.
+        data: Inputs as arrays (a dict or list of them for several inputs), or
+            a finite iterable of batches `x`, `(x, y)` or `(x, y, w)`, such as
+            a `tf.data.Dataset` or `keras.utils.PyDataset`.
+        batch_size: Rows a step, for arrays.
+
+    Returns:
+        Layer name -> its units' statistics.
+
+    Raises:
+        ValueError: If there is no data, or the model has no graph of layers.
+    """
+    return activity_on(ChannelGraph(model), data, batch_size=batch_size)
+
+
+def activity_on(
+    graph: ChannelGraph, data: Any, *, batch_size: int = 256
+) -> dict[str, UnitActivity]:
+    """Returns `collect_activity` on a graph that was read already."""
+    points = {
+        name: graph.observation_points(name)
+        for name in graph.removable_layers()
+    }
+    tensors = {id(x): x for found in points.values() for x in found}
+    sums = {key: _Sums(tensors[key].shape[-1]) for key in tensors}
+    if not tensors:
+        return {}
+    inputs = graph.model.inputs
+    observer = keras.Model(
+        inputs[0] if len(inputs) == 1 else graph.model.input,
+        list(tensors.values()),
+    )
+    seen = 0
+    for batch in _batches(data, batch_size):
+        outputs = keras.tree.flatten(observer(batch, training=False))
+        for key, output in zip(tensors, outputs, strict=True):
+            sums[key].add(keras.ops.convert_to_numpy(output))
+        seen += 1
+    if not seen:
+        raise ValueError(
+            "`data` must hold at least one example. Received none. Pass "
+            "arrays, or an iterable that can be run through again."
+        )
+    statistics = {key: total.result() for key, total in sums.items()}
+    return {
+        name: _merged([statistics[id(x)] for x in found])
+        for name, found in points.items()
+    }
+
+
+def _merged(parts: list[UnitActivity]) -> UnitActivity:
+    """Returns the statistics of a shared layer over all its calls."""
+    if len(parts) == 1:
+        return parts[0]
+    count = sum(part.count for part in parts)
+
+    def average(values: list[np.ndarray]) -> np.ndarray:
+        shares = [part.count / count for part in parts]
+        return np.average(values, axis=0, weights=shares)
+
+    mean = average([part.mean for part in parts])
+    square = average([part.variance + part.mean**2 for part in parts])
+    return UnitActivity(
+        minimum=np.min([part.minimum for part in parts], axis=0),
+        maximum=np.max([part.maximum for part in parts], axis=0),
+        mean=mean,
+        mean_abs=average([part.mean_abs for part in parts]),
+        variance=np.maximum(square - mean**2, 0.0),
+        zero_fraction=average([part.zero_fraction for part in parts]),
+        count=count,
+    )
+
+
+def are_arrays(data: Any) -> bool:
+    """Says whether data is an array, or a dict or list of arrays."""
+    leaves = keras.tree.flatten(data)
+    return bool(leaves) and all(
+        hasattr(leaf, "shape") and hasattr(leaf, "__getitem__")
+        for leaf in leaves
+    )
+
+
+def _batches(data: Any, batch_size: int) -> Iterator[Any]:
+    if are_arrays(data):
+        rows = keras.tree.flatten(data)[0].shape[0]
+        for start in range(0, rows, batch_size):
+            part = slice(start, start + batch_size)
+            yield keras.tree.map_structure(lambda leaf, s=part: leaf[s], data)
+        return
+    for batch in _finite(data):
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        yield x
+
+
+def _finite(data: Any) -> Iterable[Any]:
+    """Returns an iterable that ends: a PyDataset's does not by itself."""
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[index] for index in range(len(data)))
+    return data

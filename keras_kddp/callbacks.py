@@ -1,0 +1,380 @@
+"""Removes inactive units of the student while `fit` runs."""
+
+import math
+import sys
+import warnings
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_kddp.activity import UnitActivity, activity_on, are_arrays
+from keras_kddp.criteria import CRITERIA, Criterion
+from keras_kddp.distiller import Distiller
+from keras_kddp.layers import set_penalty_strength
+from keras_kddp.preparation import prepared_layers
+from keras_kddp.profiling import count_parameters
+from keras_kddp.schedules import Phases, planned_phases
+from keras_kddp.surgery.folding import fold_constants
+from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.plan import RemovalPlan, plan_on
+from keras_kddp.surgery.rebuild import to_numpy
+
+
+class Removal(NamedTuple):
+    """One removal during `fit`.
+
+    Attributes:
+        epoch: The epoch, from 0, that began with it.
+        units_before: Layer name -> units before.
+        units_after: Layer name -> units after.
+        parameters_before: Weights of the student before.
+        parameters_after: Weights of the student after.
+    """
+
+    epoch: int
+    units_before: dict[str, int]
+    units_after: dict[str, int]
+    parameters_before: int
+    parameters_after: int
+
+    def __str__(self) -> str:
+        """Returns one line for people."""
+        layers = ", ".join(
+            f"{name} {before} -> {self.units_after[name]}"
+            for name, before in self.units_before.items()
+            if before != self.units_after[name]
+        )
+        return (
+            f"Epoch {self.epoch + 1}: removed units ({layers}), parameters "
+            f"{self.parameters_before:,} -> {self.parameters_after:,}"
+        )
+
+
+class DynamicPruning(keras.callbacks.Callback):
+    """Moves the penalty's strength and removes the units that fall inactive.
+
+    At the end of an epoch the activity of the student's penalized units is
+    observed and scored; those at or below the threshold leave physically when
+    the next epoch begins, so that the logs of an epoch describe the student
+    that every other callback sees. From the first ramp epoch to the last hold
+    epoch; never while fine-tuning (KDDP; Şener & Akbaş 2022,
+    doi 10.29109/gujsc.1141648, with a warm-up and a ramp of our own).
+
+    Writes `units`, `live_units` (those that ever fired), `parameters` and
+    `penalty_strength` of the epoch's student into the epoch's `logs`.
+
+    Args:
+        criterion: `"contribution"`, `"never_active"` (the paper's), or a
+            function `(UnitActivity, outgoing_norm) -> scores` in [0, 1].
+        threshold: Scores at or below it are inactive, in [0, 1). None: 0.02
+            for contribution, 0 otherwise.
+        warmup_epochs: Epochs without penalty, first. None: 1/8 of the run.
+        ramp_epochs: Epochs in which the strength rises. None: 1/6.
+        finetune_epochs: Epochs without penalty, last. None: 1/3.
+        data: Inputs to observe the activity on: arrays, or an iterable of
+            batches as `keras_kddp.collect_activity` takes. None: the arrays
+            given to `fit`; a `tf.data.Dataset`, `PyDataset` or generator
+            given to `fit` cannot be read twice, so `data` is required then.
+        samples: At most so many evenly spaced rows of them are observed.
+        minimum_units: So many units stay in every layer, at least 1.
+        minimum_change: No removal of fewer than this share of the live units
+            (each costs a retrace), except the last.
+        verbose: 1 prints a line a removal.
+
+    Attributes:
+        removals: What was removed in the last run, as `Removal` tuples.
+
+    Raises:
+        ValueError: At construction and at the start of training, if an
+            argument is out of range or does not fit the run.
+
+    Example:
+        ```python
+        student = keras_kddp.prepare(student)
+        distiller = keras_kddp.Distiller(teacher, student)
+        distiller.compile(loss=loss, metrics=["accuracy"])
+        distiller.fit(x, y, epochs=24, callbacks=[keras_kddp.DynamicPruning()])
+        ```
+    """
+
+    def __init__(
+        self,
+        criterion: str | Criterion = "contribution",
+        threshold: float | None = None,
+        *,
+        warmup_epochs: int | None = None,
+        ramp_epochs: int | None = None,
+        finetune_epochs: int | None = None,
+        data: Any = None,
+        samples: int = 4096,
+        minimum_units: int = 1,
+        minimum_change: float = 0.05,
+        verbose: int = 0,
+    ) -> None:
+        """Checks and keeps the arguments."""
+        super().__init__()
+        self.criterion, default = _resolved_criterion(criterion)
+        self.threshold = default if threshold is None else threshold
+        self.warmup_epochs = warmup_epochs
+        self.ramp_epochs = ramp_epochs
+        self.finetune_epochs = finetune_epochs
+        self.data = data
+        self.samples = samples
+        self.minimum_units = minimum_units
+        self.minimum_change = minimum_change
+        self.verbose = verbose
+        self.removals: list[Removal] = []
+        self._phases: Phases | None = None
+        self._observed: Any = None
+        self._plan: RemovalPlan | None = None
+        self._last_good: list[np.ndarray] = []
+        for name in ("threshold", "minimum_change"):
+            _require_share(name, getattr(self, name))
+        for name in ("samples", "minimum_units"):
+            _require_count(name, getattr(self, name), smallest=1)
+        for name in ("warmup_epochs", "ramp_epochs", "finetune_epochs"):
+            if getattr(self, name) is not None:
+                _require_count(name, getattr(self, name), smallest=0)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks that the run can be pruned, before anything is changed."""
+        if not isinstance(self.model, Distiller):
+            raise ValueError(
+                "`DynamicPruning` must be a callback of "
+                "`keras_kddp.Distiller.fit`. Received: the fit of a "
+                f"{type(self.model).__name__}. Wrap teacher and student in a "
+                "Distiller."
+            )
+        graph = self._graph()
+        if not prepared_layers(graph):
+            raise ValueError(
+                "The student must have a penalized layer whose units can be "
+                f"removed. Received '{graph.model.name}' without any. Call "
+                "`student = keras_kddp.prepare(student)` first."
+            )
+        _refuse_callbacks(self.model.fit_callbacks)
+        self._phases = planned_phases(
+            self.params["epochs"],
+            self.warmup_epochs,
+            self.ramp_epochs,
+            self.finetune_epochs,
+        )
+        self._observed = self._observed_data()
+        self._plan = None
+        self.removals = []
+
+    def on_epoch_begin(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Removes what was planned and sets the strength of the epoch."""
+        if self._plan is not None:
+            self._apply(epoch, self._plan)
+            self._plan = None
+        student = self.model.student
+        set_penalty_strength(student, self._phases.strength(epoch))
+        self._last_good = [to_numpy(v) for v in student.variables]
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Observes the student, writes its size and plans a removal."""
+        logs = {} if logs is None else logs
+        if not self._is_finite(logs):
+            self._go_back(epoch)
+            return
+        graph = self._graph()
+        names = prepared_layers(graph)
+        activity = activity_on(graph, self._observed)
+        live = sum(int(activity[name].live.sum()) for name in names)
+        logs["units"] = sum(len(graph.units[name]) for name in names)
+        logs["live_units"] = live
+        logs["parameters"] = count_parameters(graph.model)
+        logs["penalty_strength"] = self._phases.strength(epoch)
+        if not self._phases.removes_after(epoch):
+            return
+        units = self._inactive_units(graph, names, activity)
+        count = sum(map(len, units.values()))
+        is_enough = count >= self.minimum_change * live
+        if count and (is_enough or self._phases.is_last_removal(epoch)):
+            self._plan = plan_on(graph, units)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Lets go of the observed data."""
+        self._observed = None
+        self._last_good = []
+
+    def _graph(self) -> ChannelGraph:
+        return ChannelGraph(self.model.student, self.model.pinned_layers)
+
+    def _observed_data(self) -> Any:
+        data = self.model.fit_inputs if self.data is None else self.data
+        if data is None:
+            raise ValueError(
+                "`data` must be given when `fit` gets a tf.data.Dataset, a "
+                "PyDataset or a generator: it cannot be read a second time. "
+                "Received: data=None. Pass some inputs, "
+                "DynamicPruning(data=x[:4096])."
+            )
+        if not are_arrays(data):
+            return _FirstRows(data, self.samples)
+        rows = keras.tree.flatten(data)[0].shape[0]
+        chosen = np.unique(
+            np.linspace(0, rows - 1, min(rows, self.samples)).astype(int)
+        )
+        return keras.tree.map_structure(
+            lambda leaf: np.asarray(leaf)[chosen], data
+        )
+
+    def _inactive_units(
+        self,
+        graph: ChannelGraph,
+        names: list[str],
+        activity: dict[str, UnitActivity],
+    ) -> dict[str, list[int]]:
+        """Returns the units that leave, in whole groups, lowest score first."""
+        scores = self._group_scores(graph, names, activity)
+        inactive = {r for r, s in scores.items() if s <= self.threshold}
+        refused = fold_constants(graph, inactive, {}, training=True).refusals
+        groups = graph.groups()
+        left = {name: len(labels) for name, labels in graph.units.items()}
+        units: dict[str, list[int]] = {}
+        for root in sorted(inactive - set(refused), key=scores.__getitem__):
+            members = groups[root].members
+            if any(left[name] <= self.minimum_units for name, _ in members):
+                continue
+            for name, unit in members:
+                left[name] -= 1
+                units.setdefault(name, []).append(unit)
+        return units
+
+    def _group_scores(
+        self,
+        graph: ChannelGraph,
+        names: list[str],
+        activity: dict[str, UnitActivity],
+    ) -> dict[int, float]:
+        """Returns the score of each group that may leave: its maximum."""
+        norms = graph.outgoing_norms()
+        scores: dict[int, float] = {}
+        for name in names:
+            roots = graph.roots[graph.units[name]].tolist()
+            values = self.criterion(activity[name], norms[name]).tolist()
+            for root, value in zip(roots, values, strict=True):
+                scores[root] = max(scores.get(root, 0.0), value)
+        groups = graph.groups()
+        return {
+            root: score
+            for root, score in scores.items()
+            if not groups[root].reason
+            and all(name in names for name, _ in groups[root].members)
+        }
+
+    def _apply(self, epoch: int, plan: RemovalPlan) -> None:
+        before = count_parameters(self.model.student)
+        graph_units = ChannelGraph(self.model.student).units
+        self.model.replace_student(plan)
+        names = prepared_layers(self._graph())
+        units = {name: len(graph_units[name]) for name in names}
+        removal = Removal(
+            epoch=epoch,
+            units_before=units,
+            units_after={
+                name: count - len(plan.removed.get(name, ()))
+                for name, count in units.items()
+            },
+            parameters_before=before,
+            parameters_after=count_parameters(self.model.student),
+        )
+        self.removals.append(removal)
+        if self.verbose:
+            sys.stdout.write(f"\n{removal}\n")
+
+    def _is_finite(self, logs: dict[str, Any]) -> bool:
+        if not math.isfinite(logs.get("loss", 0.0)):
+            return False
+        return all(
+            np.isfinite(to_numpy(weight)).all()
+            for weight in self.model.student.weights
+        )
+
+    def _go_back(self, epoch: int) -> None:
+        """Stops with the student as it was when the epoch began."""
+        variables = self.model.student.variables
+        for variable, value in zip(variables, self._last_good, strict=True):
+            variable.assign(value)
+        self.model.stop_training = True
+        warnings.warn(
+            f"The loss or a weight became NaN or infinite in epoch {epoch + 1}:"
+            " training stops, and the student is as it was when that epoch "
+            "began. Lower the learning rate or `l1`.",
+            stacklevel=2,
+        )
+
+
+class _FirstRows:
+    """An iterable's first batches, up to a number of rows, anew each time."""
+
+    def __init__(self, data: Any, rows: int) -> None:
+        self._data = data
+        self._rows = rows
+
+    def __iter__(self) -> Any:
+        seen = 0
+        for batch in self._data:
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            yield x
+            seen += keras.tree.flatten(x)[0].shape[0]
+            if seen >= self._rows:
+                return
+
+
+def _refuse_callbacks(callbacks: Any) -> None:
+    """Raises for callbacks that bring weights of another size back."""
+    listed = getattr(callbacks, "callbacks", callbacks) or []
+    listed = listed if isinstance(listed, (list, tuple)) else [listed]
+    for callback in listed:
+        name, mend = type(callback).__name__, ""
+        if isinstance(callback, keras.callbacks.EarlyStopping):
+            if callback.restore_best_weights:
+                mend = "Set restore_best_weights=False"
+        elif isinstance(callback, keras.callbacks.BackupAndRestore):
+            mend = "Leave it out"
+        elif isinstance(callback, keras.callbacks.ModelCheckpoint):
+            if callback.save_weights_only:
+                mend = "Set save_weights_only=False"
+        if mend:
+            raise ValueError(
+                f"`{name}` keeps weights of the student as it is now and "
+                "cannot put them into a smaller one after a removal. Received "
+                f"it beside DynamicPruning. {mend}."
+            )
+
+
+def _resolved_criterion(
+    criterion: str | Criterion,
+) -> tuple[Criterion, float]:
+    if callable(criterion):
+        return criterion, 0.0
+    if criterion not in CRITERIA:
+        raise ValueError(
+            f"`criterion` must be one of {sorted(CRITERIA)} or a function. "
+            f"Received: criterion={criterion!r}."
+        )
+    return CRITERIA[criterion]
+
+
+def _require_share(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1). Received: {name}={value!r}."
+        )
+
+
+def _require_count(name: str, value: Any, *, smallest: int) -> None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not is_integer or value < smallest:
+        raise ValueError(
+            f"`{name}` must be an integer >= {smallest}. Received: "
+            f"{name}={value!r}."
+        )

@@ -1,0 +1,61 @@
+"""How much a unit matters, as a score in [0, 1]: plain functions."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_kddp.activity import UnitActivity
+
+Criterion = Callable[[UnitActivity, np.ndarray], np.ndarray]
+
+_PACKAGE = "keras_kddp"
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+def never_active(
+    activity: UnitActivity, outgoing_norm: np.ndarray
+) -> np.ndarray:
+    """Scores 0 the units that never fired, 1 all others.
+
+    The criterion of the paper (Şener & Akbaş 2022).
+
+    Args:
+        activity: Statistics of a layer's units.
+        outgoing_norm: Not used.
+
+    Returns:
+        (units,) float64.
+    """
+    del outgoing_norm
+    return activity.live.astype("float64")
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+def contribution(
+    activity: UnitActivity, outgoing_norm: np.ndarray
+) -> np.ndarray:
+    """Scores a unit by what it sends on, relative to the layer's largest.
+
+    `mean |a_j| * ||w_j||`, divided by its maximum over the layer: the
+    activity alone tells little, since the next layer can grow to make up for
+    a penalty on it.
+
+    Args:
+        activity: Statistics of a layer's units.
+        outgoing_norm: (units,) Euclidean norm of the weights that read each
+            unit.
+
+    Returns:
+        (units,) float64 in [0, 1]; all 0 where nothing is sent on.
+    """
+    sent = activity.mean_abs * outgoing_norm
+    largest = sent.max()
+    return sent / largest if largest > 0 else np.zeros_like(sent)
+
+
+CRITERIA: dict[str, tuple[Criterion, float]] = {
+    "never_active": (never_active, 0.0),
+    "contribution": (contribution, 0.02),
+}
+"""Criterion and default threshold by name."""

@@ -1,0 +1,520 @@
+"""The Keras model that trains a student under a teacher."""
+
+import contextlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_kddp import _compat
+from keras_kddp.activity import are_arrays
+from keras_kddp.losses import (
+    SoftTargets,
+    at_least_float32,
+    log_probabilities,
+    output_activation,
+)
+from keras_kddp.optimizers import carry_optimizer
+from keras_kddp.surgery.plan import RemovalPlan
+
+_StockDistiller = keras.distillation.Distiller
+
+
+@keras.saving.register_keras_serializable(package="keras_kddp")
+class Distiller(_StockDistiller):
+    """Trains a student on labels and on the outputs of its teacher.
+
+    The loss is `student_loss_weight * loss(y, student(x))`
+    `+ (1 - student_loss_weight) * sum_i weight_i * distillation_loss_i`
+    plus, while training, the student's activity and weight penalties
+    (Şener & Akbaş 2022, doi 10.29109/gujsc.1141648). `evaluate`, `predict`
+    and the metrics are the student's. The teacher is only read: its
+    `trainable` flags and BatchNormalization statistics stay as they are.
+
+    Args:
+        teacher: Trained model with one output, (batch, ..., classes): logits,
+            or probabilities where it ends in softmax.
+        student: Model of the same input and output shape.
+        distillation_losses: A `keras.distillation.DistillationLoss` or a list
+            of them. None: `keras_kddp.SoftTargets(temperature)`.
+        distillation_loss_weights: One factor a loss; None: 1 each.
+        student_loss_weight: Share of the hard loss, in [0, 1].
+        name: Name of the model.
+        temperature: Of the soft targets, > 0; only without losses of one's
+            own.
+
+    Attributes:
+        teacher: The teacher.
+        student: The student; `replace_student` puts a smaller one here.
+        fit_inputs: Inside `fit`: the arrays given as `x` (without the rows
+            that `validation_split` sets aside), else None.
+        fit_callbacks: Inside `fit`: the callbacks of the run.
+
+    Raises:
+        ValueError: If models, losses or weights do not fit together.
+
+    Example:
+        ```python
+        distiller = keras_kddp.Distiller(teacher, student, temperature=4.0)
+        distiller.compile(
+            optimizer="adam",
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        distiller.fit(x, y, epochs=24, callbacks=[keras_kddp.DynamicPruning()])
+        ```
+    """
+
+    def __init__(  # noqa: PLR0917 (the stock Distiller's positional order)
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        distillation_losses: Any = None,
+        distillation_loss_weights: Sequence[float] | None = None,
+        student_loss_weight: float = 0.1,
+        name: str = "distiller",
+        *,
+        temperature: float = 4.0,
+    ) -> None:
+        """Checks that everything fits together."""
+        _check_models(teacher, student)
+        _check_share(student_loss_weight)
+        losses = _resolved_losses(distillation_losses, temperature)
+        weights = _resolved_weights(distillation_loss_weights, len(losses))
+        for loss in losses:
+            if isinstance(loss, SoftTargets):
+                _check_soft_targets(teacher, student)
+            loss.validate_model_compatibility(teacher, student)
+        # The stock constructor would freeze the teacher for good and build
+        # extractors that keep the first student alive.
+        keras.Model.__init__(self, name=name, dtype=student.dtype_policy)
+        self.autocast = False  # the models cast their inputs themselves
+        self.teacher = teacher
+        self.student = student
+        self.distillation_losses = losses
+        self.distillation_loss_weights = weights
+        self.student_loss_weight = float(student_loss_weight)
+        self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
+        self.distillation_loss_tracker = keras.metrics.Mean(
+            name="distillation_loss"
+        )
+        self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
+        self.fit_inputs: Any = None
+        self.fit_callbacks: Any = None
+        self._teacher_is_softmax = output_activation(teacher) == "softmax"
+        self._student_is_softmax = output_activation(student) == "softmax"
+        self._connect_features()
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """The student's trainable variables; the teacher's never train."""
+        return self.student.trainable_variables if self.trainable else []
+
+    @property
+    def trainable_weights(self) -> list[keras.Variable]:
+        """The student's trainable weights."""
+        return self.student.trainable_weights if self.trainable else []
+
+    @property
+    def non_trainable_variables(self) -> list[keras.Variable]:
+        """All other variables, the teacher's among them."""
+        trainable = {id(v) for v in self.trainable_variables}
+        return [v for v in self.variables if id(v) not in trainable]
+
+    @property
+    def non_trainable_weights(self) -> list[keras.Variable]:
+        """All other weights, the teacher's among them."""
+        trainable = {id(v) for v in self.trainable_weights}
+        return [v for v in self.weights if id(v) not in trainable]
+
+    @property
+    def pinned_layers(self) -> dict[str, str]:
+        """Student layers whose width a feature loss needs, with the reason."""
+        return {
+            loss.student_layer_name: (
+                f"the loss {type(loss).__name__} matches its output"
+            )
+            for loss in self.distillation_losses
+            if getattr(loss, "student_layer_name", None)
+        }
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures the training.
+
+        Args:
+            optimizer: Trains the student.
+            loss: Hard loss of `(y, student outputs)`; needed unless
+                `student_loss_weight` is 0.
+            metrics: Metrics of the student.
+            **kwargs: As for `keras.Model.compile`.
+
+        Raises:
+            ValueError: If the hard loss is missing.
+        """
+        if loss is None and self.student_loss_weight:
+            raise ValueError(
+                "`loss` must be given: the labels weigh "
+                f"student_loss_weight={self.student_loss_weight}. Received: "
+                "loss=None. Pass a Keras loss, or set student_loss_weight=0."
+            )
+        keras.Model.compile(
+            self, optimizer=optimizer, loss=loss, metrics=metrics, **kwargs
+        )
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded Distiller the way the saved one was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Trains the student; takes what `keras.Model.fit` takes."""
+        signature = inspect.signature(keras.Model.fit)
+        given = signature.bind(self, x, y, *args, **kwargs).arguments
+        self.fit_inputs = _training_rows(x, given.get("validation_split", 0.0))
+        self.fit_callbacks = given.get("callbacks")
+        try:
+            return super().fit(x, y, *args, **kwargs)
+        finally:
+            self.fit_inputs = self.fit_callbacks = None
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns the student's outputs."""
+        return self.student(inputs, training=training)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the combined loss of a batch.
+
+        Args:
+            x: Inputs.
+            y: Labels, or None to learn from the teacher alone.
+            y_pred: The student's outputs for `x`; computed if None.
+            sample_weight: None or (batch,): factor on the hard and the soft
+                loss of each example, not on the penalties.
+            training: Adds the student's penalties.
+
+        Returns:
+            Scalar in float32, or float64 where the outputs are.
+        """
+        if y_pred is None:
+            y_pred = self(x, training=training)
+        share = self.student_loss_weight
+        hard = soft = keras.ops.zeros((), "float32")
+        if share > 0 and y is not None:
+            hard = at_least_float32(
+                _compat.compiled_loss(self, y, y_pred, sample_weight)
+            )
+        if share < 1:
+            soft = self._distillation_loss(x, y_pred, sample_weight, training)
+        total = share * hard + (1 - share) * soft
+        if training:
+            for penalty in self.student.losses:
+                total += _compat.share_of_replica(
+                    keras.ops.sum(at_least_float32(penalty))
+                )
+        self._track(y_pred, hard=hard, soft=soft, total=total)
+        return total
+
+    def _track(self, y_pred: Any, **losses: Any) -> None:
+        count = keras.ops.shape(y_pred)[0]
+        for tracker, loss in (
+            (self.student_loss_tracker, losses["hard"]),
+            (self.distillation_loss_tracker, losses["soft"]),
+            (self.total_loss_tracker, losses["total"]),
+        ):
+            tracker.update_state(
+                _compat.whole_of_replicas(loss), sample_weight=count
+            )
+
+    def _distillation_loss(
+        self, x: Any, y_pred: Any, sample_weight: Any, training: bool
+    ) -> Any:
+        total: Any = 0.0
+        for loss, weight in zip(
+            self.distillation_losses,
+            self.distillation_loss_weights,
+            strict=True,
+        ):
+            outputs = self._outputs_for(loss, x, y_pred, training)
+            loss.validate_outputs(*outputs)
+            arguments = _weight_argument(loss, sample_weight)
+            value = loss.compute_loss(*outputs, **arguments)
+            total += weight * at_least_float32(value)
+        return _compat.share_of_replica(total)
+
+    def _outputs_for(
+        self, loss: Any, x: Any, y_pred: Any, training: bool
+    ) -> tuple[Any, Any]:
+        """Returns what a distillation loss compares, the teacher's first."""
+        teacher_layer = getattr(loss, "teacher_layer_name", None)
+        student_layer = getattr(loss, "student_layer_name", None)
+        if teacher_layer:
+            teacher = self._features[teacher_layer, True](x, training=False)
+        else:
+            teacher = self.teacher(x, training=False)
+        if student_layer:
+            student = self._features[student_layer, False](x, training=training)
+        else:
+            student = y_pred
+        teacher = at_least_float32(keras.ops.stop_gradient(teacher))
+        student = at_least_float32(student)
+        if isinstance(loss, SoftTargets):
+            if self._teacher_is_softmax:
+                teacher = log_probabilities(teacher)
+            if self._student_is_softmax:
+                student = log_probabilities(student)
+        return teacher, student
+
+    def _connect_features(self) -> None:
+        """Makes the models that read the layers which losses match."""
+        features: dict[tuple[str, bool], keras.Model] = {}
+        for loss in self.distillation_losses:
+            for model, attribute in (
+                (self.teacher, "teacher_layer_name"),
+                (self.student, "student_layer_name"),
+            ):
+                name = getattr(loss, attribute, None)
+                if name:
+                    features[name, model is self.teacher] = keras.Model(
+                        model.inputs, model.get_layer(name).output
+                    )
+        self._features = _Untracked(features)
+
+    def replace_student(self, plan: RemovalPlan) -> None:
+        """Puts the smaller student of a plan in place and trains on with it.
+
+        At an epoch boundary, inside or outside `fit`. Weights, the
+        optimizer's state and seed states go along; the next step traces anew.
+
+        Args:
+            plan: Made for `self.student` by `keras_kddp.plan_removal`.
+
+        Raises:
+            ValueError: If the plan is for another model, or takes units from
+                a layer that a feature loss matches.
+        """
+        if plan.model is not self.student:
+            raise ValueError(
+                "`plan` must be made for the Distiller's present student "
+                f"'{self.student.name}'. Received one for another model. Call "
+                "`plan_removal(distiller.student, ...)` again."
+            )
+        with self._scope():
+            student = plan.build()
+            self._check_pinned(student)
+            transfers = list(plan.transfers(student))
+            optimizer = getattr(self, "optimizer", None)
+            if optimizer is not None and optimizer.built:
+                optimizer = carry_optimizer(
+                    optimizer, transfers, student.trainable_variables
+                )
+        _compat.replace_sublayer(self, "student", student)
+        self._connect_features()
+        if self.compiled:
+            self.optimizer = optimizer
+            _compat.forget_compiled_functions(self)
+
+    def _scope(self) -> Any:
+        if keras.backend.backend() != "tensorflow":
+            return contextlib.nullcontext()
+        return self.distribute_strategy.scope()
+
+    def _check_pinned(self, student: keras.Model) -> None:
+        for name, reason in self.pinned_layers.items():
+            old = self.student.get_layer(name).output.shape
+            new = student.get_layer(name).output.shape
+            if old != new:
+                raise ValueError(
+                    f"`plan` must keep the output of layer '{name}': {reason}."
+                    f" Received a plan that makes {old} into {new}. Leave "
+                    "these units in."
+                )
+
+    def reset_metrics(self) -> None:
+        """Resets all metrics."""
+        keras.Model.reset_metrics(self)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, models included."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "teacher": serialize(self.teacher),
+            "student": serialize(self.student),
+            "distillation_losses": [
+                serialize(loss) for loss in self.distillation_losses
+            ],
+            "distillation_loss_weights": list(self.distillation_loss_weights),
+            "student_loss_weight": self.student_loss_weight,
+        }
+
+
+class _Untracked:
+    """A dict that Keras does not look into: no variables are listed twice."""
+
+    def __init__(self, items: Mapping[Any, Any]) -> None:
+        self._items = items
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._items[key]
+
+
+def _check_models(teacher: Any, student: Any) -> None:
+    for role, model in (("teacher", teacher), ("student", student)):
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                f"`{role}` must be a keras.Model. Received: "
+                f"{type(model).__name__}."
+            )
+        outputs = _shapes(model, "outputs")
+        if len(outputs) > 1:
+            raise ValueError(
+                f"`{role}` must have one output. Received {len(outputs)}: "
+                f"{outputs}. Distil the outputs one at a time."
+            )
+    for end in ("inputs", "outputs"):
+        theirs, ours = _shapes(teacher, end), _shapes(student, end)
+        if theirs and ours and not _compatible(theirs, ours):
+            raise ValueError(
+                f"The {end} of teacher and student must have the same shapes. "
+                f"Received: teacher {theirs}, student {ours}. Change the "
+                f"student's {'Input' if end == 'inputs' else 'last layer'}."
+            )
+
+
+def _shapes(model: keras.Model, end: str) -> list[tuple[int | None, ...]]:
+    """Returns the shapes of a model's inputs or outputs; [] if unknown."""
+    if _compat.functional_graph(model) is None:
+        return []
+    return [tuple(tensor.shape) for tensor in getattr(model, end)]
+
+
+def _compatible(first: list[Any], second: list[Any]) -> bool:
+    return [len(shape) for shape in first] == [
+        len(shape) for shape in second
+    ] and all(
+        None in (a, b) or a == b
+        for one, other in zip(first, second, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _check_share(share: Any) -> None:
+    if not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise ValueError(
+            "`student_loss_weight` must be a number in [0, 1]. Received: "
+            f"student_loss_weight={share!r}."
+        )
+
+
+def _resolved_losses(losses: Any, temperature: float) -> list[Any]:
+    if losses is None:
+        return [SoftTargets(temperature)]
+    SoftTargets(temperature)  # says if the temperature is out of range
+    if temperature != 4.0:
+        raise ValueError(
+            "`temperature` must be left out beside `distillation_losses`. "
+            f"Received: temperature={temperature}. Give it to the loss: "
+            f"keras_kddp.SoftTargets({temperature})."
+        )
+    if not isinstance(losses, (list, tuple)):
+        losses = [losses]
+    for loss in losses:
+        if not isinstance(loss, keras.distillation.DistillationLoss):
+            raise ValueError(
+                "`distillation_losses` must be DistillationLoss objects. "
+                f"Received: {loss!r}. Try keras_kddp.SoftTargets()."
+            )
+    if not losses:
+        raise ValueError(
+            "`distillation_losses` must not be empty; None means soft "
+            "targets. Received: []."
+        )
+    return [_mended(loss) for loss in losses]
+
+
+def _mended(loss: Any) -> Any:
+    """Returns soft targets for the stock loss that means them.
+
+    The stock `LogitsDistillation` with its default loss compares raw logits.
+    """
+    if not isinstance(loss, keras.distillation.LogitsDistillation):
+        return loss
+    is_divergence = loss.loss is keras.losses.kl_divergence or isinstance(
+        loss.loss, keras.losses.KLDivergence
+    )
+    return SoftTargets(loss.temperature) if is_divergence else loss
+
+
+def _resolved_weights(
+    weights: Sequence[float] | None, count: int
+) -> list[float]:
+    if weights is None:
+        return [1.0] * count
+    if len(weights) != count:
+        raise ValueError(
+            "`distillation_loss_weights` must have one number a loss "
+            f"({count}). Received: {list(weights)}."
+        )
+    return [float(weight) for weight in weights]
+
+
+def _check_soft_targets(teacher: keras.Model, student: keras.Model) -> None:
+    for role, model in (("teacher", teacher), ("student", student)):
+        shapes = _shapes(model, "outputs")
+        if shapes and shapes[0][-1] == 1:
+            raise ValueError(
+                "Soft targets need at least two classes. Received: a "
+                f"{role} with outputs of shape {shapes[0]}. Use two classes, "
+                "or distillation_losses of your own."
+            )
+        activation = output_activation(model)
+        if activation == "sigmoid":
+            raise ValueError(
+                "Soft targets need logits or softmax outputs. Received: a "
+                f"{role} that ends in sigmoid. Leave the sigmoid out (with "
+                "from_logits=True in the loss), or pass distillation_losses "
+                "of your own."
+            )
+
+
+def _weight_argument(loss: Any, sample_weight: Any) -> dict[str, Any]:
+    """Returns the weights for a loss that takes them; refuses one that can't.
+
+    Stock losses return one number a batch and would ignore them silently.
+    """
+    if sample_weight is None:
+        return {}
+    if "sample_weight" in inspect.signature(loss.compute_loss).parameters:
+        return {"sample_weight": sample_weight}
+    raise ValueError(
+        "`sample_weight` and `class_weight` need distillation losses whose "
+        f"`compute_loss` takes `sample_weight`. Received: {type(loss).__name__}"
+        ", which does not. Use keras_kddp.SoftTargets, or leave the weights "
+        "out."
+    )
+
+
+def _training_rows(x: Any, validation_split: float) -> Any:
+    """Returns arrays given to `fit`, without the validation rows."""
+    if not are_arrays(x):
+        return None
+    leaves = keras.tree.flatten(x)
+    rows = int(leaves[0].shape[0] * (1 - validation_split))
+    return keras.tree.map_structure(lambda leaf: leaf[:rows], x)

@@ -1,0 +1,230 @@
+"""The layers that charge a student for the activity of its units."""
+
+from typing import Any
+
+import keras
+
+from keras_kddp.surgery.rule import register_rule
+from keras_kddp.surgery.rules import DenseRule, IdentityRule
+
+_PACKAGE = "keras_kddp"
+
+
+class _PenaltyMixin:
+    """Charges `strength * l1 * sum over units of mean |a|` while training."""
+
+    def _start_penalty(self, l1: float) -> None:
+        self.l1 = validated_l1(l1)
+        # float32 at least, and never autocast: a half-precision sum of
+        # activations overflows.
+        dtype = keras.backend.result_type(self.variable_dtype, "float32")
+        self.strength = self.add_weight(
+            name="penalty_strength",
+            shape=(),
+            dtype=dtype,
+            initializer="ones",
+            trainable=False,
+            autocast=False,
+        )
+
+    def _charge(self, activations: Any) -> None:
+        dtype = keras.backend.result_type(activations.dtype, "float32")
+        magnitude = keras.ops.abs(keras.ops.cast(activations, dtype))
+        axes = tuple(range(len(magnitude.shape) - 1))
+        activity = keras.ops.sum(keras.ops.mean(magnitude, axis=axes))
+        strength = keras.ops.cast(self.strength, dtype)
+        self.add_loss(strength * self.l1 * activity)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "l1": self.l1}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class ActivityPenalty(_PenaltyMixin, keras.layers.Layer):
+    """Identity that charges for the activity of the units it sees.
+
+    Adds `strength * l1 * sum_j mean(|a_j|)` to the model's losses while
+    training; the mean runs over the batch and all positions, so that `l1`
+    means the same for Dense and convolutions and for any batch size. This is
+    the L1 activity regularization of Şener & Akbaş (2022),
+    doi 10.29109/gujsc.1141648, with a strength that a schedule can move.
+
+    Args:
+        l1: Charge for a mean activity of 1, a number >= 0.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+        strength: Scalar variable, 1 at first; `keras_kddp.DynamicPruning`
+            moves it between 0 and 1 without retracing.
+
+    Input and output shape: `(batch, ..., units)`, the same.
+
+    Raises:
+        ValueError: If `l1` is negative or not finite.
+
+    Example:
+        ```python
+        keras.Sequential([
+            keras.Input((28, 28, 1)),
+            keras.layers.Conv2D(16, 3, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras_kddp.layers.ActivityPenalty(l1=1e-2),
+        ])
+        ```
+    """
+
+    def __init__(self, l1: float = 1e-2, **kwargs: Any) -> None:
+        """Sets the charge."""
+        super().__init__(**kwargs)
+        self._start_penalty(l1)
+        self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        """Has nothing to build: the strength exists from the start."""
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns `inputs`; charges for them while training."""
+        if training:
+            self._charge(inputs)
+        return inputs
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the input's shape."""
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class ActivityRegularizedDense(_PenaltyMixin, keras.layers.Dense):
+    """Dense whose units are charged for their activity.
+
+    The same as `keras.layers.Dense` followed by `ActivityPenalty`.
+
+    Args:
+        units: Number of units.
+        activation: Activation, `"relu"` by default: a unit that is switched
+            off can be removed.
+        l1: Charge for a mean activity of 1, a number >= 0.
+        use_bias: See `keras.layers.Dense`, like all that follow.
+        kernel_initializer: Initializer of the kernel.
+        bias_initializer: Initializer of the bias.
+        kernel_regularizer: Regularizer of the kernel.
+        bias_regularizer: Regularizer of the bias.
+        activity_regularizer: A further Keras regularizer of the output.
+        kernel_constraint: Constraint of the kernel.
+        bias_constraint: Constraint of the bias.
+        lora_rank: Rank of LoRA weights; they block surgery.
+        lora_alpha: Scale of LoRA weights.
+        quantization_config: Configuration of `quantize`; it blocks surgery.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+        strength: Scalar variable, 1 at first; moved by
+            `keras_kddp.DynamicPruning`.
+
+    Input shape: `(batch, ..., features)`. Output shape:
+    `(batch, ..., units)`.
+
+    Raises:
+        ValueError: If `l1` is negative or not finite.
+
+    Example:
+        ```python
+        keras.Sequential([
+            keras.Input((784,)),
+            keras_kddp.layers.ActivityRegularizedDense(800, l1=5e-3),
+            keras.layers.Dense(10),
+        ])
+        ```
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "relu",
+        l1: float = 1e-2,
+        *,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        quantization_config: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Sets up the Dense layer and its charge."""
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            quantization_config=quantization_config,
+            **kwargs,
+        )
+        self._start_penalty(l1)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns the activations; charges for them while training."""
+        outputs = super().call(inputs, training=training)
+        if training:
+            self._charge(outputs)
+        return outputs
+
+
+@register_rule(ActivityPenalty)
+class _ActivityPenaltyRule(IdentityRule):
+    """What is penalized is what is observed."""
+
+    ends_observation = True
+
+
+@register_rule(ActivityRegularizedDense)
+class _ActivityRegularizedDenseRule(DenseRule):
+    """What is penalized is what is observed."""
+
+    ends_observation = True
+
+
+def penalty_layers(model: keras.Model) -> list[Any]:
+    """Returns the layers of a model that charge for activity."""
+    return [x for x in model.layers if isinstance(x, _PenaltyMixin)]
+
+
+def set_penalty_strength(model: keras.Model, strength: float) -> None:
+    """Sets the strength of every penalty in a model.
+
+    Args:
+        model: A prepared student.
+        strength: Factor on each layer's `l1`, in [0, 1].
+    """
+    for layer in penalty_layers(model):
+        layer.strength.assign(strength)
+
+
+def validated_l1(l1: float) -> float:
+    """Returns `l1` as a float.
+
+    Raises:
+        ValueError: If it is negative or not finite.
+    """
+    is_number = isinstance(l1, (int, float)) and not isinstance(l1, bool)
+    if not is_number or not 0 <= l1 < float("inf"):
+        raise ValueError(
+            "`l1` must be a finite number >= 0 (try 0.01). Received: "
+            f"l1={l1!r}."
+        )
+    return float(l1)

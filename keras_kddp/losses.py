@@ -1,0 +1,144 @@
+"""What a student should learn from the outputs of its teacher."""
+
+import math
+from typing import Any
+
+import keras
+
+from keras_kddp import _compat
+
+
+@keras.saving.register_keras_serializable(package="keras_kddp")
+class SoftTargets(keras.distillation.DistillationLoss):
+    r"""Kullback-Leibler divergence between softened teacher and student.
+
+    `T^2 * mean(sum_k p_k * (log p_k - log q_k))` with
+    `p = softmax(teacher / T)` and `q = softmax(student / T)`; the factor T^2
+    keeps the size of the gradient (Hinton, Vinyals & Dean 2015, section 2,
+    arXiv 1503.02531). Computed in float32 at least.
+
+    Args:
+        temperature: T > 0; higher is softer.
+
+    Raises:
+        ValueError: If `temperature` is not a positive, finite number.
+
+    Example:
+        ```python
+        keras_kddp.Distiller(teacher, student, keras_kddp.SoftTargets(2.0))
+        ```
+    """
+
+    def __init__(self, temperature: float = 4.0) -> None:
+        """Sets the temperature."""
+        if not isinstance(temperature, (int, float)) or not (
+            0 < temperature < math.inf
+        ):
+            raise ValueError(
+                "`temperature` must be a finite number > 0 (4 is usual). "
+                f"Received: temperature={temperature!r}."
+            )
+        self.temperature = float(temperature)
+
+    def compute_loss(
+        self,
+        teacher_outputs: Any,
+        student_outputs: Any,
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Returns the loss of a batch.
+
+        Args:
+            teacher_outputs: Logits, (batch, ..., classes).
+            student_outputs: Logits of the same shape.
+            sample_weight: None or (batch,): factor on each example.
+            **kwargs: Not used.
+
+        Returns:
+            Scalar in float32, or float64 where the logits are.
+        """
+        teacher = at_least_float32(teacher_outputs) / self.temperature
+        student = at_least_float32(student_outputs) / self.temperature
+        log_p = keras.ops.log_softmax(teacher)
+        log_q = keras.ops.log_softmax(student)
+        divergence = keras.ops.sum(
+            keras.ops.exp(log_p) * (log_p - log_q), axis=-1
+        )
+        if sample_weight is not None:
+            divergence *= _aligned(sample_weight, divergence)
+        return self.temperature**2 * keras.ops.mean(divergence)
+
+    def validate_outputs(
+        self, teacher_outputs: Any, student_outputs: Any
+    ) -> None:
+        """Does nothing: the Distiller compares the shapes."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"temperature": self.temperature}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "SoftTargets":
+        """Returns the loss from `get_config()`."""
+        return cls(**config)
+
+
+def at_least_float32(values: Any) -> Any:
+    """Returns values in float32, or in float64 where they are that."""
+    values = keras.ops.convert_to_tensor(values)
+    dtype = keras.backend.result_type(values.dtype, "float32")
+    return keras.ops.cast(values, dtype)
+
+
+def log_probabilities(values: Any) -> Any:
+    """Returns log p of softmax outputs, in float32 at least.
+
+    They are logits of the same distribution at every temperature, since
+    `log softmax(z) = z - logsumexp(z)`.
+    """
+    values = at_least_float32(values)
+    tiny = 1e-300 if str(values.dtype).endswith("float64") else 1e-37
+    return keras.ops.log(keras.ops.maximum(values, tiny))
+
+
+def output_activation(model: keras.Model) -> str:
+    """Returns the name of the activation that made a model's output.
+
+    Args:
+        model: Any model; a subclassed one has no graph to look at.
+
+    Returns:
+        `"softmax"`, `"sigmoid"`, ...; `"linear"` where there is none or it
+        cannot be told.
+    """
+    graph = _compat.functional_graph(model)
+    if graph is None:
+        return "linear"
+    tensor = graph.outputs[0]
+    while True:
+        node = _compat.producing_node(tensor)
+        operation = node.operation
+        if isinstance(operation, keras.Model):
+            return output_activation(operation)
+        if isinstance(operation, keras.layers.Softmax):
+            return "softmax"
+        if not isinstance(operation, keras.layers.Layer):
+            return type(operation).__name__.lower()
+        activation = getattr(operation, "activation", None)
+        name = getattr(activation, "__name__", "linear")
+        hands_on = (keras.layers.Identity, keras.layers.Reshape)
+        passes = isinstance(operation, (*hands_on, keras.layers.Activation))
+        if name != "linear" or not passes:
+            return name
+        tensor = node.inputs[0]
+
+
+def _aligned(sample_weight: Any, values: Any) -> Any:
+    """Returns weights that broadcast over the values of each example."""
+    weight = keras.ops.cast(sample_weight, values.dtype)
+    while len(weight.shape) > len(values.shape):
+        weight = keras.ops.squeeze(weight, axis=-1)
+    while len(weight.shape) < len(values.shape):
+        weight = keras.ops.expand_dims(weight, axis=-1)
+    return weight

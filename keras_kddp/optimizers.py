@@ -1,0 +1,127 @@
+"""The state of an optimizer, carried through a removal."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from keras_kddp import _compat
+from keras_kddp.surgery.plan import Slices, take
+from keras_kddp.surgery.rebuild import to_numpy
+
+Transfer = tuple[keras.Variable, keras.Variable, Slices]
+
+
+def carry_optimizer(
+    optimizer: keras.optimizers.Optimizer,
+    transfers: Iterable[Transfer],
+    trainable_variables: list[keras.Variable],
+) -> keras.optimizers.Optimizer:
+    """Returns a successor that goes on where an optimizer stopped.
+
+    Iterations, learning rate or schedule, slots, moving averages, accumulated
+    gradients and the loss scale are carried; slots are cut like the weights
+    they belong to. Exact for elementwise optimizers.
+
+    Args:
+        optimizer: A built optimizer; left as it is.
+        transfers: Old weight, new weight and kept indices, of every weight.
+        trainable_variables: The new trainable weights, in training order.
+
+    Returns:
+        A built optimizer of the same class.
+    """
+    transfers = list(transfers)
+    successor = _unbuilt_copy(optimizer, transfers)
+    references = _build_recording(successor, trainable_variables)
+    slices = {id(new): axes for _, new, axes in transfers}
+    known = [
+        variable
+        for variable in successor.variables
+        if id(references.get(id(variable), variable)) in slices
+        or id(variable) not in references
+    ]  # without slots of biases that folding added: they start fresh
+    for old, new in zip(optimizer.variables, known, strict=True):
+        reference = references.get(id(new))
+        axes = slices[id(reference)] if reference is not None else {}
+        _assign(new, take(to_numpy(old), axes), optimizer)
+    for old_part, new_part in zip(
+        _parts(optimizer), _parts(successor), strict=True
+    ):
+        _carry_loose_variables(old_part, new_part)
+    return successor
+
+
+def _parts(optimizer: Any) -> list[Any]:
+    """Returns the optimizer and, under a loss scale, the one inside."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    return [optimizer] if inner is None else [optimizer, inner]
+
+
+def _unbuilt_copy(optimizer: Any, transfers: list[Transfer]) -> Any:
+    config = optimizer.get_config()
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        config["inner_optimizer"] = _unbuilt_copy(inner, transfers)
+        return type(optimizer)(**config)
+    source = _compat.learning_rate_source(optimizer)
+    if source is not None:  # need not be serializable
+        config["learning_rate"] = source
+    successor = type(optimizer).from_config(config)
+    renewed = {id(old): new for old, new, _ in transfers}
+    _compat.carry_weight_decay_exclusions(optimizer, successor, renewed)
+    return successor
+
+
+def _build_recording(
+    optimizer: Any, trainable_variables: list[keras.Variable]
+) -> dict[int, keras.Variable]:
+    """Builds an optimizer and learns which slot belongs to which weight.
+
+    Returns:
+        `id(slot) -> weight`.
+    """
+    references: dict[int, keras.Variable] = {}
+
+    def recording(part: Any) -> Any:
+        make = part.add_variable_from_reference
+
+        def add(
+            reference_variable: keras.Variable, *args: Any, **kwargs: Any
+        ) -> keras.Variable:
+            slot = make(reference_variable, *args, **kwargs)
+            references[id(slot)] = reference_variable
+            return slot
+
+        return add
+
+    parts = _parts(optimizer)
+    for part in parts:
+        part.add_variable_from_reference = recording(part)
+    try:
+        optimizer.build(trainable_variables)
+    finally:
+        for part in parts:
+            del part.add_variable_from_reference
+    return references
+
+
+def _assign(variable: keras.Variable, value: Any, optimizer: Any) -> None:
+    if tuple(variable.shape) == value.shape:
+        variable.assign(value)
+        return
+    warnings.warn(
+        f"The state '{variable.name}' of {type(optimizer).__name__} has no "
+        f"entry per unit ({value.shape} became {tuple(variable.shape)}): it "
+        "starts anew after the removal.",
+        stacklevel=4,
+    )
+
+
+def _carry_loose_variables(old: Any, new: Any) -> None:
+    """Carries state that an optimizer does not track (Nadam's product)."""
+    tracked = {id(variable) for variable in old.variables}
+    for name, value in vars(old).items():
+        if isinstance(value, keras.Variable) and id(value) not in tracked:
+            getattr(new, name).assign(to_numpy(value))

@@ -1,0 +1,259 @@
+"""The way into training and out of it: penalties put in, penalties taken out.
+
+Both make a new model from the config of the old one and copy its weights.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from keras_kddp import _compat
+from keras_kddp.layers import (
+    ActivityPenalty,
+    ActivityRegularizedDense,
+    penalty_layers,
+    validated_l1,
+)
+from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.plan import explain
+from keras_kddp.surgery.rebuild import (
+    Config,
+    paired_variables,
+    rebuild,
+    to_numpy,
+)
+
+_Reference = tuple[str, int, int]  # as the config names a tensor
+_PENALTIES = (ActivityPenalty, ActivityRegularizedDense)
+
+
+def prepare(
+    student: keras.Model,
+    l1: float = 1e-2,
+    layers: Sequence[str] | None = None,
+) -> keras.Model:
+    """Returns a copy of a student with an activity penalty where it can prune.
+
+    Args:
+        student: A built Sequential or Functional model.
+        l1: Charge for a mean activity of 1, >= 0; see
+            `keras_kddp.layers.ActivityPenalty`.
+        layers: Names of the layers whose units may go. None: every layer with
+            removable units or, on a student that was prepared already, the
+            layers prepared then.
+
+    Returns:
+        A new uncompiled model with the same weights. An `ActivityPenalty`
+        follows the observation point of each layer; where there is a penalty
+        already, its `l1` is updated.
+
+    Raises:
+        ValueError: If `l1` is negative, no unit can be removed, a named layer
+            has no removable units, or its partners are not named too.
+
+    Example:
+        ```python
+        student = keras_kddp.prepare(student, l1=1e-2, layers=["fc"])
+        ```
+    """
+    l1 = validated_l1(l1)
+    graph = ChannelGraph(student)
+    names = _chosen_layers(graph, layers)
+    references: dict[_Reference, Any] = {}
+    updated: set[str] = set()
+    for name in names:
+        for tensor in graph.observation_points(name):
+            operation = _compat.producing_node(tensor).operation
+            if isinstance(operation, _PENALTIES):
+                updated.add(operation.name)
+            else:
+                reference = _compat.tensor_reference(tensor, graph.nodes)
+                references[tuple(reference)] = tensor
+
+    def edit(config: Config) -> None:
+        for entry in config["layers"]:
+            if entry["config"]["name"] in updated:
+                entry["config"]["l1"] = l1
+        for reference, tensor in references.items():
+            _insert_penalty(config, reference, tensor, l1)
+
+    return _copied(student, edit)
+
+
+def finalize(student: keras.Model) -> keras.Model:
+    """Returns a plain Keras copy of a student, without penalties.
+
+    Args:
+        student: A built Sequential or Functional model.
+
+    Returns:
+        A new uncompiled model with the same outputs, weights and layer names,
+        which loads where keras_kddp is not installed.
+
+    Raises:
+        ValueError: If the model has no graph of layers (subclassed).
+    """
+    ChannelGraph(student)
+
+    def edit(config: Config) -> None:
+        dropped: dict[_Reference, Any] = {}
+        kept = []
+        for entry in config["layers"]:
+            if _is_class(entry, ActivityPenalty):
+                for call, node in enumerate(entry.get("inbound_nodes", ())):
+                    reference = (entry["config"]["name"], call, 0)
+                    dropped[reference] = node["args"][0]
+                continue
+            if _is_class(entry, ActivityRegularizedDense):
+                del entry["config"]["l1"]
+                entry["module"] = "keras.layers"
+                entry["class_name"] = "Dense"
+                entry["registered_name"] = None
+            kept.append(entry)
+        config["layers"] = kept
+        _redirect(config, lambda reference: _source(reference, dropped))
+
+    return _copied(student, edit)
+
+
+def _copied(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
+    new_model = rebuild(model, edit)
+    names = {layer.name for layer in penalty_layers(new_model)}
+    for layer, old, new in paired_variables(model, new_model):
+        if new.name != "penalty_strength" or layer.name in names:
+            new.assign(to_numpy(old))
+    return new_model
+
+
+def _chosen_layers(
+    graph: ChannelGraph, layers: Sequence[str] | None
+) -> list[str]:
+    removable = graph.removable_layers()
+    if not removable:
+        raise ValueError(
+            "`student` must have a layer whose units can be removed. "
+            f"Received a model without any:\n{explain(graph.model)}"
+        )
+    if layers is None:
+        return prepared_layers(graph) or removable
+    if isinstance(layers, str) or not layers:
+        raise ValueError(
+            "`layers` must be a list of layer names, or None for all. "
+            f"Received: layers={layers!r}."
+        )
+    for name in layers:
+        if name not in removable:
+            raise ValueError(
+                "`layers` must name layers with removable units: "
+                f"{removable}. Received: '{name}'. See "
+                "`keras_kddp.explain(student)`."
+            )
+        missing = sorted(set(graph.partners(name)) - set(layers))
+        if missing:
+            raise ValueError(
+                f"Units of layer '{name}' leave only together with those of "
+                f"{missing}. Received layers={list(layers)}. Name them too."
+            )
+    return list(layers)
+
+
+def prepared_layers(graph: ChannelGraph) -> list[str]:
+    """Returns the layers with removable units whose activity is penalized."""
+    return [
+        name
+        for name in graph.removable_layers()
+        if all(
+            isinstance(_compat.producing_node(tensor).operation, _PENALTIES)
+            for tensor in graph.observation_points(name)
+        )
+    ]
+
+
+def _insert_penalty(
+    config: Config, reference: _Reference, tensor: Any, l1: float
+) -> None:
+    """Puts a penalty behind a tensor; all its readers then read the penalty."""
+    source, call, _ = reference
+    name = f"{source}_penalty" + (f"_{call}" if call else "")
+    penalty = ActivityPenalty(l1, name=name, dtype=tensor.dtype)
+    entry = keras.saving.serialize_keras_object(penalty)
+    position = next(
+        index
+        for index, other in enumerate(config["layers"])
+        if other["config"]["name"] == source
+    )
+    if "input_layers" in config:  # Functional
+        _redirect(
+            config,
+            lambda other: [name, 0, 0] if tuple(other) == reference else None,
+        )
+        entry["name"] = name
+        argument = {
+            "class_name": "__keras_tensor__",
+            "config": {
+                "shape": tensor.shape,
+                "dtype": tensor.dtype,
+                "keras_history": list(reference),
+            },
+        }
+        entry["inbound_nodes"] = [{"args": (argument,), "kwargs": {}}]
+    config["layers"].insert(position + 1, entry)
+
+
+def _redirect(
+    config: Config, successor: Callable[[list[Any]], list[Any] | None]
+) -> None:
+    """Changes which tensors the calls and outputs of a config read.
+
+    Args:
+        config: Of a Functional model; a Sequential's names no tensors.
+        successor: Reference -> the one to read instead, or None.
+    """
+
+    def visit(value: Any) -> Any:
+        if isinstance(value, dict):
+            if value.get("class_name") == "__keras_tensor__":
+                history = value["config"]["keras_history"]
+                new = successor(list(history)) or history
+                return {
+                    **value,
+                    "config": {**value["config"], "keras_history": new},
+                }
+            return {key: visit(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(visit(item) for item in value)
+        return value
+
+    for entry in config["layers"]:
+        if "inbound_nodes" in entry:
+            entry["inbound_nodes"] = visit(entry["inbound_nodes"])
+
+    def visit_output(value: Any) -> Any:
+        is_reference = isinstance(value, (list, tuple)) and (
+            len(value) == 3 and isinstance(value[0], str)
+        )
+        if is_reference:
+            return successor(list(value)) or value
+        if isinstance(value, dict):
+            return {key: visit_output(item) for key, item in value.items()}
+        return [visit_output(item) for item in value]
+
+    if "output_layers" in config:
+        config["output_layers"] = visit_output(config["output_layers"])
+
+
+def _source(
+    reference: list[Any], dropped: dict[_Reference, Any]
+) -> list[Any] | None:
+    """Returns what a dropped identity read, through chains of them."""
+    found = None
+    while tuple(reference) in dropped:
+        tensor = dropped[tuple(reference)]
+        found = reference = tensor["config"]["keras_history"]
+    return found
+
+
+def _is_class(entry: Config, layer_class: type) -> bool:
+    registered = keras.saving.get_registered_name(layer_class)
+    return entry.get("registered_name") == registered

@@ -1,0 +1,77 @@
+"""When the penalty charges and when units may be removed."""
+
+from typing import NamedTuple
+
+
+class Phases(NamedTuple):
+    """The phases of a pruning run, in epochs.
+
+    Warm-up at strength 0, a linear ramp, a hold at 1, fine-tuning at 0: a
+    penalty at full strength from the start kills the student.
+
+    Attributes:
+        warmup: Epochs at strength 0, first.
+        ramp: Epochs that rise to strength 1.
+        finetune: Epochs at strength 0, last; nothing is removed in them.
+        epochs: Length of the run.
+    """
+
+    warmup: int
+    ramp: int
+    finetune: int
+    epochs: int
+
+    def strength(self, epoch: int) -> float:
+        """Returns the penalty strength of an epoch (from 0), in [0, 1]."""
+        if epoch < self.warmup or epoch >= self.epochs - self.finetune:
+            return 0.0
+        return min(1.0, (epoch - self.warmup + 1) / max(self.ramp, 1))
+
+    def removes_after(self, epoch: int) -> bool:
+        """Says whether a removal may be planned at the end of an epoch."""
+        return self.strength(epoch) > 0 and epoch < self.epochs - 1
+
+    def is_last_removal(self, epoch: int) -> bool:
+        """Says whether no later epoch may remove."""
+        return self.removes_after(epoch) and not self.removes_after(epoch + 1)
+
+
+def planned_phases(
+    epochs: int,
+    warmup: int | None = None,
+    ramp: int | None = None,
+    finetune: int | None = None,
+) -> Phases:
+    """Returns the phases of a run.
+
+    Args:
+        epochs: Length of the run.
+        warmup: Warm-up epochs; None: 1/8 of the run.
+        ramp: Ramp epochs; None: 1/6 of the run.
+        finetune: Fine-tuning epochs; None: 1/3 of the run.
+
+    Raises:
+        ValueError: If the phases are longer than the run, or leave no epoch
+            to prune in.
+    """
+    phases = Phases(
+        round(epochs / 8) if warmup is None else warmup,
+        round(epochs / 6) if ramp is None else ramp,
+        round(epochs / 3) if finetune is None else finetune,
+        epochs,
+    )
+    received = (
+        f"Received: {phases.warmup} warm-up, {phases.ramp} ramp and "
+        f"{phases.finetune} fine-tuning epochs in a run of epochs={epochs}"
+    )
+    if phases.warmup + phases.ramp + phases.finetune > epochs:
+        raise ValueError(
+            f"The schedule must not be longer than the run. {received}. "
+            "Shorten a phase or train longer."
+        )
+    if phases.warmup + phases.finetune >= epochs:
+        raise ValueError(
+            "The schedule must leave at least one epoch with a penalty. "
+            f"{received}. Shorten warm-up or fine-tuning."
+        )
+    return phases
