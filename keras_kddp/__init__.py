@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from keras_kddp import layers, surgery
+from keras_kddp import export, layers, surgery
 from keras_kddp.activity import UnitActivity, collect_activity
 from keras_kddp.callbacks import DynamicPruning
 from keras_kddp.distiller import Distiller
@@ -33,6 +33,7 @@ __all__ = [
     "UnitGroup",
     "collect_activity",
     "explain",
+    "export",
     "finalize",
     "layers",
     "plan_removal",

@@ -1,0 +1,42 @@
+"""The command line: `kddp`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0, or 2 for bad input.
+
+    Args:
+        arguments: Words after `kddp`; None: those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        prog="kddp",
+        description="Knowledge distillation with dynamic pruning for Keras.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser(
+        "demo",
+        help="distil, prune and export a student on handwritten digits",
+    )
+    demo.add_argument(
+        "--out", default="runs/demo", help="run directory (runs/demo)"
+    )
+    demo.add_argument(
+        "--seed", type=int, default=0, help="of weights and shuffling (0)"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        return _demo(given)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"kddp: {' '.join(str(error).split())}\n")
+        return 2
+
+
+def _demo(given: argparse.Namespace) -> int:
+    # Imported late: TensorFlow takes seconds, `kddp --help` should not.
+    from keras_kddp.demo import run_demo
+
+    run_demo(given.out, seed=given.seed)
+    return 0
