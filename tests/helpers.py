@@ -1,0 +1,176 @@
+"""What the tests share: an oracle for surgery, random weights, float64.
+
+The oracle never rebuilds anything. It runs the calls of the original model one
+by one and writes the constants over the removed units where they are observed,
+which is what a removal has to equal.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kddp import _compat
+from keras_kddp.surgery import ChannelGraph
+
+Units = Mapping[str, Sequence[int]]
+Constants = Mapping[str, Mapping[int, float]]
+
+
+def held_outputs(
+    model: keras.Model,
+    units: Units,
+    x: Any,
+    constants: Constants | None = None,
+    training: bool = False,
+) -> list[np.ndarray]:
+    """Returns the outputs with the activity of some units held at constants.
+
+    Args:
+        model: A built Sequential or Functional model; left as it is.
+        units: Layer name -> the units that are held.
+        x: One array an input of the model, or the array of the only one.
+        constants: Layer name -> unit -> the value held; 0 by default.
+        training: The mode that layers run in.
+    """
+    held = _held_entries(model, units, constants or {})
+    arrays = x if isinstance(x, (list, tuple)) else [x]
+    values = {
+        id(symbol): keras.ops.convert_to_tensor(array, dtype=symbol.dtype)
+        for symbol, array in zip(model.inputs, arrays, strict=True)
+    }
+    with unchanged_variables(model):
+        for node in _compat.call_nodes(model):
+            if not node.inputs:
+                continue
+            outputs = keras.tree.flatten(_run(node, values, training))
+            for symbol, output in zip(node.outputs, outputs, strict=True):
+                values[id(symbol)] = _overwritten(
+                    output, held.get(id(symbol), {})
+                )
+    return [to_numpy(values[id(symbol)]) for symbol in model.outputs]
+
+
+def _held_entries(
+    model: keras.Model, units: Units, constants: Constants
+) -> dict[int, dict[int, float]]:
+    """Returns `id(observed tensor) -> channel -> value`."""
+    graph = ChannelGraph(model)
+    held: dict[int, dict[int, float]] = {}
+    for name, indices in units.items():
+        for tensor in graph.observation_points(name):
+            entries = held.setdefault(id(tensor), {})
+            for unit in indices:
+                entries.setdefault(unit, 0.0)
+                if unit in constants.get(name, {}):
+                    entries[unit] = constants[name][unit]
+    return held
+
+
+def _run(
+    node: _compat.CallNode, values: Mapping[int, Any], training: bool
+) -> Any:
+    args, kwargs = keras.tree.map_structure(
+        lambda leaf: values.get(id(leaf), leaf), (node.args, node.kwargs)
+    )
+    parameters = inspect.signature(node.operation.call).parameters
+    if "training" in parameters and kwargs.get("training") is None:
+        kwargs["training"] = training
+    return node.operation(*args, **kwargs)
+
+
+def _overwritten(output: Any, entries: Mapping[int, float]) -> Any:
+    array = np.array(to_numpy(output))
+    for channel, value in entries.items():
+        array[..., channel] = value
+    return keras.ops.convert_to_tensor(array)
+
+
+def outputs_of(
+    model: keras.Model, x: Any, training: bool = False
+) -> list[np.ndarray]:
+    """Returns a model's flat outputs; its variables stay as they are."""
+    is_single = isinstance(x, list) and len(x) == 1
+    with unchanged_variables(model):
+        outputs = model(x[0] if is_single else x, training=training)
+    return [to_numpy(y) for y in keras.tree.flatten(outputs)]
+
+
+def relative_error(
+    received: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> float:
+    """Returns max|a - b| / max|b|, the worst over the outputs."""
+    errors = [0.0]
+    for a, b in zip(received, expected, strict=True):
+        if a.shape != b.shape:
+            raise ValueError(f"shapes differ: {a.shape} and {b.shape}")
+        scale = np.abs(b).max(initial=0) or 1.0
+        errors.append(float(np.abs(a - b).max(initial=0) / scale))
+    return max(errors)
+
+
+def randomize(model: keras.Model, seed: int) -> keras.Model:
+    """Gives every weight a random value, so that nothing hides behind zeros.
+
+    Variances are drawn from [0.5, 2], everything else from a normal
+    distribution; kernels are scaled by their fan-in, which keeps deep models
+    from overflowing.
+    """
+    random = np.random.default_rng(seed)
+    for weight in model.weights:
+        if "variance" in weight.name:
+            value = random.uniform(0.5, 2.0, weight.shape)
+        else:
+            fan_in = np.prod(weight.shape[:-1]) if weight.shape else 1.0
+            value = random.normal(size=weight.shape) / np.sqrt(fan_in)
+        weight.assign(value.astype(weight.dtype))
+    return model
+
+
+def random_inputs(
+    model: keras.Model, seed: int, batch_size: int = 3
+) -> list[np.ndarray]:
+    """Returns one standard normal float64 array an input of a model."""
+    random = np.random.default_rng(seed)
+    return [
+        random.normal(size=(batch_size, *symbol.shape[1:]))
+        for symbol in model.inputs
+    ]
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """Returns a tensor or variable as an array of its own dtype."""
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
+def variable_values(model: keras.Model) -> list[np.ndarray]:
+    """Returns a copy of every variable, seed states among them."""
+    return [np.array(to_numpy(variable.value)) for variable in model.variables]
+
+
+@contextmanager
+def unchanged_variables(model: keras.Model) -> Iterator[None]:
+    """Restores moving statistics and seed states afterwards."""
+    before = variable_values(model)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.variables, before, strict=True):
+            variable.assign(value)
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Makes float64 the dtype of new layers, then restores the old one."""
+    floatx = keras.config.floatx()
+    policy = keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
