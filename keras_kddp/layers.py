@@ -1,5 +1,6 @@
 """The layers that charge a student for the activity of its units."""
 
+from numbers import Real
 from typing import Any
 
 import keras
@@ -201,6 +202,16 @@ class ActivityRegularizedDense(_PenaltyMixin, keras.layers.Dense):
             self._charge(outputs)
         return outputs
 
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the strength beside the variables that Dense names."""
+        super().save_own_variables(store)
+        store["strength"] = self.strength
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved."""
+        super().load_own_variables(store)
+        self.strength.assign(store["strength"])
+
 
 @register_rule(ActivityPenalty)
 class _ActivityPenaltyRule(IdentityRule):
@@ -238,7 +249,7 @@ def validated_l1(l1: float) -> float:
     Raises:
         ValueError: If it is negative or not finite.
     """
-    is_number = isinstance(l1, (int, float)) and not isinstance(l1, bool)
+    is_number = isinstance(l1, Real) and not isinstance(l1, bool)
     if not is_number or not 0 <= l1 < float("inf"):
         raise ValueError(
             "`l1` must be a finite number >= 0 (try 0.01). Received: "
