@@ -594,19 +594,25 @@ def test_a_constant_behind_zero_padding_is_refused():
         plan_removal(model, {"conv": [1]}, constants={"conv": {1: 1.0}})
 
 
-def test_a_shared_reader_that_gets_two_different_constants_is_refused():
+@pytest.mark.parametrize("constants", [(1.0, 2.0), (1.0, 0.0), (0.0, 1.0)])
+def test_a_shared_reader_that_gets_two_different_constants_is_refused(
+    constants,
+):
     x = keras.Input((2,))
     shared = layers.Dense(2, name="shared")
     left, right = layers.Dense(2, name="a")(x), layers.Dense(2, name="b")(x)
     model = keras.Model(x, [shared(left), shared(right)])
     randomize(model, seed=1)
     units = {"a": [0], "b": [0]}
+    first, second = constants
     with pytest.raises(
         SurgeryError,
         match=r"cannot be removed: layer 'shared' is called twice, with "
         "constants that differ",
     ):
-        plan_removal(model, units, constants={"a": {0: 1.0}, "b": {0: 2.0}})
+        plan_removal(
+            model, units, constants={"a": {0: first}, "b": {0: second}}
+        )
     equal = {"a": {0: 2.0}, "b": {0: 2.0}}
     assert error_of_removal(model, units, equal) <= 1e-10
 

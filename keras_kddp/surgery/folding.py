@@ -81,6 +81,7 @@ class _Walk:
         self._values: dict[int, Values] = {}
         self._blame: dict[int, str] = {}
         self._folded: dict[str, list[Values]] = {}
+        self._read_values: dict[str, list[Values]] = {}
         self.refusals: dict[int, str] = {}
         self.arriving: dict[int, Values] = {}
         self.arriving_roots: dict[int, np.ndarray] = {}
@@ -152,6 +153,7 @@ class _Walk:
             self._refuse(root, self._blame.get(root, "it still varies"))
         values = np.where(gone, np.nan_to_num(inputs[0]), 0.0)
         self.arriving[index], self.arriving_roots[index] = values, roots
+        self._check_shared(name, values, roots)
         try:
             increments = rule.fold(node, values) if values.any() else None
         except NotFoldableError as error:
@@ -160,20 +162,21 @@ class _Walk:
             return
         if increments is None:
             increments = np.zeros(len(self._graph.units[name]))
-        self._check_shared(name, increments, roots[values != 0])
         self._folded.setdefault(name, []).append(increments)
 
     def _check_shared(
-        self, name: str, increments: Values, roots: np.ndarray
+        self, name: str, values: Values, roots: np.ndarray
     ) -> None:
-        for other in self._folded.get(name, []):
-            if not np.allclose(other, increments, rtol=1e-12, atol=0):
-                for root in roots.tolist():
-                    self._refuse(
-                        root,
-                        f"layer '{name}' is called twice, with constants that "
-                        "differ",
-                    )
+        """Refuses what differs between the calls of a layer: it has one bias."""
+        for other in self._read_values.setdefault(name, []):
+            differs = ~np.isclose(values, other, rtol=1e-12, atol=0)
+            for root in roots[differs].tolist():
+                self._refuse(
+                    root,
+                    f"layer '{name}' is called twice, with constants that "
+                    "differ",
+                )
+        self._read_values[name].append(values)
 
     def _refuse(self, root: int, reason: str) -> None:
         self.refusals.setdefault(root, reason)
