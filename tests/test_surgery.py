@@ -502,7 +502,10 @@ def model_with_late_normalization(**options) -> keras.Model:
     if "dropout" in options:
         normalized = layers.Dropout(options["dropout"], name="drop")(normalized)
     reader = layers.Dense(
-        1, use_bias=options.get("use_bias", True), name="reader"
+        1,
+        use_bias=options.get("use_bias", True),
+        bias_initializer=options.get("bias_initializer", "zeros"),
+        name="reader",
     )
     model = keras.Model(
         x, [reader(normalized), layers.Dense(1, name="other")(hidden)]
@@ -532,8 +535,11 @@ def test_a_shift_behind_a_removed_unit_moves_into_the_bias_of_its_reader():
     assert error_of_removal(model, {"fc": [0]}) <= 1e-10
 
 
-def test_a_reader_without_bias_gains_one():
-    model = model_with_late_normalization(use_bias=False)
+@pytest.mark.parametrize("initializer", ["zeros", "ones"])
+def test_a_reader_without_bias_gains_one(initializer):
+    model = model_with_late_normalization(
+        use_bias=False, bias_initializer=initializer
+    )
     smaller = remove_units(model, {"fc": [0]})
     assert smaller.get_layer("reader").use_bias
     bias = to_numpy(smaller.get_layer("reader").bias)

@@ -167,7 +167,7 @@ class _Walk:
     def _check_shared(
         self, name: str, values: Values, roots: np.ndarray
     ) -> None:
-        """Refuses what differs between the calls of a layer: it has one bias."""
+        """Refuses what differs between calls of a layer: it has one bias."""
         for other in self._read_values.setdefault(name, []):
             differs = ~np.isclose(values, other, rtol=1e-12, atol=0)
             for root in roots[differs].tolist():

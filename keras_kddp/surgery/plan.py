@@ -73,13 +73,18 @@ class RemovalPlan:
         model = rebuild(self.model, self._edit)
         for old, new, axes in self.transfers(model):
             new.assign(take(to_numpy(old), axes))
-        layers = layers_of(model)
+        self._fold(model)
+        return model
+
+    def _fold(self, model: keras.Model) -> None:
+        old_layers, layers = layers_of(self.model), layers_of(model)
         for name, increments in self.folds.items():
             gone = set(self.removed.get(name, ()))
             kept = [g for i, g in enumerate(increments) if i not in gone]
+            had_bias = any(v.name == "bias" for v in old_layers[name].weights)
             bias = variable_named(layers[name], "bias")
-            bias.assign(to_numpy(bias) + np.asarray(kept))
-        return model
+            # A gained bias holds what its initializer drew.
+            bias.assign((to_numpy(bias) if had_bias else 0) + np.asarray(kept))
 
     def _edit(self, config: Config) -> None:
         for entry in config["layers"]:
