@@ -390,6 +390,16 @@ def test_a_raw_operation_without_a_rule_says_so(operation, reason):
         plan_removal(model, {"fc": [0]})
 
 
+def test_an_operation_with_a_scalar_result_blocks_what_it_reads_only():
+    x = keras.Input((2,))
+    hidden = layers.Dense(3, name="fc")(x)
+    hidden = hidden / keras.ops.max(hidden)
+    last = layers.Dense(3, activation="relu", name="last")(hidden)
+    model = randomize(keras.Model(x, layers.Dense(2)(last)), seed=1)
+    assert "(Max) has no surgery rule" in reason_of(model, "fc")
+    assert error_of_removal(model, {"last": [0]}) <= 1e-10
+
+
 def test_a_sum_that_broadcasts_channels_blocks():
     x = keras.Input((2,))
     wide = layers.Dense(3, name="wide")(x)

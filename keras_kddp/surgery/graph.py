@@ -11,7 +11,14 @@ from scipy.sparse.csgraph import connected_components
 import keras_kddp.surgery.rules  # noqa: F401  (registers the built-in rules)
 from keras_kddp import _compat
 from keras_kddp._compat import CallNode
-from keras_kddp.surgery.rule import Call, Labels, Records, Rule, rule_for
+from keras_kddp.surgery.rule import (
+    Call,
+    Labels,
+    Records,
+    Rule,
+    channel_count,
+    rule_for,
+)
 
 
 class SurgeryError(ValueError):
@@ -86,9 +93,8 @@ class ChannelGraph:
         if len(node.outputs) != 1:
             call.block(f"{node.operation.name} has several outputs")
             for tensor in node.outputs:
-                self.labels[id(tensor)] = self.records.fresh(
-                    tensor.shape[-1] or 0
-                )
+                count = channel_count(tensor.shape)
+                self.labels[id(tensor)] = self.records.fresh(count)
                 self._pin(tensor, f"{node.operation.name} has several outputs")
             return
         self.labels[id(node.outputs[0])] = rule.flow(call)

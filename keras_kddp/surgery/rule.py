@@ -114,7 +114,7 @@ class Call:
         """Pins every input channel and returns pinned output labels."""
         for labels in self.inputs:
             self.pin(labels, reason)
-        output = self._records.fresh(self.output_shape[-1] or 0)
+        output = self._records.fresh(channel_count(self.output_shape))
         self.pin(output, reason)
         return output
 
@@ -156,7 +156,7 @@ class Rule:
         del training
         if self.channelwise:
             return replay(node, values)
-        return np.full(node.outputs[0].shape[-1] or 0, np.nan)
+        return np.full(channel_count(node.outputs[0].shape), np.nan)
 
     def fold(self, node: CallNode, values: Values) -> Values | None:
         """Returns what constant inputs add to this layer's bias.
@@ -255,6 +255,11 @@ def rule_for(operation: Any) -> Rule:
     if isinstance(operation, keras.Model):
         reason = "is a nested model"
     return _Blocking(f"{describe(operation)} {reason}")
+
+
+def channel_count(shape: tuple[int | None, ...]) -> int:
+    """Returns the size of the last axis, 0 for a scalar or an unknown size."""
+    return (shape[-1] or 0) if shape else 0
 
 
 def describe(operation: Any) -> str:
