@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_kddp._compat import CallNode
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rule import NotFoldableError, Values, describe
 
@@ -129,7 +130,7 @@ class _Walk:
     def _roots(self, tensor: object) -> np.ndarray:
         return self._graph.roots[self._graph.labels[id(tensor)]]
 
-    def _remember_losses(self, node: object, values: Values) -> None:
+    def _remember_losses(self, node: CallNode, values: Values) -> None:
         """Notes which call turned a removed channel's constant unknown."""
         roots = self._roots(node.outputs[0])
         lost = self._is_removed[roots] & np.isnan(values)

@@ -325,7 +325,7 @@ def _check_constants(
 
 def _slices(
     graph: ChannelGraph, gone: np.ndarray
-) -> dict[str, dict[str, Slices]]:
+) -> Mapping[str, Mapping[str, Slices]]:
     slices: dict[str, dict[str, dict[int, tuple[int, ...]]]] = {}
     for name, axes in graph.records.slices.items():
         for (variable, axis), labels in axes.items():
