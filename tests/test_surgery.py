@@ -633,6 +633,25 @@ def test_a_shared_reader_that_gets_two_different_constants_is_refused(
     assert error_of_removal(model, units, equal) <= 1e-10
 
 
+def test_partners_observed_at_one_tensor_share_a_constant():
+    x = keras.Input((2,))
+    total = layers.Dense(2, name="a")(x) + layers.Dense(2, name="b")(x)
+    model = randomize(keras.Model(x, layers.Dense(1)(total)), seed=1)
+    units = {"a": [0], "b": [0]}
+    with pytest.raises(
+        SurgeryError,
+        match="they are observed at the same tensor, which cannot be held at "
+        "(2 and 3|3 and 2)",
+    ):
+        plan_removal(model, units, constants={"a": {0: 2.0}, "b": {0: 3.0}})
+    for constants in (
+        {"a": {0: 2.0}},
+        {"b": {0: 2.0}},
+        {"a": {0: 2.0}, "b": {0: 2.0}},
+    ):
+        assert error_of_removal(model, units, constants) <= 1e-10
+
+
 def test_training_refuses_a_shift_that_differs_from_inference():
     graph = ChannelGraph(model_with_late_normalization())
     root = roots_of(graph, "fc", 0)

@@ -77,32 +77,39 @@ class _Walk:
         self._graph = graph
         self._is_removed = np.zeros(graph.records.size + 1, dtype=bool)
         self._is_removed[list(removed)] = True
+        self.refusals: dict[int, str] = {}
         self._held = self._held_values(constants)
         self._training = training
         self._values: dict[int, Values] = {}
         self._blame: dict[int, str] = {}
         self._folded: dict[str, list[Values]] = {}
         self._read_values: dict[str, list[Values]] = {}
-        self.refusals: dict[int, str] = {}
         self.arriving: dict[int, Values] = {}
         self.arriving_roots: dict[int, np.ndarray] = {}
         for index in range(len(graph.nodes)):
             self._visit(index)
 
     def _held_values(self, constants: Constants) -> dict[int, Values]:
-        """Returns the observed tensors' values at removed positions."""
+        """Returns what is given for observed tensors, NaN where nothing is."""
         graph = self._graph
         held: dict[int, Values] = {}
         for name in graph.removable_layers():
-            gone = self._is_removed[graph.roots[graph.units[name]]]
+            roots = graph.roots[graph.units[name]]
+            gone = self._is_removed[roots]
             if not gone.any():
                 continue
-            values = np.where(gone, 0.0, np.nan)
+            given = np.full(len(roots), np.nan)
             for unit, value in constants.get(name, {}).items():
-                values[unit] = value
+                given[unit] = value
             for tensor in graph.observation_points(name):
-                known = held.setdefault(id(tensor), values)
-                held[id(tensor)] = np.where(known == 0, values, known)
+                known = held.get(id(tensor), given)
+                for unit in np.flatnonzero(gone & (np.abs(given - known) > 0)):
+                    self._refuse(
+                        int(roots[unit]),
+                        "they are observed at the same tensor, which cannot "
+                        f"be held at {known[unit]:.4g} and {given[unit]:.4g}",
+                    )
+                held[id(tensor)] = np.where(np.isnan(known), given, known)
         return held
 
     def _visit(self, index: int) -> None:
@@ -121,7 +128,8 @@ class _Walk:
         for tensor, values in zip(node.outputs, outputs, strict=True):
             held = self._held.get(id(tensor))
             if held is not None:
-                values = np.where(np.isnan(held), values, held)
+                gone = self._is_removed[self._roots(tensor)]
+                values = np.where(gone, np.nan_to_num(held), values)
             self._values[id(tensor)] = values
 
     def _unknown(self, tensor: object) -> Values:
