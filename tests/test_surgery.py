@@ -610,6 +610,19 @@ def test_a_constant_behind_zero_padding_is_refused():
         plan_removal(model, {"conv": [1]}, constants={"conv": {1: 1.0}})
 
 
+def test_a_refusal_names_the_layer_behind_which_the_constant_is_lost():
+    x = keras.Input((4, 4, 2))
+    first = layers.Conv2D(2, 1, name="first")(x)
+    second = layers.Conv2D(2, 1, name="second")(first)
+    total = layers.ReLU(name="relu")(first + second)
+    padded = layers.Identity()(layers.ZeroPadding2D(1, name="pad")(total))
+    third = layers.Conv2D(2, 1, name="third")(padded)
+    model = keras.Model(x, layers.Dense(1)(layers.Flatten()(third)))
+    units = {"first": [0], "second": [0], "third": [0]}
+    with pytest.raises(SurgeryError, match=r"no constant behind pad \(Zero"):
+        plan_removal(model, units, constants={"second": {0: 1.0}})
+
+
 @pytest.mark.parametrize("constants", [(1.0, 2.0), (1.0, 0.0), (0.0, 1.0)])
 def test_a_shared_reader_that_gets_two_different_constants_is_refused(
     constants,

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_kddp._compat import CallNode
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rule import NotFoldableError, Values, describe
 
@@ -81,7 +80,7 @@ class _Walk:
         self._held = self._held_values(constants)
         self._training = training
         self._values: dict[int, Values] = {}
-        self._blame: dict[int, str] = {}
+        self._makers = {id(x): n for n in graph.nodes for x in n.outputs}
         self._folded: dict[str, list[Values]] = {}
         self._read_values: dict[str, list[Values]] = {}
         self.arriving: dict[int, Values] = {}
@@ -124,7 +123,6 @@ class _Walk:
             outputs = [self._unknown(x) for x in node.outputs]
         else:
             outputs = [rule.constant(node, inputs, self._training)]
-            self._remember_losses(node, outputs[0])
         for tensor, values in zip(node.outputs, outputs, strict=True):
             held = self._held.get(id(tensor))
             if held is not None:
@@ -138,15 +136,14 @@ class _Walk:
     def _roots(self, tensor: object) -> np.ndarray:
         return self._graph.roots[self._graph.labels[id(tensor)]]
 
-    def _remember_losses(self, node: CallNode, values: Values) -> None:
-        """Notes which call turned a removed channel's constant unknown."""
-        roots = self._roots(node.outputs[0])
-        lost = self._is_removed[roots] & np.isnan(values)
-        for root in roots[lost].tolist():
-            self._blame.setdefault(
-                root,
-                f"its value is no constant behind {describe(node.operation)}",
-            )
+    def _obstacle(self, tensor: object, root: int) -> str:
+        """Returns where a removed channel of a tensor became unknown."""
+        node = self._makers[id(tensor)]
+        for source in node.inputs:
+            unknown = np.isnan(self._values[id(source)])
+            if (unknown & (self._roots(source) == root)).any():
+                return self._obstacle(source, root)
+        return f"its value is no constant behind {describe(node.operation)}"
 
     def _read(self, index: int, inputs: list[Values]) -> None:
         """Lets a mixing layer take constants into its bias."""
@@ -159,7 +156,7 @@ class _Walk:
         if not gone.any():
             return
         for root in roots[gone & np.isnan(inputs[0])].tolist():
-            self._refuse(root, self._blame.get(root, "it still varies"))
+            self._refuse(root, self._obstacle(node.inputs[0], root))
         values = np.where(gone, np.nan_to_num(inputs[0]), 0.0)
         self.arriving[index], self.arriving_roots[index] = values, roots
         self._check_shared(name, values, roots)
