@@ -309,6 +309,11 @@ class FlippedReLU(layers.ReLU):
         return keras.ops.flip(super().call(inputs), -1)
 
 
+class StandardizedConv2D(layers.Conv2D):
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel / keras.ops.std(kernel))
+
+
 class RenamedDense(layers.Dense):
     """Only another name: it computes what Dense computes."""
 
@@ -322,6 +327,10 @@ def oddly(x):
     [
         (lambda: Doubling(name="d"), r"d \(Doubling\) has no surgery rule"),
         (lambda: FlippedReLU(name="d"), r"d \(FlippedReLU\) has no surgery"),
+        (
+            lambda: StandardizedConv2D(2, 1, name="d"),
+            r"d \(StandardizedConv2D\) has no surgery rule",
+        ),
         (lambda: layers.Softmax(name="d"), r"d \(Softmax\) has no surgery"),
         (
             lambda: layers.Activation("softmax", name="d"),

@@ -237,7 +237,8 @@ def rule_for(operation: Any) -> Rule:
     """Returns the rule of an operation; a blocking one where there is none.
 
     A subclass inherits the rule of its base only while it does not override
-    `call`: what a changed call does to channels is not known.
+    `call`, nor `convolution_op`, which Keras offers for overriding: what a
+    changed call does to channels is not known.
     """
     if not isinstance(operation, keras.layers.Layer):
         built_in = type(operation).__module__.startswith("keras.")
@@ -249,7 +250,7 @@ def rule_for(operation: Any) -> Rule:
     for base in type(operation).__mro__:
         if base in _RULES:
             return _RULES[base]
-        if "call" in vars(base):
+        if not vars(base).keys().isdisjoint({"call", "convolution_op"}):
             break
     reason = "has no surgery rule (see `register_rule`)"
     if isinstance(operation, keras.Model):
