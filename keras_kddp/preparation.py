@@ -12,14 +12,13 @@ from keras_kddp import _compat
 from keras_kddp.layers import (
     ActivityPenalty,
     ActivityRegularizedDense,
-    penalty_layers,
     validated_l1,
 )
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import explain
 from keras_kddp.surgery.rebuild import (
     Config,
-    paired_variables,
+    layers_of,
     rebuild,
     to_numpy,
 )
@@ -49,8 +48,9 @@ def prepare(
         already, its `l1` is updated.
 
     Raises:
-        ValueError: If `l1` is negative, no unit can be removed, a named layer
-            has no removable units, or its partners are not named too.
+        ValueError: If `l1` is negative, the student is subclassed, no unit
+            can be removed, a named layer has no removable units, or its
+            partners are not named too.
 
     Example:
         ```python
@@ -92,7 +92,7 @@ def finalize(student: keras.Model) -> keras.Model:
         which loads where keras_kddp is not installed.
 
     Raises:
-        ValueError: If the model has no graph of layers (subclassed).
+        ValueError: If the model is subclassed.
     """
     ChannelGraph(student)
 
@@ -118,10 +118,26 @@ def finalize(student: keras.Model) -> keras.Model:
 
 
 def _copied(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
+    if not type(model).__module__.startswith("keras."):
+        # Its config need not name layers, and its copy would not be plain.
+        raise ValueError(
+            "`student` must be a Sequential or Functional model, not a "
+            f"subclass of one. Received: {type(model).__name__}. Pass "
+            "keras.Model(student.inputs, student.outputs)."
+        )
     new_model = rebuild(model, edit)
-    names = {layer.name for layer in penalty_layers(new_model)}
-    for layer, old, new in paired_variables(model, new_model):
-        if new.name != "penalty_strength" or layer.name in names:
+    successors = layers_of(new_model)
+    for name, layer in layers_of(model).items():
+        if name not in successors:  # a penalty that was taken out
+            continue
+        new_layer = successors[name]
+        kept = [
+            variable
+            for variable in layer.variables
+            if variable.name != "penalty_strength"
+            or isinstance(new_layer, _PENALTIES)
+        ]
+        for old, new in zip(kept, new_layer.variables, strict=True):
             new.assign(to_numpy(old))
     return new_model
 
@@ -176,6 +192,8 @@ def _insert_penalty(
     """Puts a penalty behind a tensor; all its readers then read the penalty."""
     source, call, _ = reference
     name = f"{source}_penalty" + (f"_{call}" if call else "")
+    while any(other["config"]["name"] == name for other in config["layers"]):
+        name += "_"
     penalty = ActivityPenalty(l1, name=name, dtype=tensor.dtype)
     entry = keras.saving.serialize_keras_object(penalty)
     position = next(
@@ -229,18 +247,23 @@ def _redirect(
         if "inbound_nodes" in entry:
             entry["inbound_nodes"] = visit(entry["inbound_nodes"])
 
-    def visit_output(value: Any) -> Any:
-        is_reference = isinstance(value, (list, tuple)) and (
-            len(value) == 3 and isinstance(value[0], str)
-        )
-        if is_reference:
-            return successor(list(value)) or value
-        if isinstance(value, dict):
-            return {key: visit_output(item) for key, item in value.items()}
-        return [visit_output(item) for item in value]
-
     if "output_layers" in config:
-        config["output_layers"] = visit_output(config["output_layers"])
+        config["output_layers"] = _redirected(
+            config["output_layers"], successor
+        )
+
+
+def _redirected(
+    outputs: Any, successor: Callable[[list[Any]], list[Any] | None]
+) -> Any:
+    """Returns a config's structure of output references, redirected."""
+    if isinstance(outputs, dict):
+        return {
+            key: _redirected(item, successor) for key, item in outputs.items()
+        }
+    if len(outputs) == 3 and isinstance(outputs[0], str):
+        return successor(list(outputs)) or outputs
+    return [_redirected(item, successor) for item in outputs]
 
 
 def _source(
