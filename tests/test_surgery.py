@@ -147,6 +147,7 @@ def test_filters_go_through_normalization_activation_and_flatten(removed):
         layers.GlobalMaxPooling2D(keepdims=True),
         layers.ZeroPadding2D(1),
         layers.Dropout(0.5),
+        layers.Dropout(0.5, noise_shape=(None, 1, 1, 1)),
         layers.SpatialDropout2D(0.5),
         layers.Identity(),
         layers.Rescaling(2.0, offset=0.5),
@@ -351,8 +352,12 @@ def oddly(x):
             "is channels_first",
         ),
         (
-            lambda: layers.Flatten(data_format="channels_first"),
+            lambda: layers.Flatten(data_format="channels_first", name="d"),
             "is channels_first",
+        ),
+        (
+            lambda: layers.Dropout(0.5, noise_shape=(None, 1, 1, 3), name="d"),
+            r"d \(Dropout\) has a noise_shape with 3 channels",
         ),
         (
             lambda: keras.Sequential([layers.ReLU()], name="d"),

@@ -235,6 +235,12 @@ class DropoutRule(Rule):
     """Sets numbers to zero by chance while training."""
 
     def flow(self, call: Call) -> Labels:
+        layer = call.operation
+        channels = (layer.noise_shape or (None,))[-1]
+        if channels not in (None, 1):
+            return call.block(
+                f"{describe(layer)} has a noise_shape with {channels} channels"
+            )
         return call.inputs[0]
 
     def constant(
