@@ -77,8 +77,8 @@ def _run(
         lambda leaf: values.get(id(leaf), leaf), (node.args, node.kwargs)
     )
     parameters = inspect.signature(node.operation.call).parameters
-    if "training" in parameters and kwargs.get("training") is None:
-        kwargs["training"] = training
+    if "training" in parameters:
+        kwargs["training"] = training  # as a Keras model does
     return node.operation(*args, **kwargs)
 
 

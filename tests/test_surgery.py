@@ -522,7 +522,9 @@ def model_with_late_normalization(**options) -> keras.Model:
     """
     x = keras.Input((2,))
     hidden = layers.Dense(2, name="fc")(x)
-    normalized = layers.BatchNormalization(epsilon=0.001, name="bn")(hidden)
+    normalized = layers.BatchNormalization(epsilon=0.001, name="bn")(
+        hidden, training=options.get("bn_training")
+    )
     if "dropout" in options:
         normalized = layers.Dropout(options["dropout"], name="drop")(normalized)
     reader = layers.Dense(
@@ -707,6 +709,16 @@ def test_training_refuses_a_constant_behind_dropout():
         "its value is no constant behind drop (Dropout)"
     ]
     assert error_of_removal(model, {"fc": [0]}) <= 1e-10  # at inference
+
+
+@pytest.mark.parametrize("bn_training", [True, False])
+def test_the_mode_of_the_model_wins_over_the_mode_given_to_a_call(bn_training):
+    # Keras passes its own `training` to every layer of a graph.
+    model = model_with_late_normalization(bn_training=bn_training)
+    assert error_of_removal(model, {"fc": [0]}) <= 1e-10
+    graph = ChannelGraph(model)
+    root = roots_of(graph, "fc", 0)
+    assert fold_constants(graph, root, {}, training=True).refusals
 
 
 def test_training_accepts_a_zero_behind_dropout():
