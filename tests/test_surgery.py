@@ -450,6 +450,16 @@ def test_a_dense_layer_with_softmax_inside_stays():
     )
 
 
+def test_a_layer_as_activation_passes_only_while_it_computes_what_keras_does():
+    def model_with(activation):
+        return image_model(layers.Dense(3, activation=activation, name="fc"))
+
+    model = model_with(layers.LeakyReLU(0.3))
+    assert error_of_removal(model, {"fc": [0]}) <= 1e-10
+    model = model_with(FlippedReLU())
+    assert "ends in the activation FlippedReLU" in reason_of(model, "fc")
+
+
 def test_pinned_layers_stay():
     graph = ChannelGraph(dense_model(), {"fc": "the loss matches its width"})
     assert set(graph.reasons.values()) == {

@@ -15,6 +15,7 @@ from keras_kddp.surgery.rule import (
     Values,
     describe,
     register_rule,
+    rule_for,
 )
 
 _MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax", "glu"}
@@ -32,7 +33,8 @@ def _activation_obstacle(layer: Any) -> str:
     activation = layer.activation
     if activation is None or activation in _ELEMENTWISE:
         return ""
-    if isinstance(activation, _ELEMENTWISE_LAYERS):
+    is_layer = isinstance(activation, keras.layers.Layer)
+    if is_layer and type(rule_for(activation)) is ElementwiseRule:
         return ""
     name = getattr(activation, "__name__", type(activation).__name__)
     return (
@@ -140,14 +142,7 @@ class BatchNormalizationRule(Rule):
         return scaled + (_numpy(layer.beta) if layer.center else 0.0)
 
 
-_ELEMENTWISE_LAYERS = (
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.ELU,
-)
-
-
-@register_rule(*_ELEMENTWISE_LAYERS)
+@register_rule(keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
 class ElementwiseRule(Rule):
     """Maps each number by itself."""
 
