@@ -208,7 +208,7 @@ def carry_weight_decay_exclusions(
         new: Its unbuilt successor.
         renewed: `id(old weight) -> new weight`.
     """
-    excluded = getattr(old, "_exclude_from_weight_decay", set())
+    excluded: set[int] = getattr(old, "_exclude_from_weight_decay", set())
     new._exclude_from_weight_decay = {
         id(renewed[key]) for key in excluded if key in renewed
     }

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_kddp.activity import UnitActivity, activity_on, are_arrays
+from keras_kddp.activity import activity_on, are_arrays
 from keras_kddp.criteria import CRITERIA, Criterion
 from keras_kddp.distiller import Distiller
 from keras_kddp.layers import set_penalty_strength
 from keras_kddp.preparation import prepared_layers
 from keras_kddp.profiling import count_parameters
 from keras_kddp.schedules import Phases, planned_phases
-from keras_kddp.surgery.folding import fold_constants
+from keras_kddp.selection import group_scores, inactive_units
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import RemovalPlan, plan_on
 from keras_kddp.surgery.rebuild import to_numpy
@@ -125,7 +125,6 @@ class DynamicPruning(keras.callbacks.Callback):
         self.minimum_change = minimum_change
         self.verbose = verbose
         self.removals: list[Removal] = []
-        self._phases: Phases | None = None
         self._observed: Any = None
         self._plan: RemovalPlan | None = None
         self._last_good: list[np.ndarray] = []
@@ -154,7 +153,7 @@ class DynamicPruning(keras.callbacks.Callback):
                 "`student = keras_kddp.prepare(student)` first."
             )
         _refuse_callbacks(self.model.fit_callbacks)
-        self._phases = planned_phases(
+        self._phases: Phases = planned_phases(
             self.params["epochs"],
             self.warmup_epochs,
             self.ramp_epochs,
@@ -193,7 +192,15 @@ class DynamicPruning(keras.callbacks.Callback):
         logs["penalty_strength"] = self._phases.strength(epoch)
         if not self._phases.removes_after(epoch):
             return
-        units = self._inactive_units(graph, names, activity)
+        scores = group_scores(
+            graph, {name: activity[name] for name in names}, self.criterion
+        )
+        units = inactive_units(
+            graph,
+            scores,
+            threshold=self.threshold,
+            minimum_units=self.minimum_units,
+        )
         count = sum(map(len, units.values()))
         is_enough = count >= self.minimum_change * live
         if count and (is_enough or self._phases.is_last_removal(epoch)):
@@ -225,50 +232,6 @@ class DynamicPruning(keras.callbacks.Callback):
         return keras.tree.map_structure(
             lambda leaf: np.asarray(leaf)[chosen], data
         )
-
-    def _inactive_units(
-        self,
-        graph: ChannelGraph,
-        names: list[str],
-        activity: dict[str, UnitActivity],
-    ) -> dict[str, list[int]]:
-        """Returns the units that leave, in whole groups, lowest score first."""
-        scores = self._group_scores(graph, names, activity)
-        inactive = {r for r, s in scores.items() if s <= self.threshold}
-        refused = fold_constants(graph, inactive, {}, training=True).refusals
-        groups = graph.groups()
-        left = {name: len(labels) for name, labels in graph.units.items()}
-        units: dict[str, list[int]] = {}
-        for root in sorted(inactive - set(refused), key=scores.__getitem__):
-            members = groups[root].members
-            if any(left[name] <= self.minimum_units for name, _ in members):
-                continue
-            for name, unit in members:
-                left[name] -= 1
-                units.setdefault(name, []).append(unit)
-        return units
-
-    def _group_scores(
-        self,
-        graph: ChannelGraph,
-        names: list[str],
-        activity: dict[str, UnitActivity],
-    ) -> dict[int, float]:
-        """Returns the score of each group that may leave: its maximum."""
-        norms = graph.outgoing_norms()
-        scores: dict[int, float] = {}
-        for name in names:
-            roots = graph.roots[graph.units[name]].tolist()
-            values = self.criterion(activity[name], norms[name]).tolist()
-            for root, value in zip(roots, values, strict=True):
-                scores[root] = max(scores.get(root, 0.0), value)
-        groups = graph.groups()
-        return {
-            root: score
-            for root, score in scores.items()
-            if not groups[root].reason
-            and all(name in names for name, _ in groups[root].members)
-        }
 
     def _apply(self, epoch: int, plan: RemovalPlan) -> None:
         before = count_parameters(self.model.student)

@@ -9,6 +9,14 @@ import keras
 
 from keras_kddp import _compat
 from keras_kddp.activity import are_arrays
+from keras_kddp.compatibility import (
+    check_models,
+    check_share,
+    check_soft_targets,
+    resolved_losses,
+    resolved_weights,
+    weight_argument,
+)
 from keras_kddp.losses import (
     SoftTargets,
     at_least_float32,
@@ -18,11 +26,9 @@ from keras_kddp.losses import (
 from keras_kddp.optimizers import carry_optimizer
 from keras_kddp.surgery.plan import RemovalPlan
 
-_StockDistiller = keras.distillation.Distiller
-
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
-class Distiller(_StockDistiller):
+class Distiller(keras.distillation.Distiller):
     """Trains a student on labels and on the outputs of its teacher.
 
     The loss is `student_loss_weight * loss(y, student(x))`
@@ -78,13 +84,13 @@ class Distiller(_StockDistiller):
         temperature: float = 4.0,
     ) -> None:
         """Checks that everything fits together."""
-        _check_models(teacher, student)
-        _check_share(student_loss_weight)
-        losses = _resolved_losses(distillation_losses, temperature)
-        weights = _resolved_weights(distillation_loss_weights, len(losses))
+        check_models(teacher, student)
+        check_share(student_loss_weight)
+        losses = resolved_losses(distillation_losses, temperature)
+        weights = resolved_weights(distillation_loss_weights, len(losses))
         for loss in losses:
             if isinstance(loss, SoftTargets):
-                _check_soft_targets(teacher, student)
+                check_soft_targets(teacher, student)
             loss.validate_model_compatibility(teacher, student)
         # The stock constructor would freeze the teacher for good and build
         # extractors that keep the first student alive.
@@ -253,7 +259,7 @@ class Distiller(_StockDistiller):
         ):
             outputs = self._outputs_for(loss, x, y_pred, training)
             loss.validate_outputs(*outputs)
-            arguments = _weight_argument(loss, sample_weight)
+            arguments = weight_argument(loss, sample_weight)
             value = loss.compute_loss(*outputs, **arguments)
             total += weight * at_least_float32(value)
         return _compat.share_of_replica(total)
@@ -373,142 +379,6 @@ class _Untracked:
 
     def __getitem__(self, key: Any) -> Any:
         return self._items[key]
-
-
-def _check_models(teacher: Any, student: Any) -> None:
-    for role, model in (("teacher", teacher), ("student", student)):
-        if not isinstance(model, keras.Model):
-            raise ValueError(
-                f"`{role}` must be a keras.Model. Received: "
-                f"{type(model).__name__}."
-            )
-        outputs = _shapes(model, "outputs")
-        if len(outputs) > 1:
-            raise ValueError(
-                f"`{role}` must have one output. Received {len(outputs)}: "
-                f"{outputs}. Distil the outputs one at a time."
-            )
-    for end in ("inputs", "outputs"):
-        theirs, ours = _shapes(teacher, end), _shapes(student, end)
-        if theirs and ours and not _compatible(theirs, ours):
-            raise ValueError(
-                f"The {end} of teacher and student must have the same shapes. "
-                f"Received: teacher {theirs}, student {ours}. Change the "
-                f"student's {'Input' if end == 'inputs' else 'last layer'}."
-            )
-
-
-def _shapes(model: keras.Model, end: str) -> list[tuple[int | None, ...]]:
-    """Returns the shapes of a model's inputs or outputs; [] if unknown."""
-    if _compat.functional_graph(model) is None:
-        return []
-    return [tuple(tensor.shape) for tensor in getattr(model, end)]
-
-
-def _compatible(first: list[Any], second: list[Any]) -> bool:
-    return [len(shape) for shape in first] == [
-        len(shape) for shape in second
-    ] and all(
-        None in (a, b) or a == b
-        for one, other in zip(first, second, strict=True)
-        for a, b in zip(one, other, strict=True)
-    )
-
-
-def _check_share(share: Any) -> None:
-    if not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        raise ValueError(
-            "`student_loss_weight` must be a number in [0, 1]. Received: "
-            f"student_loss_weight={share!r}."
-        )
-
-
-def _resolved_losses(losses: Any, temperature: float) -> list[Any]:
-    if losses is None:
-        return [SoftTargets(temperature)]
-    SoftTargets(temperature)  # says if the temperature is out of range
-    if temperature != 4.0:
-        raise ValueError(
-            "`temperature` must be left out beside `distillation_losses`. "
-            f"Received: temperature={temperature}. Give it to the loss: "
-            f"keras_kddp.SoftTargets({temperature})."
-        )
-    if not isinstance(losses, (list, tuple)):
-        losses = [losses]
-    for loss in losses:
-        if not isinstance(loss, keras.distillation.DistillationLoss):
-            raise ValueError(
-                "`distillation_losses` must be DistillationLoss objects. "
-                f"Received: {loss!r}. Try keras_kddp.SoftTargets()."
-            )
-    if not losses:
-        raise ValueError(
-            "`distillation_losses` must not be empty; None means soft "
-            "targets. Received: []."
-        )
-    return [_mended(loss) for loss in losses]
-
-
-def _mended(loss: Any) -> Any:
-    """Returns soft targets for the stock loss that means them.
-
-    The stock `LogitsDistillation` with its default loss compares raw logits.
-    """
-    if not isinstance(loss, keras.distillation.LogitsDistillation):
-        return loss
-    is_divergence = loss.loss is keras.losses.kl_divergence or isinstance(
-        loss.loss, keras.losses.KLDivergence
-    )
-    return SoftTargets(loss.temperature) if is_divergence else loss
-
-
-def _resolved_weights(
-    weights: Sequence[float] | None, count: int
-) -> list[float]:
-    if weights is None:
-        return [1.0] * count
-    if len(weights) != count:
-        raise ValueError(
-            "`distillation_loss_weights` must have one number a loss "
-            f"({count}). Received: {list(weights)}."
-        )
-    return [float(weight) for weight in weights]
-
-
-def _check_soft_targets(teacher: keras.Model, student: keras.Model) -> None:
-    for role, model in (("teacher", teacher), ("student", student)):
-        shapes = _shapes(model, "outputs")
-        if shapes and shapes[0][-1] == 1:
-            raise ValueError(
-                "Soft targets need at least two classes. Received: a "
-                f"{role} with outputs of shape {shapes[0]}. Use two classes, "
-                "or distillation_losses of your own."
-            )
-        activation = output_activation(model)
-        if activation == "sigmoid":
-            raise ValueError(
-                "Soft targets need logits or softmax outputs. Received: a "
-                f"{role} that ends in sigmoid. Leave the sigmoid out (with "
-                "from_logits=True in the loss), or pass distillation_losses "
-                "of your own."
-            )
-
-
-def _weight_argument(loss: Any, sample_weight: Any) -> dict[str, Any]:
-    """Returns the weights for a loss that takes them; refuses one that can't.
-
-    Stock losses return one number a batch and would ignore them silently.
-    """
-    if sample_weight is None:
-        return {}
-    if "sample_weight" in inspect.signature(loss.compute_loss).parameters:
-        return {"sample_weight": sample_weight}
-    raise ValueError(
-        "`sample_weight` and `class_weight` need distillation losses whose "
-        f"`compute_loss` takes `sample_weight`. Received: {type(loss).__name__}"
-        ", which does not. Use keras_kddp.SoftTargets, or leave the weights "
-        "out."
-    )
 
 
 def _training_rows(x: Any, validation_split: float) -> Any:

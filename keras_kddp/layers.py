@@ -11,7 +11,7 @@ from keras_kddp.surgery.rules import DenseRule, IdentityRule
 _PACKAGE = "keras_kddp"
 
 
-class _PenaltyMixin:
+class _PenaltyMixin(keras.layers.Layer):
     """Charges `strength * l1 * sum over units of mean |a|` while training."""
 
     def _start_penalty(self, l1: float) -> None:
@@ -58,7 +58,7 @@ def _absolute_sum(values: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class ActivityPenalty(_PenaltyMixin, keras.layers.Layer):
+class ActivityPenalty(_PenaltyMixin):
     """Identity that charges for the activity of the units it sees.
 
     Adds `strength * l1 * sum_j mean(|a_j|)` to the model's losses while

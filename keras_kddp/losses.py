@@ -1,11 +1,19 @@
 """What a student should learn from the outputs of its teacher."""
 
 import math
+from numbers import Real
 from typing import Any
 
 import keras
 
 from keras_kddp import _compat
+
+_HANDING_ON = (
+    keras.layers.Activation,
+    keras.layers.Flatten,
+    keras.layers.Identity,
+    keras.layers.Reshape,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
@@ -31,9 +39,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
 
     def __init__(self, temperature: float = 4.0) -> None:
         """Sets the temperature."""
-        if not isinstance(temperature, (int, float)) or not (
-            0 < temperature < math.inf
-        ):
+        is_number = isinstance(temperature, Real) and temperature is not True
+        if not is_number or not 0 < temperature < math.inf:
             raise ValueError(
                 "`temperature` must be a finite number > 0 (4 is usual). "
                 f"Received: temperature={temperature!r}."
@@ -121,17 +128,24 @@ def output_activation(model: keras.Model) -> str:
         operation = node.operation
         if isinstance(operation, keras.Model):
             return output_activation(operation)
-        if isinstance(operation, keras.layers.Softmax):
-            return "softmax"
-        if not isinstance(operation, keras.layers.Layer):
-            return type(operation).__name__.lower()
-        activation = getattr(operation, "activation", None)
-        name = getattr(activation, "__name__", "linear")
-        hands_on = (keras.layers.Identity, keras.layers.Reshape)
-        passes = isinstance(operation, (*hands_on, keras.layers.Activation))
-        if name != "linear" or not passes:
+        name, hands_on = _ending(operation)
+        if name != "linear" or not hands_on:
             return name
         tensor = node.inputs[0]
+
+
+def _ending(operation: Any) -> tuple[str, bool]:
+    """Returns an operation's activation, and whether it hands values on."""
+    if not isinstance(operation, keras.layers.Layer):
+        name = type(operation).__name__.lower()
+        return ("linear", True) if name == "cast" else (name, False)
+    activation = getattr(operation, "activation", None)
+    if any(
+        isinstance(x, keras.layers.Softmax) for x in (operation, activation)
+    ):
+        return "softmax", False
+    name = getattr(activation, "__name__", "linear")
+    return name, isinstance(operation, _HANDING_ON)
 
 
 def _aligned(sample_weight: Any, values: Any) -> Any:

@@ -14,8 +14,8 @@ from keras_kddp.layers import (
     ActivityRegularizedDense,
     validated_l1,
 )
+from keras_kddp.surgery.explanation import explain
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.plan import explain
 from keras_kddp.surgery.rebuild import (
     Config,
     layers_of,

@@ -1,5 +1,7 @@
 """Takes units out of a Keras model, exactly."""
 
+from keras_kddp.surgery import rules  # noqa: F401  (registers them)
+from keras_kddp.surgery.explanation import explain
 from keras_kddp.surgery.graph import (
     ChannelGraph,
     SurgeryError,
@@ -8,7 +10,6 @@ from keras_kddp.surgery.graph import (
 )
 from keras_kddp.surgery.plan import (
     RemovalPlan,
-    explain,
     plan_removal,
     remove_units,
 )

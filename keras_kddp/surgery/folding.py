@@ -102,7 +102,8 @@ class _Walk:
                 given[unit] = value
             for tensor in graph.observation_points(name):
                 known = held.get(id(tensor), given)
-                for unit in np.flatnonzero(gone & (np.abs(given - known) > 0)):
+                differs = gone & (np.abs(given - known) > 0)
+                for unit in np.flatnonzero(differs).tolist():
                     self._refuse(
                         int(roots[unit]),
                         "they are observed at the same tensor, which cannot "

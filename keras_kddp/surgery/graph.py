@@ -8,7 +8,6 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-import keras_kddp.surgery.rules  # noqa: F401  (registers the built-in rules)
 from keras_kddp import _compat
 from keras_kddp._compat import CallNode
 from keras_kddp.surgery.rule import (

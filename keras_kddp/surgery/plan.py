@@ -229,31 +229,6 @@ def remove_units(
     return plan_removal(model, units, constants=constants).build()
 
 
-def explain(model: keras.Model) -> str:
-    """Returns a table of what surgery can do to a model.
-
-    Args:
-        model: A built Sequential or Functional model.
-
-    Returns:
-        A line a layer: its units, how many can go, which layers they leave
-        together with, and why the others must stay.
-
-    Raises:
-        SurgeryError: If the model has no graph of layers (subclassed).
-    """
-    graph = ChannelGraph(model)
-    header = ("layer", "units", "removable", "partners", "why not")
-    rows = [header, *(_explained(graph, name) for name in graph.units)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
-
-
 def take(value: np.ndarray, axes: Slices) -> np.ndarray:
     """Returns the kept part of an array.
 
@@ -334,18 +309,6 @@ def _slices(
                 by_axis = slices.setdefault(name, {}).setdefault(variable, {})
                 by_axis[axis] = kept
     return slices
-
-
-def _explained(graph: ChannelGraph, name: str) -> tuple[str, ...]:
-    roots = graph.roots[graph.units[name]].tolist()
-    reasons = [graph.reasons[root] for root in roots if root in graph.reasons]
-    return (
-        name,
-        str(len(roots)),
-        str(len(roots) - len(reasons)),
-        ", ".join(graph.partners(name)),
-        "; ".join(dict.fromkeys(reasons)),
-    )
 
 
 def _listed(members: Sequence[tuple[str, int]]) -> str:

@@ -1,0 +1,77 @@
+"""Which units of a student leave, decided for whole groups."""
+
+from collections.abc import Mapping
+
+from keras_kddp.activity import UnitActivity
+from keras_kddp.criteria import Criterion
+from keras_kddp.surgery.folding import fold_constants
+from keras_kddp.surgery.graph import ChannelGraph
+
+
+def group_scores(
+    graph: ChannelGraph,
+    activity: Mapping[str, UnitActivity],
+    criterion: Criterion,
+) -> dict[int, float]:
+    """Returns the score of each group of units that may leave.
+
+    Args:
+        graph: The channels of the student.
+        activity: Layer name -> statistics, of the layers that may shrink.
+        criterion: Scores the units of a layer.
+
+    Returns:
+        Group number -> score in [0, 1]: the maximum over its units, since a
+        group is inactive only where every observation point is.
+    """
+    norms = graph.outgoing_norms()
+    scores: dict[int, float] = {}
+    for name, statistics in activity.items():
+        roots = graph.roots[graph.units[name]].tolist()
+        values = criterion(statistics, norms[name]).tolist()
+        for root, value in zip(roots, values, strict=True):
+            scores[root] = max(scores.get(root, 0.0), value)
+    groups = graph.groups()
+    return {
+        root: score
+        for root, score in scores.items()
+        if not groups[root].reason
+        and all(name in activity for name, _ in groups[root].members)
+    }
+
+
+def inactive_units(
+    graph: ChannelGraph,
+    scores: Mapping[int, float],
+    *,
+    threshold: float,
+    minimum_units: int,
+) -> dict[str, list[int]]:
+    """Returns the units that leave.
+
+    Groups at or below the threshold, lowest first, as long as every layer
+    keeps enough units. Groups that leave a constant behind which no bias can
+    express in training and at inference alike stay.
+
+    Args:
+        graph: The channels of the student.
+        scores: From `group_scores`.
+        threshold: Scores at or below it are inactive.
+        minimum_units: Units that stay in every layer.
+
+    Returns:
+        Layer name -> unit indices, in whole groups.
+    """
+    inactive = {root for root, score in scores.items() if score <= threshold}
+    refused = fold_constants(graph, inactive, {}, training=True).refusals
+    groups = graph.groups()
+    left = {name: len(labels) for name, labels in graph.units.items()}
+    units: dict[str, list[int]] = {}
+    for root in sorted(inactive - set(refused), key=scores.__getitem__):
+        members = groups[root].members
+        if any(left[name] <= minimum_units for name, _ in members):
+            continue
+        for name, unit in members:
+            left[name] -= 1
+            units.setdefault(name, []).append(unit)
+    return units
