@@ -1,0 +1,75 @@
+# Everything runs in .venv, which the targets make themselves; a second run
+# reuses it. To choose the interpreter: make demo PYTHON=/path/to/python3.12
+PYTHON ?=
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test test-slow lint clean
+
+help:
+	@echo "make demo       distil, prune and export a digits model: runs/demo"
+	@echo "make test       ruff, mypy and the tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lint       ruff and mypy only"
+	@echo "make clean      remove .venv, caches and build output; keep runs/"
+
+demo: $(VENV)/.installed-demo
+	$(VENV)/bin/kddp demo --out runs/demo
+
+test: lint
+	$(VENV)/bin/python -m pytest
+
+test-slow: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than pyproject.toml when what that lists is installed.
+$(VENV)/.installed-demo: pyproject.toml | $(VENV)/.created
+	@echo "Installing keras-kddp into $(VENV): minutes on the first run."
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
+	@echo "Installing keras-kddp[dev] into $(VENV): minutes on the first run."
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+# Keeps a .venv that works; else takes $(PYTHON), or the first candidate that
+# is new enough and has venv.
+IS_NEW := import sys; sys.exit(sys.version_info < (3, 11))
+
+$(VENV)/.created:
+	@if $(VENV)/bin/python -c '$(IS_NEW)' >/dev/null 2>&1; then \
+	  $(VENV)/bin/python -c 'import pip' >/dev/null 2>&1 \
+	    || $(VENV)/bin/python -m ensurepip || exit 1; \
+	  touch $@; exit 0; \
+	fi; \
+	unfit=; \
+	for python in $(if $(PYTHON),'$(PYTHON)',$(CANDIDATES)); do \
+	  "$$python" -c '$(IS_NEW)' >/dev/null 2>&1 || continue; \
+	  unfit="$${unfit:-$$python}"; \
+	  "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || continue; \
+	  echo "Making $(VENV) with $$python ($$("$$python" --version))."; \
+	  "$$python" -m venv --clear $(VENV) && touch $@ && exit 0; \
+	  exit 1; \
+	done; \
+	if [ -n "$$unfit" ]; then \
+	  echo "error: $$unfit lacks the module venv or ensurepip; install it" \
+	    "(Debian, Ubuntu: apt-get install python3-venv) or pass" \
+	    "PYTHON=/path/to/python." >&2; \
+	else \
+	  found="$$('$(or $(PYTHON),python3)' --version 2>&1 | head -n 1)"; \
+	  echo "error: Python 3.11 or newer is needed, found:" \
+	    "$${found:-none}; pass PYTHON=/path/to/python." >&2; \
+	fi; \
+	exit 1

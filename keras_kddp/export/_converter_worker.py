@@ -1,0 +1,54 @@
+"""The program of the converter's process: SavedModel in, .tflite file out.
+
+It runs as a script and imports nothing of this package, so that no layer of
+the user has to be importable here. One JSON object a line comes in on
+standard input, `{"saved_model": FOLDER, "target": FILE}`, and one goes out,
+`{"error": null}` or `{"error": TEXT}`.
+"""
+
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+
+def main() -> None:
+    """Converts until standard input ends."""
+    requests, replies = _claim_standard_streams()
+    import tensorflow as tf  # after the claim: the import writes to stdout
+
+    for line in requests:
+        problem = None
+        try:
+            _convert(tf, **json.loads(line))
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+        replies.write(json.dumps({"error": problem}) + "\n")
+        replies.flush()
+
+
+def _claim_standard_streams() -> tuple[TextIO, TextIO]:
+    """Keeps the two streams for the protocol; prints go to standard error."""
+    requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return requests, replies
+
+
+def _convert(tf: Any, saved_model: str, target: str) -> None:
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        saved_model, signature_keys=["serving_default"]
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    converter.allow_custom_ops = False
+    content = converter.convert()
+    with open(target, "wb") as file:
+        file.write(content)
+
+
+if __name__ == "__main__":
+    main()

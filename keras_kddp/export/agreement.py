@@ -1,0 +1,107 @@
+"""What a comparison with Keras says, as values and as a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RuntimeAgreement:
+    """One file on one runtime, against Keras.
+
+    Attributes:
+        name: The runtime.
+        path: The file.
+        max_abs_error: Largest difference of any output value.
+        relative_error: The same, divided by the largest absolute value that
+            Keras puts out; the worst of several outputs.
+        top1_agreement: Share of equal arg max over the last axis, the worst
+            of several outputs; None if no output is wider than 1.
+        accuracy: Share of samples classified as `y` says; None without `y`.
+        num_bytes: Size of the file.
+        samples: Number of samples compared.
+        tolerance: Largest relative error that passes.
+    """
+
+    name: str
+    path: Path
+    max_abs_error: float
+    relative_error: float
+    top1_agreement: float | None
+    accuracy: float | None
+    num_bytes: int
+    samples: int
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the outputs are finite and within the tolerance."""
+        return self.relative_error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Every runtime against Keras; `str()` is a table.
+
+    Attributes:
+        rows: One per file.
+        keras_accuracy: Accuracy of the Keras model; None without `y`.
+        samples: Number of samples compared.
+    """
+
+    rows: tuple[RuntimeAgreement, ...]
+    keras_accuracy: float | None
+    samples: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether every runtime agrees with Keras."""
+        return all(row.passed for row in self.rows)
+
+    def __str__(self) -> str:
+        """Returns one line per file, with the relative errors."""
+        table = [
+            ("file", "runtime", "error", "top-1", "accuracy", "bytes"),
+            ("Keras", "", "", "", _percent(self.keras_accuracy), ""),
+            *map(_cells, self.rows),
+        ]
+        verdicts = ["", "", *map(_verdict, self.rows)]
+        lines = [
+            f"{line}  {verdict}".rstrip()
+            for line, verdict in zip(_aligned(table), verdicts, strict=True)
+        ]
+        title = f"Agreement with Keras on {self.samples:,} samples"
+        return "\n".join([title, *lines])
+
+
+def _cells(row: RuntimeAgreement) -> tuple[str, ...]:
+    return (
+        row.path.name,
+        row.name,
+        f"{row.relative_error:.1e}",
+        _percent(row.top1_agreement),
+        _percent(row.accuracy),
+        f"{row.num_bytes:,}",
+    )
+
+
+def _verdict(row: RuntimeAgreement) -> str:
+    return "passed" if row.passed else f"FAILED (not <= {row.tolerance:g})"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines: first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(
+                zip(cells, widths, strict=True)
+            )
+        )
+        for cells in table
+    ]

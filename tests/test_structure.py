@@ -1,0 +1,203 @@
+"""The package's layers: who may import whom, and who may touch Keras."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the bottom to the top: a module imports only what stands before it.
+# Modules in a folder may import each other, as long as there is no cycle.
+ORDER = [
+    "_compat",
+    "profiling",
+    "surgery",
+    "layers",
+    "preparation",
+    "losses",
+    "compatibility",
+    "optimizers",
+    "activity",
+    "distiller",
+    "teacher_cache",
+    "criteria",
+    "budgets",
+    "selection",
+    "schedules",
+    "callbacks",
+    "datasets",
+    "models",
+    "controls",
+    "pipeline",
+    "export",
+    "report",
+    "sweep",
+    "progress",
+    "demo",
+    "cli",
+]
+
+
+def modules(root):
+    """Returns the syntax trees of the package by dotted name."""
+    trees = {}
+    for path in sorted((root / "keras_kddp").rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        name = ".".join(parts).removesuffix(".__init__")
+        trees[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return trees
+
+
+def imported(trees, name):
+    """Returns the package's modules that one imports, and how it may not."""
+    targets, problems = set(), []
+    for node in ast.walk(trees[name]):
+        if isinstance(node, ast.Import):
+            problems += [
+                f"{name}: write `from {alias.name} import ...`"
+                for alias in node.names
+                if alias.name.split(".")[0] == "keras_kddp"
+            ]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                problems.append(f"{name}: write relative imports in full")
+            elif module.split(".")[0] == "keras_kddp":
+                for alias in node.names:
+                    submodule = f"{module}.{alias.name}"
+                    targets.add(submodule if submodule in trees else module)
+    return targets, problems
+
+
+def layer(name):
+    """Returns the first name below the package: folder or module."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def order_problems(trees):
+    """Returns what breaks the order, one sentence each."""
+    problems = []
+    graph = {}
+    for name in trees:
+        graph[name], found = imported(trees, name)
+        problems += found
+        if name == "keras_kddp":
+            continue
+        if layer(name) not in ORDER:
+            problems.append(
+                f"{name} has no place in the order: add it to ORDER in "
+                "tests/test_structure.py"
+            )
+            continue
+        for target in sorted(graph[name]):
+            if target == "keras_kddp":
+                problems.append(f"{name} imports the top of the package")
+            elif layer(target) not in ORDER[: ORDER.index(layer(name)) + 1]:
+                problems.append(f"{name} imports {target}, which is above it")
+    return problems + cycles(graph)
+
+
+def cycles(graph):
+    """Returns one sentence per module that imports itself in the end."""
+    problems = []
+    for start in graph:
+        reached, waiting = set(), list(graph[start])
+        while waiting:
+            name = waiting.pop()
+            if name not in reached:
+                reached.add(name)
+                waiting += graph.get(name, ())
+        if start in reached:
+            problems.append(f"{start} is part of an import cycle")
+    return problems
+
+
+def private_problems(trees):
+    """Returns who but _compat reaches into Keras, and who uses tf.keras."""
+    problems = []
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{each.name}" for each in node.names]
+            elif isinstance(node, ast.Attribute):
+                names = [ast.unparse(node)]
+            for used in names:
+                private = f"{used}.".startswith("keras.src.")
+                if private and name != "keras_kddp._compat":
+                    problems.append(f"{name} uses {used}: move it to _compat")
+                if f"{used}.".startswith(("tensorflow.keras.", "tf.keras.")):
+                    problems.append(f"{name} uses {used}: use keras")
+    return sorted(set(problems))
+
+
+def test_modules_import_only_downwards():
+    trees = modules(ROOT)
+    assert "keras_kddp.export.tflite" in trees
+    assert order_problems(trees) == []
+
+
+def test_only_compat_touches_what_keras_keeps_private():
+    assert private_problems(modules(ROOT)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "message"),
+    [
+        ("layers.py", "import keras_kddp", "write `from keras_kddp import"),
+        ("layers.py", "import keras_kddp.losses", "write `from keras_kddp.los"),
+        ("layers.py", "from . import losses", "relative imports in full"),
+        ("layers.py", "from keras_kddp import prepare", "imports the top of"),
+        ("layers.py", "from keras_kddp.losses import kl", "which is above it"),
+        ("layers.py", "from keras_kddp import losses", "which is above it"),
+        ("layers.py", "def f():\n from keras_kddp.cli import x", "is above it"),
+        ("news.py", "", "keras_kddp.news has no place in the order"),
+        ("export/one.py", "from keras_kddp.export.two import x", "cycle"),
+        ("export/two.py", "from keras_kddp.export import one", "cycle"),
+    ],
+)
+def test_a_wrong_import_is_found(path, code, message, tmp_path):
+    package = tmp_path / "keras_kddp"
+    (package / "export").mkdir(parents=True)
+    sources = {
+        "__init__.py": "from keras_kddp.layers import x",
+        "losses.py": "",
+        "cli.py": "from keras_kddp.layers import x",
+        "layers.py": "",
+        "export/one.py": "from keras_kddp.export import two",
+        "export/two.py": "from keras_kddp import losses",
+    }
+    for name, text in sources.items():
+        (package / name).write_text(text)
+    assert order_problems(modules(tmp_path)) == []
+    (package / path).write_text(code)
+    if path == "export/one.py":
+        (package / "export/two.py").write_text(
+            "from keras_kddp.export.one import y"
+        )
+    assert any(message in each for each in order_problems(modules(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("from keras.src import ops", "uses keras.src.ops: move it"),
+        ("from keras.src.ops import add", "move it to _compat"),
+        ("from keras import src", "uses keras.src: move it"),
+        ("import keras.src.models", "move it to _compat"),
+        ("import keras\nkeras.src.ops.add", "uses keras.src.ops.add"),
+        ("import tensorflow as tf\ntf.keras.Model", "uses tf.keras.Model"),
+        ("from tensorflow import keras", "use keras"),
+    ],
+)
+def test_a_private_use_is_found(code, message):
+    problems = private_problems({"keras_kddp.layers": ast.parse(code)})
+    assert any(message in each for each in problems)
+
+
+def test_compat_may_use_what_is_private():
+    tree = ast.parse("from keras.src import ops")
+    assert private_problems({"keras_kddp._compat": tree}) == []
