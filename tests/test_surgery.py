@@ -514,6 +514,42 @@ def test_a_registered_rule_lets_a_layer_of_the_user_through():
     assert error_of_removal(model, {"conv": [1]}) <= 1e-10
 
 
+class Mixing(layers.Layer):
+    """Multiplies the sum of its inputs by a matrix."""
+
+    def build(self, a_shape, b_shape=None):
+        self.kernel = self.add_weight(name="kernel", shape=(a_shape[-1], 2))
+
+    def call(self, a, b=None):
+        total = a if b is None else a + b
+        return keras.ops.matmul(total, self.kernel)
+
+
+class MixingRule(Rule):
+    """Reads channels, makes new ones that stay, folds nothing."""
+
+    def flow(self, call):
+        for labels in call.inputs:
+            call.consume("kernel", 0, labels)
+        return np.array([], dtype=int)
+
+
+@pytest.mark.parametrize("number_of_inputs", [1, 2])
+def test_a_reader_whose_rule_folds_nothing_takes_zeros_only(number_of_inputs):
+    register_rule(Mixing)(MixingRule)
+    x = keras.Input((2,))
+    read = [layers.Dense(3, name=name)(x) for name in "ab"[:number_of_inputs]]
+    model = randomize(keras.Model(x, Mixing(name="mix")(*read)), seed=1)
+    units = {name: [1] for name in "ab"[:number_of_inputs]}
+    assert error_of_removal(model, units) <= 1e-10
+    with pytest.raises(
+        SurgeryError,
+        match=r"a\[1\].*cannot be removed: mix \(Mixing\) cannot take a "
+        "constant into a bias",
+    ):
+        plan_removal(model, units, constants={"a": {1: 1.0}})
+
+
 def test_a_rule_without_flow_lets_nothing_through():
     register_rule(Doubling)(type("DoublingRule", (Rule,), {}))
     assert reason_of(image_model(Doubling(name="d")), "conv") == (

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_kddp._compat import CallNode
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rule import NotFoldableError, Values, describe
 
@@ -46,7 +47,7 @@ def fold_constants(
     """
     walk = _Walk(graph, removed, constants, training=False)
     if not training:
-        return Folding(walk.merged_increments(), walk.refusals)
+        return Folding(walk.increments, walk.refusals)
     trained = _Walk(graph, removed, constants, training=True)
     refusals = trained.refusals | walk.refusals
     for key, values in walk.arriving.items():
@@ -59,7 +60,7 @@ def fold_constants(
                 f"{other[position]:.4g} in training and "
                 f"{values[position]:.4g} at inference",
             )
-    return Folding(walk.merged_increments(), refusals)
+    return Folding(walk.increments, refusals)
 
 
 class _Walk:
@@ -81,10 +82,11 @@ class _Walk:
         self._training = training
         self._values: dict[int, Values] = {}
         self._makers = {id(x): n for n in graph.nodes for x in n.outputs}
-        self._folded: dict[str, list[Values]] = {}
-        self._read_values: dict[str, list[Values]] = {}
-        self.arriving: dict[int, Values] = {}
-        self.arriving_roots: dict[int, np.ndarray] = {}
+        self._readers = {name for name, _, _ in graph.records.consumed}
+        self._readers.update(graph.units)
+        self.increments: dict[str, Values] = {}
+        self.arriving: dict[tuple[int, int], Values] = {}
+        self.arriving_roots: dict[tuple[int, int], np.ndarray] = {}
         for index in range(len(graph.nodes)):
             self._visit(index)
 
@@ -148,50 +150,54 @@ class _Walk:
 
     def _read(self, index: int, inputs: list[Values]) -> None:
         """Lets a mixing layer take constants into its bias."""
+        node = self._graph.nodes[index]
+        if node.operation.name not in self._readers:
+            return
+        for position, tensor in enumerate(node.inputs):
+            roots = self._roots(tensor)
+            gone = self._is_removed[roots]
+            if not gone.any():
+                continue
+            for root in roots[gone & np.isnan(inputs[position])].tolist():
+                self._refuse(root, self._obstacle(tensor, root))
+            values = np.where(gone, np.nan_to_num(inputs[position]), 0.0)
+            self._check_shared(node, position, values)
+            self.arriving[index, position] = values
+            self.arriving_roots[index, position] = roots
+            try:
+                self._fold(index, values)
+            except NotFoldableError as error:
+                for root in roots[values != 0].tolist():
+                    self._refuse(root, str(error))
+
+    def _fold(self, index: int, values: Values) -> None:
         node, rule = self._graph.nodes[index], self._graph.rules[index]
-        name = node.operation.name
-        if name not in self._graph.units or len(inputs) != 1:
+        if not values.any():
             return
-        roots = self._roots(node.inputs[0])
-        gone = self._is_removed[roots]
-        if not gone.any():
-            return
-        for root in roots[gone & np.isnan(inputs[0])].tolist():
-            self._refuse(root, self._obstacle(node.inputs[0], root))
-        values = np.where(gone, np.nan_to_num(inputs[0]), 0.0)
-        self.arriving[index], self.arriving_roots[index] = values, roots
-        self._check_shared(name, values, roots)
-        try:
-            increments = rule.fold(node, values) if values.any() else None
-        except NotFoldableError as error:
-            for root in roots[values != 0].tolist():
-                self._refuse(root, str(error))
-            return
+        increments = rule.fold(node, values) if len(node.inputs) == 1 else None
         if increments is None:
-            increments = np.zeros(len(self._graph.units[name]))
-        self._folded.setdefault(name, []).append(increments)
+            raise NotFoldableError(
+                f"{describe(node.operation)} cannot take a constant into a bias"
+            )
+        if increments.any():
+            self.increments[node.operation.name] = increments
 
     def _check_shared(
-        self, name: str, values: Values, roots: np.ndarray
+        self, node: CallNode, position: int, values: Values
     ) -> None:
         """Refuses what differs between calls of a layer: it has one bias."""
-        for other in self._read_values.setdefault(name, []):
+        for (index, other_position), other in self.arriving.items():
+            is_same = self._graph.nodes[index].operation is node.operation
+            if not is_same or other_position != position:
+                continue
+            roots = self.arriving_roots[index, position]
             differs = ~np.isclose(values, other, rtol=1e-12, atol=0)
             for root in roots[differs].tolist():
                 self._refuse(
                     root,
-                    f"layer '{name}' is called twice, with constants that "
-                    "differ",
+                    f"layer '{node.operation.name}' is called twice, with "
+                    "constants that differ",
                 )
-        self._read_values[name].append(values)
 
     def _refuse(self, root: int, reason: str) -> None:
         self.refusals.setdefault(root, reason)
-
-    def merged_increments(self) -> dict[str, Values]:
-        """Returns what each bias gains, leaving out zeros."""
-        return {
-            name: folded[0]
-            for name, folded in self._folded.items()
-            if folded[0].any()
-        }
