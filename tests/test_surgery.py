@@ -550,6 +550,29 @@ def test_a_reader_whose_rule_folds_nothing_takes_zeros_only(number_of_inputs):
         plan_removal(model, units, constants={"a": {1: 1.0}})
 
 
+def test_a_registered_rule_can_fold_into_a_bias_that_is_always_there():
+    class Biased(Mixing):
+        def build(self, a_shape):
+            super().build(a_shape)
+            self.bias = self.add_weight(name="bias", shape=(2,))
+
+        def call(self, a):
+            return super().call(a) + self.bias
+
+    @register_rule(Biased)
+    class BiasedRule(MixingRule):
+        def fold(self, node, values):
+            return values @ to_numpy(node.operation.kernel)
+
+    x = keras.Input((2,))
+    hidden = layers.Dense(3, name="fc")(x)
+    model = randomize(keras.Model(x, Biased(name="mix")(hidden)), seed=1)
+    plan = plan_removal(model, {"fc": [1]}, constants={"fc": {1: 2.0}})
+    row = to_numpy(model.get_layer("mix").kernel)[1]
+    np.testing.assert_allclose(plan.folds["mix"], 2.0 * row, rtol=1e-12)
+    assert error_of_removal(model, {"fc": [1]}, {"fc": {1: 2.0}}) <= 1e-10
+
+
 def test_a_rule_without_flow_lets_nothing_through():
     register_rule(Doubling)(type("DoublingRule", (Rule,), {}))
     assert reason_of(image_model(Doubling(name="d")), "conv") == (

@@ -90,7 +90,7 @@ class RemovalPlan:
         for entry in config["layers"]:
             name = entry["config"]["name"]
             entry["config"].update(self.arguments.get(name, {}))
-            if name in self.folds:
+            if name in self.folds and "use_bias" in entry["config"]:
                 entry["config"]["use_bias"] = True
 
     def transfers(
