@@ -1090,18 +1090,28 @@ def test_a_layer_that_its_config_cannot_make_is_refused():
         remove_units(model, {"fc": [0]})
 
 
-def test_a_rule_that_names_a_missing_weight_is_refused():
-    @register_rule(Doubling)
-    class DoublingRule(Rule):
+@pytest.mark.parametrize(
+    ("weight", "axis", "message"),
+    [
+        ("factor", 0, "names a weight 'factor', which must exist once. Rec"),
+        ("kernel", 1, "3 channels on axis 1 of weight 'kernel'. Received a "),
+        ("kernel", 2, "3 channels on axis 2 of weight 'kernel'. Received a "),
+    ],
+)
+def test_a_rule_that_misnames_a_weight_is_refused(weight, axis, message):
+    @register_rule(Mixing)
+    class WrongRule(MixingRule):
         def flow(self, call):
-            call.consume("factor", 0, call.inputs[0])
-            return call.inputs[0]
+            call.consume(weight, axis, call.inputs[0])
+            return np.array([], dtype=int)
 
-    model = image_model(Doubling(name="d"))
+    x = keras.Input((2,))
+    hidden = layers.Dense(3, name="fc")(x)
+    model = keras.Model(x, Mixing(name="mix")(hidden))
     with pytest.raises(
-        SurgeryError, match="rule of layer 'd' names a weight 'factor', which"
+        SurgeryError, match=f"The rule of layer 'mix' .*{message}"
     ):
-        ChannelGraph(model).outgoing_norms()
+        unit_groups(model)
 
 
 @pytest.mark.parametrize("target", [int, 3, Doubling()])

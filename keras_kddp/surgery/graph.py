@@ -59,7 +59,8 @@ class ChannelGraph:
             pinned: Layer name -> why the width of its output must stay.
 
         Raises:
-            SurgeryError: If the model has no graph of layers.
+            SurgeryError: If the model has no graph of layers, or a rule names
+                a weight that does not fit.
         """
         _require_graph(model)
         self.model = model
@@ -69,6 +70,7 @@ class ChannelGraph:
         self.records = Records()
         for node, rule in zip(self.nodes, self.rules, strict=True):
             self._walk(node, rule)
+        self._check_slices()
         for tensor in model.outputs:
             self._pin(tensor, "it is an output of the model")
         for node in self.nodes:
@@ -97,6 +99,19 @@ class ChannelGraph:
                 self._pin(tensor, f"{node.operation.name} has several outputs")
             return
         self.labels[id(node.outputs[0])] = rule.flow(call)
+
+    def _check_slices(self) -> None:
+        layers = {node.operation.name: node.operation for node in self.nodes}
+        for name, slices in self.records.slices.items():
+            for (variable, axis), labels in slices.items():
+                shape = variable_named(layers[name], variable).shape
+                if axis >= len(shape) or shape[axis] != len(labels):
+                    raise SurgeryError(
+                        f"The rule of layer '{name}' counts {len(labels)} "
+                        f"channels on axis {axis} of weight '{variable}'. "
+                        f"Received a weight of shape {tuple(shape)}. Mend the "
+                        "registered rule."
+                    )
 
     def _pin(self, tensor: Any, reason: str) -> None:
         self.records.pins.append((self.labels[id(tensor)], reason))
