@@ -487,6 +487,74 @@ def test_what_blocks_one_layer_leaves_the_others_free():
     assert error_of_removal(model, {"d": [0, 2]}) <= 1e-10
 
 
+@pytest.mark.filterwarnings("ignore:The object being serialized includes")
+def test_a_lambda_as_activation_stays_but_the_rest_can_go():
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(3, activation=lambda x: 2 * x, name="doubled"),
+            layers.Dense(3, activation=lambda x: 3 * x, name="tripled"),
+            layers.Dense(3, name="fc"),
+            layers.Dense(1, name="head"),
+        ]
+    )
+    randomize(model, seed=1)
+    assert removable_units(model)["fc"] == 3
+    assert error_of_removal(model, {"fc": [1]}) <= 1e-10
+
+
+def test_activations_with_the_name_of_another_survive():
+    def relu(x):
+        return 7 * x
+
+    def named_alike():
+        def relu(x):
+            return 5 * x
+
+        return relu
+
+    nested = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(3, activation=named_alike())]
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(3, activation=relu),
+            layers.Dense(3, activation=named_alike()),
+            RenamedDense(3, activation=relu),
+            layers.Dense(3, activation="relu"),
+            layers.Activation("relu"),
+            nested,
+            layers.Dense(3, name="fc"),
+            layers.Dense(1),
+        ]
+    )
+    randomize(model, seed=1)
+    assert error_of_removal(model, {"fc": [1]}) <= 1e-10
+
+
+def test_an_activation_in_a_layer_with_its_own_from_config_survives():
+    def tripled(x):
+        return 3 * x
+
+    class Own(layers.Dense):
+        @classmethod
+        def from_config(cls, config):
+            activation = keras.activations.deserialize(config["activation"])
+            return cls(**{**config, "activation": activation})
+
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            Own(3, activation=tripled),
+            layers.Dense(3, name="fc"),
+            layers.Dense(1),
+        ]
+    )
+    randomize(model, seed=1)
+    assert error_of_removal(model, {"fc": [1]}) <= 1e-10
+
+
 def test_a_registered_rule_lets_a_layer_of_the_user_through():
     class Scaling(layers.Layer):
         def build(self, shape):
@@ -1061,6 +1129,50 @@ class Subclassed(keras.Model):
 def test_a_model_without_a_graph_is_refused(model, message):
     with pytest.raises(SurgeryError, match=message):
         unit_groups(model())
+
+
+class OwnInit(keras.Model):
+    def __init__(self, width):
+        x = keras.Input((2,))
+        hidden = layers.Dense(width, name="fc")(x)
+        super().__init__(x, layers.Dense(1)(hidden))
+
+
+def test_a_functional_model_with_an_init_of_its_own_is_refused():
+    with pytest.raises(
+        SurgeryError,
+        match=r"Received 'own_init\w*' \(OwnInit\), which has an `__init__` of "
+        r"its own. Make it with `keras.Model\(inputs, outputs\)`",
+    ):
+        remove_units(OwnInit(3), {"fc": [0]})
+
+
+class NamedModel(keras.Model):
+    """A Functional model that only has methods of its own."""
+
+
+def test_a_subclass_of_a_functional_model_stays_that_class():
+    x = keras.Input((2,))
+    hidden = layers.Dense(3, name="fc")(x)
+    model = NamedModel(x, layers.Dense(1)(hidden))
+    assert type(remove_units(model, {"fc": [0]})) is NamedModel
+
+
+def test_a_layer_that_keras_cannot_serialize_is_refused():
+    class Applying(layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, inputs):
+            return self.function(inputs)
+
+    model = image_model(Applying(lambda x: x), layers.Dense(3, name="fc"))
+    with pytest.raises(
+        SurgeryError,
+        match=r"(?s)must be rebuildable from `model.get_config\(\)`. .*Applying",
+    ):
+        remove_units(model, {"fc": [0]})
 
 
 def test_a_layer_that_its_config_cannot_make_is_refused():

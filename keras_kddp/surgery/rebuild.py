@@ -1,5 +1,7 @@
 """A model made anew from its edited configuration."""
 
+import contextlib
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,16 +26,29 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
     Raises:
         SurgeryError: If Keras cannot make the model from its config.
     """
-    config = model.get_config()
+    with _explained_failure(model):
+        config = model.get_config()
+    if "layers" not in config:
+        raise SurgeryError(
+            "The class of the model must be rebuildable from layers. Received "
+            f"'{model.name}' ({type(model).__name__}), which has an `__init__` "
+            "of its own. Make it with `keras.Model(inputs, outputs)`."
+        )
+    _keep_activations(model, config)
     for entry in config["layers"]:
         entry.pop("build_config", None)  # it would build at the old widths
     edit(config)
+    with _explained_failure(model), _compat.untouched_seeds():
+        return type(model).from_config(
+            config, custom_objects=_custom_objects(model)
+        )
+
+
+@contextlib.contextmanager
+def _explained_failure(model: keras.Model) -> Iterator[None]:
     try:
-        with _compat.untouched_seeds():
-            return type(model).from_config(
-                config, custom_objects=_custom_objects(model)
-            )
-    except (TypeError, ValueError) as error:
+        yield
+    except (NotImplementedError, TypeError, ValueError) as error:
         raise SurgeryError(
             "The model must be rebuildable from `model.get_config()`. "
             f"Received '{model.name}', for which Keras says: {error}. Custom "
@@ -41,23 +56,52 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
         ) from error
 
 
+def _keep_activations(model: keras.Model, config: Config) -> None:
+    """Puts the very activation functions where a config has their names.
+
+    Two functions may have the same name, one may shadow a name of Keras, and
+    a lambda is not restored from its bytes.
+    """
+    operations = {op.name: op for op in _operations(model)}
+    for entry in config["layers"]:
+        operation: Any = operations.get(entry["config"]["name"])
+        if _is_nested(operation):
+            _keep_activations(operation, entry["config"])
+        activation = getattr(operation, "activation", None)
+        if isinstance(activation, types.FunctionType) and _is_from_keras(
+            type(operation).from_config
+        ):
+            entry["config"]["activation"] = activation
+
+
 def _custom_objects(model: keras.Model) -> dict[str, Any]:
     """Returns classes and functions that a user need not have registered."""
     found: dict[str, Any] = {}
     for operation in _operations(model):
-        found[type(operation).__name__] = type(operation)
-        activation = getattr(operation, "activation", None)
-        if callable(activation) and hasattr(activation, "__name__"):
-            found[activation.__name__] = activation
-    return {
-        name: value
-        for name, value in found.items()
-        if not value.__module__.startswith("keras.")
-    }
+        if _is_nested(operation):
+            found.update(_custom_objects(operation))
+        custom: list[Any] = [type(operation)]
+        if not _is_from_keras(type(operation).from_config):
+            custom.append(getattr(operation, "activation", None))
+        found.update(
+            (value.__name__, value)
+            for value in custom
+            if hasattr(value, "__name__") and not _is_from_keras(value)
+        )
+    return found
 
 
 def _operations(model: keras.Model) -> list[Any]:
     return [node.operation for node in _compat.call_nodes(model)]
+
+
+def _is_nested(operation: Any) -> bool:
+    is_model = isinstance(operation, keras.Model)
+    return is_model and _compat.functional_graph(operation) is not None
+
+
+def _is_from_keras(value: Any) -> bool:
+    return value.__module__.startswith("keras.")
 
 
 def layers_of(model: keras.Model) -> dict[str, keras.Layer]:
