@@ -17,7 +17,8 @@ Config = dict[str, Any]
 def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
     """Returns a new model from the edited config of a model.
 
-    Weights are fresh; names are kept. The global random state is not touched.
+    Weights are fresh; names and trainable flags are kept. The global random
+    state is not touched.
 
     Args:
         model: A built Sequential or Functional model.
@@ -39,9 +40,11 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
         entry.pop("build_config", None)  # it would build at the old widths
     edit(config)
     with _explained_failure(model), _compat.untouched_seeds():
-        return type(model).from_config(
+        new_model = type(model).from_config(
             config, custom_objects=_custom_objects(model)
         )
+    _carry_trainable_flags(model, new_model)
+    return new_model
 
 
 @contextlib.contextmanager
@@ -102,6 +105,18 @@ def _is_nested(operation: Any) -> bool:
 
 def _is_from_keras(value: Any) -> bool:
     return value.__module__.startswith("keras.")
+
+
+def _carry_trainable_flags(model: keras.Model, new_model: keras.Model) -> None:
+    """Copies what configs leave out: a Sequential's flag, a weight's own."""
+    if new_model.trainable != model.trainable:
+        new_model.trainable = model.trainable  # and of every layer with it
+    old_layers = layers_of(model)
+    for name, layer in layers_of(new_model).items():
+        if name in old_layers and layer.trainable != old_layers[name].trainable:
+            layer.trainable = old_layers[name].trainable
+    for _, old, new in paired_variables(model, new_model):
+        new.trainable = old.trainable
 
 
 def layers_of(model: keras.Model) -> dict[str, keras.Layer]:
