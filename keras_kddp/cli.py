@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from keras_kddp.demo import run_demo
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, or 2 for bad input.
@@ -35,8 +37,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demo(given: argparse.Namespace) -> int:
-    # Imported late: TensorFlow takes seconds, `kddp --help` should not.
-    from keras_kddp.demo import run_demo
-
     run_demo(given.out, seed=given.seed)
     return 0

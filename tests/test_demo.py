@@ -1,0 +1,143 @@
+"""The demo: its pieces on small runs, its promise over seeds."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from keras_kddp import cli, demo
+from keras_kddp.controls import Recipe, accuracy, fresh
+from keras_kddp.datasets import Split, load_digits
+from keras_kddp.models import digits_student
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Makes the demo's runs a few epochs long."""
+    recipe = Recipe(epochs=6, batch_size=64, learning_rate=5e-3)
+    monkeypatch.setattr(demo, "TEACHER", recipe)
+    monkeypatch.setattr(demo, "STUDENT", recipe)
+
+
+def quiet():
+    return Console(quiet=True)
+
+
+def test_digits_splits_are_disjoint_complete_and_the_same_every_time():
+    data, again = load_digits(), load_digits()
+    assert data.split_sizes == {"train": 1197, "validation": 150, "test": 450}
+    assert 1197 + 150 + 450 == 1797
+    np.testing.assert_array_equal(data.test.x, again.test.x)
+    rows = np.concatenate([data.train.x, data.validation.x, data.test.x])
+    bundled = np.unique((rows * 16).round(), axis=0)
+    assert len(np.unique(rows, axis=0)) == len(bundled)
+    assert rows.min() == 0
+    assert rows.max() == 1
+    assert set(data.test.y) == set(range(10))
+
+
+def test_accuracy_is_the_share_of_right_answers():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
+    x = np.array([[1, 0], [0, 1], [1, 0], [0, 1]], dtype="float32")
+    assert accuracy(model, Split(x, np.array([0, 1, 0, 0]))) == 3 / 4
+
+
+def test_fresh_students_of_one_seed_start_alike():
+    first, second = (fresh(digits_student, 3) for _ in range(2))
+    for one, other in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_the_recipe_decays_the_rate_to_zero_over_the_run():
+    recipe = Recipe(epochs=2, batch_size=4, learning_rate=0.5)
+    schedule = recipe.optimizer(examples=10).get_config()["learning_rate"]
+    steps = 2 * 3  # three batches of at most 4 from 10 examples, twice
+    assert schedule["config"]["decay_steps"] == steps
+    assert schedule["config"]["initial_learning_rate"] == 0.5
+
+
+def test_the_demo_leaves_its_run_directory(short, tmp_path, capsys):
+    assert cli.main(["demo", "--out", str(tmp_path / "run")]) == 0
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files == {
+        "teacher.keras",
+        "student.keras",
+        "student_float32.tflite",
+        "summary.json",
+    }
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {
+        "teacher_accuracy",
+        "kd_accuracy",
+        "kd_same_size_accuracy",
+        "kddp_accuracy",
+        "units_before",
+        "units_after",
+        "parameters_before",
+        "parameters_after",
+        "tflite_float32_bytes",
+        "split_sizes",
+        "seed",
+        "seconds",
+    } <= set(summary)
+    student = keras.models.load_model(tmp_path / "run" / "student.keras")
+    assert student.count_params() == summary["parameters_after"]
+    assert student.get_layer("hidden").units == summary["units_after"]
+    assert accuracy(student, load_digits().test) == summary["kddp_accuracy"]
+    artifact = tmp_path / "run" / "student_float32.tflite"
+    assert artifact.stat().st_size == summary["tflite_float32_bytes"]
+    shown = capsys.readouterr().out
+    assert "student, dynamic pruning" in shown
+    assert "LiteRT" in shown
+
+
+def test_the_same_seed_gives_the_same_student_to_the_bit(short):
+    first, second = (
+        demo.train_students(load_digits(), seed=5, console=quiet()).kddp
+        for _ in range(2)
+    )
+    assert first.count_params() == second.count_params()
+    for one, other in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_an_unwritable_directory_is_one_line_and_exit_code_2(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("not a directory")
+    assert cli.main(["demo", "--out", str(file / "run")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("kddp: ")
+
+
+def test_help_is_printed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    assert "demo" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_demo_keeps_its_promise_over_eight_seeds():
+    data = load_digits()
+    students = [
+        demo.train_students(data, seed=seed, console=quiet())
+        for seed in range(8)
+    ]
+    scores = np.array(
+        [
+            [
+                accuracy(model, data.test)
+                for model in (s.kd, s.same_size, s.kddp)
+            ]
+            for s in students
+        ]
+    )
+    units = [s.kddp.get_layer("hidden").units for s in students]
+    before = students[0].start.get_layer("hidden").units
+    print("\nkd, same size, kddp:", scores.round(4).tolist(), units)
+    kd, same_size, kddp = scores.mean(axis=0)
+    assert units[0] <= before / 4
+    assert kddp - same_size >= 0
+    assert kddp - kd >= -0.02
