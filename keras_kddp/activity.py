@@ -114,10 +114,8 @@ def activity_on(
     sums = {key: _Sums(tensors[key].shape[-1]) for key in tensors}
     if not tensors:
         return {}
-    inputs = graph.model.inputs
     observer = keras.Model(
-        inputs[0] if len(inputs) == 1 else graph.model.input,
-        list(tensors.values()),
+        _input_structure(graph.model), list(tensors.values())
     )
     seen = 0
     for batch in _batches(data, batch_size):
@@ -135,6 +133,80 @@ def activity_on(
         name: _merged([statistics[id(x)] for x in found])
         for name, found in points.items()
     }
+
+
+def sampled(graph: ChannelGraph, data: Any, samples: int) -> Any:
+    """Returns a part of data that can be observed again and again.
+
+    Args:
+        graph: The channels of the model that will be observed.
+        data: Arrays or an iterable, as for `collect_activity`.
+        samples: At most so many evenly spaced rows of arrays; the first
+            batches of an iterable that have so many.
+
+    Raises:
+        ValueError: If the data cannot be read by the model, or only once.
+    """
+    if are_arrays(data):
+        rows = keras.tree.flatten(data)[0].shape[0]
+        chosen = np.unique(
+            np.linspace(0, rows - 1, min(rows, samples)).astype(int)
+        )
+        part = keras.tree.map_structure(
+            lambda leaf: np.asarray(leaf)[chosen], data
+        )
+    else:
+        _require_repeatable(data)
+        part = _FirstRows(data, samples)
+    try:
+        activity_on(graph, next(_batches(part, 1), ()))
+    except (TypeError, ValueError) as error:
+        shapes = [tuple(symbol.shape) for symbol in graph.model.inputs]
+        raise ValueError(
+            f"`data` must hold inputs of the student, {shapes}, and no labels "
+            f"beside arrays. Received {type(data).__name__}, for which: "
+            f"{error}"
+        ) from error
+    return part
+
+
+def _require_repeatable(data: Any) -> None:
+    if not isinstance(data, Iterable) or isinstance(data, Iterator):
+        raise ValueError(
+            "`data` must be arrays, or an iterable of batches that can be run "
+            f"through again. Received: {type(data).__name__}. Pass some "
+            "inputs, data=x[:4096], or a tf.data.Dataset."
+        )
+
+
+class _FirstRows:
+    """An iterable's first batches, up to a number of rows, anew each time."""
+
+    def __init__(self, data: Any, rows: int) -> None:
+        self._data = data
+        self._rows = rows
+
+    def __iter__(self) -> Any:
+        seen = 0
+        for batch in _finite(self._data):
+            yield batch
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            seen += keras.tree.flatten(x)[0].shape[0]
+            if seen >= self._rows:
+                return
+
+
+def _input_structure(model: keras.Model) -> Any:
+    """Returns the inputs as batches hold them.
+
+    Keras hands a dict of inputs out as a class of its own, and warns when a
+    batch is a plain dict.
+    """
+    if len(model.inputs) == 1:
+        return model.inputs[0]
+    structure = model.input
+    is_dict = isinstance(structure, dict)
+    return dict(structure) if is_dict else list(structure)
 
 
 def _merged(parts: list[UnitActivity]) -> UnitActivity:

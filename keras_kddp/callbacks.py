@@ -3,12 +3,13 @@
 import math
 import sys
 import warnings
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_kddp.activity import activity_on, are_arrays
+from keras_kddp.activity import activity_on, sampled
 from keras_kddp.criteria import CRITERIA, Criterion
 from keras_kddp.distiller import Distiller
 from keras_kddp.layers import set_penalty_strength
@@ -84,6 +85,8 @@ class DynamicPruning(keras.callbacks.Callback):
 
     Attributes:
         removals: What was removed in the last run, as `Removal` tuples.
+        runs_first: `Distiller.fit` calls it before the other callbacks, so
+            that loggers behind it see its columns.
 
     Raises:
         ValueError: At construction and at the start of training, if an
@@ -97,6 +100,8 @@ class DynamicPruning(keras.callbacks.Callback):
         distiller.fit(x, y, epochs=24, callbacks=[keras_kddp.DynamicPruning()])
         ```
     """
+
+    runs_first = True
 
     def __init__(
         self,
@@ -127,7 +132,7 @@ class DynamicPruning(keras.callbacks.Callback):
         self.removals: list[Removal] = []
         self._observed: Any = None
         self._plan: RemovalPlan | None = None
-        self._last_good: list[np.ndarray] = []
+        self._last_good: list[tuple[keras.Variable, np.ndarray]] = []
         for name in ("threshold", "minimum_change"):
             _require_share(name, getattr(self, name))
         for name in ("samples", "minimum_units"):
@@ -159,7 +164,7 @@ class DynamicPruning(keras.callbacks.Callback):
             self.ramp_epochs,
             self.finetune_epochs,
         )
-        self._observed = self._observed_data()
+        self._observed = self._observed_data(graph)
         self._plan = None
         self.removals = []
 
@@ -172,16 +177,18 @@ class DynamicPruning(keras.callbacks.Callback):
             self._plan = None
         student = self.model.student
         set_penalty_strength(student, self._phases.strength(epoch))
-        self._last_good = [to_numpy(v) for v in student.variables]
+        # The optimizer's too: a moving average would bring the NaN back.
+        variables = [*student.variables, *self.model.optimizer.variables]
+        self._last_good = [(v, to_numpy(v)) for v in variables]
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Observes the student, writes its size and plans a removal."""
         logs = {} if logs is None else logs
-        if not self._is_finite(logs):
+        is_good = self._is_finite(logs)
+        if not is_good:
             self._go_back(epoch)
-            return
         graph = self._graph()
         names = prepared_layers(graph)
         activity = activity_on(graph, self._observed)
@@ -190,7 +197,7 @@ class DynamicPruning(keras.callbacks.Callback):
         logs["live_units"] = live
         logs["parameters"] = count_parameters(graph.model)
         logs["penalty_strength"] = self._phases.strength(epoch)
-        if not self._phases.removes_after(epoch):
+        if not is_good or not self._phases.removes_after(epoch):
             return
         scores = group_scores(
             graph, {name: activity[name] for name in names}, self.criterion
@@ -214,7 +221,7 @@ class DynamicPruning(keras.callbacks.Callback):
     def _graph(self) -> ChannelGraph:
         return ChannelGraph(self.model.student, self.model.pinned_layers)
 
-    def _observed_data(self) -> Any:
+    def _observed_data(self, graph: ChannelGraph) -> Any:
         data = self.model.fit_inputs if self.data is None else self.data
         if data is None:
             raise ValueError(
@@ -223,15 +230,7 @@ class DynamicPruning(keras.callbacks.Callback):
                 "Received: data=None. Pass some inputs, "
                 "DynamicPruning(data=x[:4096])."
             )
-        if not are_arrays(data):
-            return _FirstRows(data, self.samples)
-        rows = keras.tree.flatten(data)[0].shape[0]
-        chosen = np.unique(
-            np.linspace(0, rows - 1, min(rows, self.samples)).astype(int)
-        )
-        return keras.tree.map_structure(
-            lambda leaf: np.asarray(leaf)[chosen], data
-        )
+        return sampled(graph, data, self.samples)
 
     def _apply(self, epoch: int, plan: RemovalPlan) -> None:
         before = count_parameters(self.model.student)
@@ -263,8 +262,7 @@ class DynamicPruning(keras.callbacks.Callback):
 
     def _go_back(self, epoch: int) -> None:
         """Stops with the student as it was when the epoch began."""
-        variables = self.model.student.variables
-        for variable, value in zip(variables, self._last_good, strict=True):
+        for variable, value in self._last_good:
             variable.assign(value)
         self.model.stop_training = True
         warnings.warn(
@@ -275,27 +273,15 @@ class DynamicPruning(keras.callbacks.Callback):
         )
 
 
-class _FirstRows:
-    """An iterable's first batches, up to a number of rows, anew each time."""
-
-    def __init__(self, data: Any, rows: int) -> None:
-        self._data = data
-        self._rows = rows
-
-    def __iter__(self) -> Any:
-        seen = 0
-        for batch in self._data:
-            x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            yield x
-            seen += keras.tree.flatten(x)[0].shape[0]
-            if seen >= self._rows:
-                return
-
-
 def _refuse_callbacks(callbacks: Any) -> None:
     """Raises for callbacks that bring weights of another size back."""
     listed = getattr(callbacks, "callbacks", callbacks) or []
     listed = listed if isinstance(listed, (list, tuple)) else [listed]
+    if sum(isinstance(x, DynamicPruning) for x in listed) > 1:
+        raise ValueError(
+            "One DynamicPruning must be in `callbacks`. Received several: they "
+            "would remove the same units. Leave one."
+        )
     for callback in listed:
         name, mend = type(callback).__name__, ""
         if isinstance(callback, keras.callbacks.EarlyStopping):
@@ -319,7 +305,7 @@ def _resolved_criterion(
 ) -> tuple[Criterion, float]:
     if callable(criterion):
         return criterion, 0.0
-    if criterion not in CRITERIA:
+    if not isinstance(criterion, str) or criterion not in CRITERIA:
         raise ValueError(
             f"`criterion` must be one of {sorted(CRITERIA)} or a function. "
             f"Received: criterion={criterion!r}."
@@ -328,14 +314,14 @@ def _resolved_criterion(
 
 
 def _require_share(name: str, value: Any) -> None:
-    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if not isinstance(value, Real) or not 0 <= float(value) < 1:
         raise ValueError(
             f"`{name}` must be a number in [0, 1). Received: {name}={value!r}."
         )
 
 
 def _require_count(name: str, value: Any, *, smallest: int) -> None:
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or value < smallest:
         raise ValueError(
             f"`{name}` must be an integer >= {smallest}. Received: "

@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_kddp import _compat
 from keras_kddp.losses import SoftTargets, output_activation
@@ -28,6 +30,11 @@ def check_models(teacher: Any, student: Any) -> None:
                 f"`{role}` must have one output. Received {len(outputs)}: "
                 f"{outputs}. Distil the outputs one at a time."
             )
+        if outputs and isinstance(_output_structure(model), dict):
+            raise ValueError(
+                f"`{role}` must return a tensor. Received one that returns a "
+                "dict. Pass keras.Model(model.input, model.outputs[0])."
+            )
     for end in ("inputs", "outputs"):
         theirs, ours = _shapes(teacher, end), _shapes(student, end)
         if theirs and ours and not _compatible(theirs, ours):
@@ -36,6 +43,18 @@ def check_models(teacher: Any, student: Any) -> None:
                 f"Received: teacher {theirs}, student {ours}. Change the "
                 f"student's {'Input' if end == 'inputs' else 'last layer'}."
             )
+    trained = {id(variable) for variable in student.trainable_variables}
+    shared = [v.path for v in teacher.variables if id(v) in trained]
+    if shared:
+        raise ValueError(
+            "Teacher and student must not share trainable weights: the "
+            f"teacher would be trained too. Received shared: {shared}. Freeze "
+            "them, or copy one model with keras.models.clone_model."
+        )
+
+
+def _output_structure(model: keras.Model) -> Any:
+    return _compat.functional_graph(model).output
 
 
 def _shapes(model: keras.Model, end: str) -> list[tuple[int | None, ...]]:
@@ -61,7 +80,7 @@ def check_share(share: Any) -> None:
     Raises:
         ValueError: If it is no number in [0, 1].
     """
-    if not isinstance(share, (int, float)) or not 0 <= share <= 1:
+    if not isinstance(share, Real) or not 0 <= float(share) <= 1:
         raise ValueError(
             "`student_loss_weight` must be a number in [0, 1]. Received: "
             f"student_loss_weight={share!r}."
@@ -122,16 +141,26 @@ def resolved_weights(
     """Returns one weight a loss.
 
     Raises:
-        ValueError: If there are more or fewer weights than losses.
+        ValueError: If there are more or fewer weights than losses, or one is
+            no number >= 0.
     """
     if weights is None:
         return [1.0] * count
-    if len(weights) != count:
+    is_list = isinstance(weights, (Sequence, np.ndarray))
+    if (
+        not is_list
+        or len(weights) != count
+        or not all(map(_is_weight, weights))
+    ):
         raise ValueError(
-            "`distillation_loss_weights` must have one number a loss "
-            f"({count}). Received: {list(weights)}."
+            "`distillation_loss_weights` must have one number >= 0 a loss "
+            f"({count}). Received: {weights!r}."
         )
     return [float(weight) for weight in weights]
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, Real) and 0 <= float(value) < float("inf")
 
 
 def check_soft_targets(teacher: keras.Model, student: keras.Model) -> None:
@@ -156,6 +185,20 @@ def check_soft_targets(teacher: keras.Model, student: keras.Model) -> None:
                 "from_logits=True in the loss), or pass distillation_losses "
                 "of your own."
             )
+
+
+def check_scalar(loss: Any, value: Any) -> None:
+    """Checks that a distillation loss is one number.
+
+    Raises:
+        ValueError: If it has a shape: its sum would be trained on.
+    """
+    shape = tuple(getattr(value, "shape", ()))
+    if shape:
+        raise ValueError(
+            "A distillation loss must return a scalar. Received from "
+            f"{type(loss).__name__}: shape {shape}. Take keras.ops.mean of it."
+        )
 
 
 def weight_argument(loss: Any, sample_weight: Any) -> dict[str, Any]:

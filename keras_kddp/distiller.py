@@ -11,6 +11,7 @@ from keras_kddp import _compat
 from keras_kddp.activity import are_arrays
 from keras_kddp.compatibility import (
     check_models,
+    check_scalar,
     check_share,
     check_soft_targets,
     resolved_losses,
@@ -185,11 +186,13 @@ class Distiller(keras.distillation.Distiller):
     ) -> Any:
         """Trains the student; takes what `keras.Model.fit` takes."""
         signature = inspect.signature(keras.Model.fit)
-        given = signature.bind(self, x, y, *args, **kwargs).arguments
+        call = signature.bind(self, x, y, *args, **kwargs)
+        given = call.arguments
+        given["callbacks"] = _in_order(given.get("callbacks"))
         self.fit_inputs = _training_rows(x, given.get("validation_split", 0.0))
-        self.fit_callbacks = given.get("callbacks")
+        self.fit_callbacks = given["callbacks"]
         try:
-            return super().fit(x, y, *args, **kwargs)
+            return super().fit(*call.args[1:], **call.kwargs)
         finally:
             self.fit_inputs = self.fit_callbacks = None
 
@@ -261,6 +264,7 @@ class Distiller(keras.distillation.Distiller):
             loss.validate_outputs(*outputs)
             arguments = weight_argument(loss, sample_weight)
             value = loss.compute_loss(*outputs, **arguments)
+            check_scalar(loss, value)
             total += weight * at_least_float32(value)
         return _compat.share_of_replica(total)
 
@@ -379,6 +383,13 @@ class _Untracked:
 
     def __getitem__(self, key: Any) -> Any:
         return self._items[key]
+
+
+def _in_order(callbacks: Any) -> Any:
+    """Returns callbacks with those first that write for the others."""
+    if not isinstance(callbacks, (list, tuple)):
+        return callbacks
+    return sorted(callbacks, key=lambda x: not getattr(x, "runs_first", False))
 
 
 def _training_rows(x: Any, validation_split: float) -> Any:

@@ -79,7 +79,21 @@ class SoftTargets(keras.distillation.DistillationLoss):
     def validate_outputs(
         self, teacher_outputs: Any, student_outputs: Any
     ) -> None:
-        """Does nothing: the Distiller compares the shapes."""
+        """Checks that every class of one has its class in the other.
+
+        The Distiller compares the models' shapes; this is for models without
+        a graph, whose outputs are known only now.
+
+        Raises:
+            ValueError: If the numbers of classes differ.
+        """
+        teacher, student = teacher_outputs.shape, student_outputs.shape
+        if len(teacher) != len(student) or teacher[-1] != student[-1]:
+            raise ValueError(
+                "The outputs of teacher and student must have the same "
+                f"shapes. Received: teacher {tuple(teacher)}, student "
+                f"{tuple(student)}. Change the student's last layer."
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

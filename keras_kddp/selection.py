@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from keras_kddp.activity import UnitActivity
 from keras_kddp.criteria import Criterion
 from keras_kddp.surgery.folding import fold_constants
@@ -23,13 +25,17 @@ def group_scores(
     Returns:
         Group number -> score in [0, 1]: the maximum over its units, since a
         group is inactive only where every observation point is.
+
+    Raises:
+        ValueError: If the criterion returns anything else.
     """
     norms = graph.outgoing_norms()
     scores: dict[int, float] = {}
     for name, statistics in activity.items():
         roots = graph.roots[graph.units[name]].tolist()
-        values = criterion(statistics, norms[name]).tolist()
-        for root, value in zip(roots, values, strict=True):
+        values = np.asarray(criterion(statistics, norms[name]))
+        _check_scores(name, values, len(roots))
+        for root, value in zip(roots, values.tolist(), strict=True):
             scores[root] = max(scores.get(root, 0.0), value)
     groups = graph.groups()
     return {
@@ -38,6 +44,14 @@ def group_scores(
         if not groups[root].reason
         and all(name in activity for name, _ in groups[root].members)
     }
+
+
+def _check_scores(name: str, scores: np.ndarray, units: int) -> None:
+    if scores.shape != (units,) or not np.isfinite(scores).all():
+        raise ValueError(
+            f"`criterion` must return one finite score a unit, ({units},). "
+            f"Received for layer '{name}': {scores}."
+        )
 
 
 def inactive_units(
