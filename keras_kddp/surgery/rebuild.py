@@ -138,11 +138,12 @@ def paired_variables(
     for name, layer in layers_of(old_model).items():
         if name not in successors:
             continue
-        new = successors[name].variables
-        if len(new) != len(layer.variables):  # folding gave it a bias
+        old, new = layer.variables, successors[name].variables
+        if len(old) != len(new):  # a bias was gained, or a penalty went
             by_name = {variable.name: variable for variable in new}
-            new = [by_name[variable.name] for variable in layer.variables]
-        for old_variable, variable in zip(layer.variables, new, strict=True):
+            old = [variable for variable in old if variable.name in by_name]
+            new = [by_name[variable.name] for variable in old]
+        for old_variable, variable in zip(old, new, strict=True):
             yield layer, old_variable, variable
 
 
