@@ -959,6 +959,33 @@ def test_the_given_model_is_left_as_it_was():
     model.fit(x, y, verbose=0)
 
 
+def test_planning_leaves_no_loss_and_no_state_in_a_layer_it_replays():
+    class Counting(layers.Layer):
+        def build(self, shape):
+            self.calls = self.add_weight(
+                name="calls", shape=(), initializer="zeros", trainable=False
+            )
+
+        def call(self, inputs):
+            self.calls.assign_add(1.0)
+            self.add_loss(keras.ops.sum(inputs))
+            return inputs + 1
+
+    @register_rule(Counting)
+    class CountingRule(Rule):
+        channelwise = True
+
+        def flow(self, call):
+            return call.inputs[0]
+
+    model = image_model(layers.MaxPooling2D(1), Counting(name="counting"))
+    before = len(model.losses), to_numpy(model.get_layer("counting").calls)
+    plan = plan_removal(model, {"conv": [1]})
+    assert plan.folds  # so it was replayed
+    after = len(model.losses), to_numpy(model.get_layer("counting").calls)
+    assert after == before
+
+
 def test_the_global_random_state_is_left_as_it_was():
     model = decorated_model()
     keras.utils.set_random_seed(1)

@@ -280,8 +280,10 @@ def replay(node: CallNode, values: list[Values]) -> Values:
     args, kwargs = keras.tree.map_structure(
         lambda leaf: tensors.get(id(leaf), leaf), (node.args, node.kwargs)
     )
-    # `call`, not `__call__`: no losses, no new nodes in the user's graph.
-    output = node.operation.call(*args, **kwargs)
+    # `call`, not `__call__`: no new nodes in the user's graph. The scope
+    # catches the losses and the state that a layer of the user may write.
+    with keras.StatelessScope():
+        output = node.operation.call(*args, **kwargs)
     return np.asarray(
         keras.ops.convert_to_numpy(output), dtype="float64"
     ).reshape(-1)
