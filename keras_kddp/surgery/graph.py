@@ -207,7 +207,7 @@ class ChannelGraph:
         """
         squares = np.zeros(self.records.size)
         layers = {n.operation.name: n.operation for n in self.nodes}
-        for name, variable, axis in self.records.consumed:
+        for name, variable, axis in sorted(self.records.consumed):
             kernel = variable_named(layers[name], variable)
             value = np.asarray(
                 keras.ops.convert_to_numpy(kernel.value), dtype="float64"
