@@ -1127,6 +1127,8 @@ def test_outgoing_norms_count_every_reader_of_a_group():
             r"`units` must name layers that have removable units: \['fc'\]. "
             "Received: 'nowhere'",
         ),
+        ({"fc": 1}, "'fc' must be a list of integers. Received: 1"),
+        ({"fc": "1"}, "'fc' must be integers from 0 to 2. Received: '1'"),
         ({"fc": [3]}, "'fc' must be integers from 0 to 2. Received: 3"),
         ({"fc": [-1]}, "integers from 0 to 2. Received: -1"),
         ({"fc": [1.0]}, "integers from 0 to 2. Received: 1.0"),

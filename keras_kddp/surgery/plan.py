@@ -1,7 +1,7 @@
 """A removal, planned in full before anything is built."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import keras
@@ -250,6 +250,11 @@ def _checked(
             f"{graph.removable_layers()}. Received: '{name}'."
         )
     count = len(graph.units[name])
+    if not isinstance(indices, Iterable):
+        raise SurgeryError(
+            f"Units of layer '{name}' must be a list of integers. Received: "
+            f"{indices!r}."
+        )
     for index in indices:
         is_integer = isinstance(index, (int, np.integer))
         if not is_integer or isinstance(index, bool) or not 0 <= index < count:
