@@ -1,0 +1,341 @@
+"""Hypothesis strategies: random small models and removals that fit them.
+
+Hypothesis chooses the number of steps and a seed; the graph follows from both.
+Chosen draw by draw, most examples would be variations of the first ones.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+from helpers import randomize
+from hypothesis import strategies as st
+
+from keras_kddp.surgery import unit_groups
+
+Draw = Callable[[st.SearchStrategy], Any]
+Shape = tuple[int | None, ...]
+
+DTYPE = "float64"
+# Zeros, because an initializer that draws would disturb the random state that
+# Hypothesis watches; `randomize` fills the weights afterwards.
+WEIGHTS = {"kernel_initializer": "zeros", "dtype": DTYPE}
+MAXIMUM_SIZE = 6  # of an image, so that padding cannot run away
+
+ACTIVATIONS = ["relu", "sigmoid", "tanh", "elu", "leaky_relu", "linear"]
+RAW_OPERATIONS = [
+    keras.ops.relu,
+    keras.ops.sigmoid,
+    keras.ops.tanh,
+    keras.ops.abs,
+    keras.ops.negative,
+    lambda x: x + 0.5,
+]
+
+
+class Case(NamedTuple):
+    """A model with random weights, and units that may leave it."""
+
+    model: keras.Model
+    units: dict[str, list[int]]
+    seed: int
+
+
+@st.composite
+def cases(draw: Draw, *, dropout: bool = True) -> Case:
+    """Draws a model, units to remove (none at times) and a seed for data."""
+    seed = draw(st.integers(0, 2**16))
+    model = randomize(draw(models(dropout=dropout)), seed)
+    return Case(model, draw(removals(model)), seed)
+
+
+@st.composite
+def models(draw: Draw, *, dropout: bool = True) -> keras.Model:
+    """Draws a built float64 model; every third one is Sequential."""
+    chance = draw(st.randoms(use_true_random=True))
+    steps = draw(st.integers(2, 8))
+    if chance.random() < 1 / 3:
+        return sequential_model(chance, steps, dropout=dropout)
+    return functional_model(chance, steps, dropout=dropout)
+
+
+@st.composite
+def removals(draw: Draw, model: keras.Model) -> dict[str, list[int]]:
+    """Draws whole removable groups; one unit stays in each layer."""
+    groups = unit_groups(model)
+    left = Counter(name for group in groups for name, _ in group.members)
+    removable = [group for group in groups if not group.reason]
+    choices = st.lists(
+        st.booleans(), min_size=len(removable), max_size=len(removable)
+    )
+    units: dict[str, list[int]] = {}
+    for group, is_chosen in zip(removable, draw(choices), strict=True):
+        taken = Counter(name for name, _ in group.members)
+        if is_chosen and all(left[name] > taken[name] for name in taken):
+            left -= taken
+            for name, unit in group.members:
+                units.setdefault(name, []).append(unit)
+    return units
+
+
+@st.composite
+def held_constants(
+    draw: Draw, model: keras.Model, units: Mapping[str, Sequence[int]]
+) -> dict[str, dict[int, float]]:
+    """Draws a constant a group; some of its units are left at zero."""
+    constants: dict[str, dict[int, float]] = {}
+    for group in unit_groups(model):
+        if group.members[0][1] not in units.get(group.members[0][0], ()):
+            continue
+        value = draw(st.sampled_from([-1.5, 0.0, 0.25, 2.0]))
+        for name, unit in group.members:
+            if draw(st.integers(0, 2)):
+                constants.setdefault(name, {})[unit] = value
+    return constants
+
+
+def sequential_model(
+    chance: random.Random, steps: int, *, dropout: bool = True
+) -> keras.Model:
+    """Returns a random Sequential model that ends in a Dense layer."""
+    shape = random_input_shape(chance)
+    layers: list[keras.Layer] = [keras.Input(shape[1:], dtype=DTYPE)]
+    for index in range(steps):
+        layer = random_layer(chance, shape, f"layer{index}", dropout=dropout)
+        shape = layer.compute_output_shape(shape)
+        layers.append(layer)
+    if len(shape) == 4:
+        layers.append(random_flattening(chance, "flat"))
+    layers.append(keras.layers.Dense(2, name="head", **WEIGHTS))
+    return keras.Sequential(layers)
+
+
+def functional_model(
+    chance: random.Random, steps: int, *, dropout: bool = True
+) -> keras.Model:
+    """Returns a random graph with branches, sums and shared layers."""
+    shape = random_input_shape(chance)
+    inputs = keras.Input(shape[1:], dtype=DTYPE, name="x")
+    graph = _RandomGraph(chance, inputs, dropout=dropout)
+    # Otherwise most early steps would only touch the input, which must stay.
+    graph.call(_channel_mixer(len(shape), 3, "first"), inputs)
+    for _ in range(steps):
+        graph.add_step()
+    return keras.Model(inputs, graph.outputs())
+
+
+def random_input_shape(chance: random.Random) -> Shape:
+    """Returns the shape of a batch of vectors or, more often, of images."""
+    if chance.random() < 1 / 3:
+        return (None, chance.randint(1, 4))
+    return (
+        None,
+        chance.randint(3, 5),
+        chance.randint(3, 5),
+        chance.randint(1, 3),
+    )
+
+
+class _RandomGraph:
+    """A Functional graph that grows by one step at a time."""
+
+    def __init__(
+        self, chance: random.Random, inputs: Any, *, dropout: bool
+    ) -> None:
+        self.chance = chance
+        self.dropout = dropout
+        self.tensors = [inputs]
+        self.read: set[int] = set()
+        self.count = 0
+
+    def add_step(self) -> None:
+        steps = [
+            self.add_layer,
+            self.add_raw_operation,
+            self.add_sum,
+            self.add_shared_layer,
+        ]
+        self.chance.choices(steps, weights=[5, 2, 2, 1])[0]()
+
+    def add_layer(self) -> None:
+        source = self.source()
+        self.call(self.random_layer(source), source)
+
+    def add_raw_operation(self) -> None:
+        self.call(self.chance.choice(RAW_OPERATIONS), self.source())
+
+    def add_sum(self) -> None:
+        """Adds two tensors of the same shape; makes one where needed."""
+        first = self.source()
+        second = self.partner(first)
+        if self.chance.random() < 0.5:
+            self.call(lambda x: x[0] + x[1], [first, second])
+        else:
+            self.call(
+                keras.layers.Add(dtype=DTYPE, name=self.name()),
+                [first, second],
+            )
+
+    def add_shared_layer(self) -> None:
+        """Calls one layer on two tensors of the same shape."""
+        first = self.source()
+        second = self.partner(first)
+        layer = self.random_layer(first)
+        self.call(layer, first)
+        self.call(layer, second)
+
+    def partner(self, tensor: Any) -> Any:
+        """Returns a tensor of the same shape, sometimes the tensor itself."""
+        alike = [x for x in self.tensors if x.shape == tensor.shape]
+        if self.chance.random() < 0.5:
+            return self.chance.choice(alike)
+        layer = _channel_mixer(len(tensor.shape), tensor.shape[-1], self.name())
+        return self.call(layer, self.chance.choice(alike))
+
+    def outputs(self) -> list[Any]:
+        """Ends the loose ends: a head each, or the bare tensor at times."""
+        loose = [x for x in self.tensors if id(x) not in self.read]
+        return [self.head(x) for x in loose[-3:]]
+
+    def head(self, tensor: Any) -> Any:
+        if self.chance.random() < 0.1:
+            return tensor
+        if len(tensor.shape) == 4:
+            flatten = random_flattening(self.chance, self.name())
+            tensor = self.call(flatten, tensor)
+        head = keras.layers.Dense(2, name=self.name(), **WEIGHTS)
+        return self.call(head, tensor)
+
+    def source(self) -> Any:
+        """Returns the newest tensor, or an older one to branch from."""
+        if self.chance.random() < 2 / 3:
+            return self.tensors[-1]
+        return self.chance.choice(self.tensors)
+
+    def random_layer(self, tensor: Any) -> keras.Layer:
+        return random_layer(
+            self.chance, tensor.shape, self.name(), dropout=self.dropout
+        )
+
+    def call(self, operation: Any, argument: Any) -> Any:
+        self.read.update(id(x) for x in keras.tree.flatten(argument))
+        options = {}
+        if isinstance(operation, keras.layers.BatchNormalization):
+            options["training"] = self.chance.choice([None] * 4 + [True, False])
+        self.tensors.append(operation(argument, **options))
+        return self.tensors[-1]
+
+    def name(self) -> str:
+        self.count += 1
+        return f"layer{self.count}"
+
+
+def _channel_mixer(rank: int, units: int, name: str) -> keras.Layer:
+    """Returns a layer that changes nothing but the number of channels."""
+    if rank == 2:
+        return keras.layers.Dense(units, name=name, **WEIGHTS)
+    return keras.layers.Conv2D(units, 1, name=name, **WEIGHTS)
+
+
+def random_layer(
+    chance: random.Random, shape: Shape, name: str, *, dropout: bool = True
+) -> keras.Layer:
+    """Returns a layer that can read a tensor of this shape."""
+    weights: dict[Callable[..., keras.Layer], int] = {
+        random_dense: 3 if len(shape) == 2 else 1,
+        random_normalization: 2,
+        random_elementwise: 2,
+        random_dropout: 1 if dropout else 0,
+    }
+    if len(shape) == 4:
+        height, width = shape[1:3]
+        weights[random_convolution] = 5
+        weights[random_flattening] = 1
+        weights[random_pooling] = 2 if min(height, width) > 1 else 0
+        weights[random_padding] = 1 if max(height, width) < MAXIMUM_SIZE else 0
+    make = chance.choices(list(weights), weights=list(weights.values()))[0]
+    if make is random_convolution:
+        return random_convolution(chance, name, largest=min(shape[1:3]))
+    return make(chance, name)
+
+
+def random_dense(chance: random.Random, name: str) -> keras.Layer:
+    return keras.layers.Dense(
+        chance.randint(2, 4),
+        activation=chance.choice(ACTIVATIONS),
+        use_bias=chance.random() < 0.5,
+        name=name,
+        **WEIGHTS,
+    )
+
+
+def random_convolution(
+    chance: random.Random, name: str, *, largest: int
+) -> keras.Layer:
+    largest = min(largest, 3)
+    return keras.layers.Conv2D(
+        chance.randint(2, 4),
+        (chance.randint(1, largest), chance.randint(1, largest)),
+        strides=chance.randint(1, 2),
+        padding=chance.choice(["valid", "same"]),
+        activation=chance.choice(ACTIVATIONS),
+        use_bias=chance.random() < 0.5,
+        name=name,
+        **WEIGHTS,
+    )
+
+
+def random_normalization(chance: random.Random, name: str) -> keras.Layer:
+    return keras.layers.BatchNormalization(
+        center=chance.random() < 0.8,
+        scale=chance.random() < 0.8,
+        dtype=DTYPE,
+        name=name,
+    )
+
+
+def random_elementwise(chance: random.Random, name: str) -> keras.Layer:
+    layers = keras.layers
+    makers = [
+        layers.ReLU,
+        layers.LeakyReLU,
+        layers.ELU,
+        layers.Identity,
+        lambda **options: layers.ReLU(threshold=0.5, **options),
+        lambda **options: layers.Activation("sigmoid", **options),
+        lambda **options: layers.Activation("relu6", **options),
+        lambda **options: layers.Rescaling(0.5, **options),
+        lambda **options: layers.Rescaling(2.0, offset=-1.0, **options),
+    ]
+    return chance.choice(makers)(dtype=DTYPE, name=name)
+
+
+def random_dropout(chance: random.Random, name: str) -> keras.Layer:
+    rate = chance.choice([0.0, 0.5])
+    return keras.layers.Dropout(rate, seed=7, dtype=DTYPE, name=name)
+
+
+def random_pooling(chance: random.Random, name: str) -> keras.Layer:
+    pooling = chance.choice(
+        [keras.layers.MaxPooling2D, keras.layers.AveragePooling2D]
+    )
+    padding = chance.choice(["valid", "same"])
+    return pooling(2, padding=padding, dtype=DTYPE, name=name)
+
+
+def random_padding(chance: random.Random, name: str) -> keras.Layer:
+    padding = chance.choice([1, ((0, 1), (0, 0))])
+    return keras.layers.ZeroPadding2D(padding, dtype=DTYPE, name=name)
+
+
+def random_flattening(chance: random.Random, name: str) -> keras.Layer:
+    flattening = chance.choice(
+        [
+            keras.layers.Flatten,
+            keras.layers.GlobalAveragePooling2D,
+            keras.layers.GlobalMaxPooling2D,
+        ]
+    )
+    return flattening(dtype=DTYPE, name=name)
