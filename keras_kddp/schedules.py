@@ -52,7 +52,7 @@ def planned_phases(
 
     Raises:
         ValueError: If the phases are longer than the run, or leave no epoch
-            to prune in.
+            after which units could be removed.
     """
     phases = Phases(
         round(epochs / 8) if warmup is None else warmup,
@@ -69,9 +69,10 @@ def planned_phases(
             f"The schedule must not be longer than the run. {received}. "
             "Shorten a phase or train longer."
         )
-    if phases.warmup + phases.finetune >= epochs:
+    if not any(map(phases.removes_after, range(epochs))):
         raise ValueError(
-            "The schedule must leave at least one epoch with a penalty. "
-            f"{received}. Shorten warm-up or fine-tuning."
+            "The schedule must leave at least one epoch with a penalty, and "
+            f"one after it. {received}. Shorten warm-up or fine-tuning, or "
+            "train longer."
         )
     return phases
