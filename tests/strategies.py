@@ -246,7 +246,7 @@ def random_layer(
     weights: dict[Callable[..., keras.Layer], int] = {
         random_dense: 3 if len(shape) == 2 else 1,
         random_normalization: 2,
-        random_elementwise: 2,
+        random_elementwise: 3,
         random_dropout: 1 if dropout else 0,
     }
     if len(shape) == 4:

@@ -253,6 +253,49 @@ def test_flatten_and_a_wide_dense_tie_every_position_of_a_channel():
     )
 
 
+@pytest.mark.parametrize(
+    "build", [lambda m: m.build((None, 2)), lambda m: m(np.ones((1, 2)))]
+)
+def test_a_sequential_model_may_be_built_late(build):
+    model = keras.Sequential([layers.Dense(3, name="fc"), layers.Dense(1)])
+    build(model)
+    randomize(model, seed=1)
+    assert error_of_removal(model, {"fc": [1]}) <= 1e-10
+
+
+def test_images_may_be_of_any_size_behind_global_pooling():
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 2)),
+            layers.Conv2D(3, 2, name="conv"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(1),
+        ]
+    )
+    randomize(model, seed=1)
+    x = np.random.default_rng(2).normal(size=(2, 5, 4, 2))
+    smaller = remove_units(model, {"conv": [1]})
+    expected = held_outputs(model, {"conv": [1]}, x)
+    assert relative_error(outputs_of(smaller, x), expected) <= 1e-10
+
+
+def test_models_that_share_layers_are_cut_one_at_a_time():
+    model = residual_model()
+    x = keras.Input((2,))
+    other = keras.Model(x, layers.Dense(1)(model.get_layer("first")(x)))
+    tail = keras.Model(model.get_layer("add").output, model.output)
+    units = {"first": [0], "second": [0]}
+    assert error_of_removal(model, units) <= 1e-10
+    assert error_of_removal(other, {"first": [0]}) <= 1e-10
+    assert error_of_removal(tail, {"inner": [0]}) <= 1e-10
+
+
+def test_a_float32_model_folds_in_float32():
+    keras.config.set_dtype_policy("float32")
+    model = model_with_late_normalization(use_bias=False)
+    assert error_of_removal(model, {"fc": [0]}) <= 1e-6
+
+
 # Where activity is observed.
 
 
@@ -432,6 +475,28 @@ def test_outputs_stay():
         match=r"Units head\[0\] cannot be removed: it is an output of the",
     ):
         plan_removal(dense_model(), {"head": [0]})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda layer: layer.enable_lora(1), "carries LoRA weights"),
+        (lambda layer: layer.quantize("int8"), "is quantized"),
+    ],
+)
+def test_what_a_changed_kernel_reads_stays(change, reason):
+    model = dense_model()
+    change(model.get_layer("head"))
+    assert reason_of(model, "fc") == f"head (Dense) {reason}"
+
+
+def test_flatten_of_an_unknown_size_blocks():
+    x = keras.Input((None, 4, 2))
+    image = layers.Conv2D(3, 2, name="conv")(x)
+    model = keras.Model(x, layers.Flatten(name="flat")(image))
+    assert reason_of(model, "conv") == (
+        "flat (Flatten) flattens an input of unknown size (None, None, 3, 3)"
+    )
 
 
 def test_a_sum_with_an_input_stays():
