@@ -114,9 +114,7 @@ def activity_on(
     sums = {key: _Sums(tensors[key].shape[-1]) for key in tensors}
     if not tensors:
         return {}
-    observer = keras.Model(
-        _input_structure(graph.model), list(tensors.values())
-    )
+    observer = keras.Model(input_structure(graph.model), list(tensors.values()))
     seen = 0
     for batch in _batches(data, batch_size):
         outputs = keras.tree.flatten(observer(batch, training=False))
@@ -196,7 +194,7 @@ class _FirstRows:
                 return
 
 
-def _input_structure(model: keras.Model) -> Any:
+def input_structure(model: keras.Model) -> Any:
     """Returns the inputs as batches hold them.
 
     Keras hands a dict of inputs out as a class of its own, and warns when a

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
-from keras_kddp.activity import are_arrays
+from keras_kddp.activity import are_arrays, input_structure
 from keras_kddp.compatibility import (
     check_models,
     check_scalar,
@@ -224,18 +224,22 @@ class Distiller(keras.distillation.Distiller):
         if y_pred is None:
             y_pred = self(x, training=training)
         share = self.student_loss_weight
-        hard = soft = keras.ops.zeros((), "float32")
+        dtype = keras.backend.result_type(y_pred.dtype, "float32")
+        hard = soft = keras.ops.zeros((), dtype)
         if share > 0 and y is not None:
-            hard = at_least_float32(
-                _compat.compiled_loss(self, y, y_pred, sample_weight)
+            hard = keras.ops.cast(
+                _compat.compiled_loss(self, y, y_pred, sample_weight), dtype
             )
         if share < 1:
-            soft = self._distillation_loss(x, y_pred, sample_weight, training)
+            soft = keras.ops.cast(
+                self._distillation_loss(x, y_pred, sample_weight, training),
+                dtype,
+            )
         total = share * hard + (1 - share) * soft
         if training:
             for penalty in self.student.losses:
                 total += _compat.share_of_replica(
-                    keras.ops.sum(at_least_float32(penalty))
+                    keras.ops.sum(keras.ops.cast(penalty, dtype))
                 )
         self._track(y_pred, hard=hard, soft=soft, total=total)
         return total
@@ -302,7 +306,7 @@ class Distiller(keras.distillation.Distiller):
                 name = getattr(loss, attribute, None)
                 if name:
                     features[name, model is self.teacher] = keras.Model(
-                        model.inputs, model.get_layer(name).output
+                        input_structure(model), model.get_layer(name).output
                     )
         self._features = _Untracked(features)
 
