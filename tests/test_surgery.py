@@ -48,6 +48,36 @@ def own_rules(monkeypatch):
     monkeypatch.setattr(rule, "_RULES", dict(rule._RULES))
 
 
+class Doubling(layers.Layer):
+    """A layer of somebody else's, without a rule."""
+
+    def call(self, inputs):
+        return 2 * inputs
+
+
+class FlippedDense(layers.Dense):
+    def call(self, inputs):
+        return keras.ops.flip(super().call(inputs), -1)
+
+
+class FlippedReLU(layers.ReLU):
+    def call(self, inputs):
+        return keras.ops.flip(super().call(inputs), -1)
+
+
+class StandardizedConv2D(layers.Conv2D):
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel / keras.ops.std(kernel))
+
+
+class RenamedDense(layers.Dense):
+    """Only another name: it computes what Dense computes."""
+
+
+def oddly(x):
+    return keras.ops.flip(x, -1)
+
+
 def dense_model() -> keras.Sequential:
     """fc = [[1, 2, 3], [4, 5, 6]] x + [7, 8, 9]; head = [10, 20, 30] fc + 1."""
     model = keras.Sequential(
@@ -311,6 +341,31 @@ def test_activity_is_observed_behind_normalization_and_activation():
     assert observed_names(model, "conv") == ["relu"]
 
 
+@pytest.mark.parametrize(
+    "layer_class",
+    [
+        layers.Dropout,
+        layers.MaxPooling2D,
+        layers.AveragePooling2D,
+        layers.GlobalAveragePooling2D,
+        layers.GlobalMaxPooling2D,
+        layers.ZeroPadding2D,
+        layers.Flatten,
+        layers.Dense,
+        Doubling,
+    ],
+)
+def test_activity_is_observed_before_what_moves_mixes_or_drops(layer_class):
+    arguments = {
+        layers.Dropout: [0.5],
+        layers.Dense: [1],
+        layers.AveragePooling2D: [2],
+    }
+    middle = layer_class(*arguments.get(layer_class, []), name="middle")
+    model = image_model(layers.ReLU(name="relu"), middle, layers.ReLU())
+    assert observed_names(model, "conv") == ["relu"]
+
+
 def test_activity_is_observed_before_a_branch_and_behind_a_sum():
     model = residual_model()
     assert observed_names(model, "first") == ["first"]
@@ -334,36 +389,6 @@ def removable_units(model) -> dict[str, int]:
         name: sum(root not in graph.reasons for root in graph.roots[labels])
         for name, labels in graph.units.items()
     }
-
-
-class Doubling(layers.Layer):
-    """A layer of somebody else's, without a rule."""
-
-    def call(self, inputs):
-        return 2 * inputs
-
-
-class FlippedDense(layers.Dense):
-    def call(self, inputs):
-        return keras.ops.flip(super().call(inputs), -1)
-
-
-class FlippedReLU(layers.ReLU):
-    def call(self, inputs):
-        return keras.ops.flip(super().call(inputs), -1)
-
-
-class StandardizedConv2D(layers.Conv2D):
-    def convolution_op(self, inputs, kernel):
-        return super().convolution_op(inputs, kernel / keras.ops.std(kernel))
-
-
-class RenamedDense(layers.Dense):
-    """Only another name: it computes what Dense computes."""
-
-
-def oddly(x):
-    return keras.ops.flip(x, -1)
 
 
 @pytest.mark.parametrize(
