@@ -195,16 +195,12 @@ class _FirstRows:
 
 
 def input_structure(model: keras.Model) -> Any:
-    """Returns the inputs as batches hold them.
+    """Returns a model's symbolic inputs in the structure that batches have.
 
-    Keras hands a dict of inputs out as a class of its own, and warns when a
-    batch is a plain dict.
+    `model.inputs` is a list, and a Sequential that was never called has no
+    `model.input`.
     """
-    if len(model.inputs) == 1:
-        return model.inputs[0]
-    structure = model.input
-    is_dict = isinstance(structure, dict)
-    return dict(structure) if is_dict else list(structure)
+    return model.inputs[0] if len(model.inputs) == 1 else model.input
 
 
 def _merged(parts: list[UnitActivity]) -> UnitActivity:

@@ -167,6 +167,7 @@ class DynamicPruning(keras.callbacks.Callback):
         self._observed = self._observed_data(graph)
         self._plan = None
         self.removals = []
+        self.model.build_optimizer()
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None

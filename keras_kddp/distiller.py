@@ -54,9 +54,6 @@ class Distiller(keras.distillation.Distiller):
     Attributes:
         teacher: The teacher.
         student: The student; `replace_student` puts a smaller one here.
-        fit_inputs: Inside `fit`: the arrays given as `x` (without the rows
-            that `validation_split` sets aside), else None.
-        fit_callbacks: Inside `fit`: the callbacks of the run.
 
     Raises:
         ValueError: If models, losses or weights do not fit together.
@@ -107,8 +104,7 @@ class Distiller(keras.distillation.Distiller):
             name="distillation_loss"
         )
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
-        self.fit_inputs: Any = None
-        self.fit_callbacks: Any = None
+        self._fit = _Untracked({"inputs": None, "callbacks": None})
         self._teacher_is_softmax = output_activation(teacher) == "softmax"
         self._student_is_softmax = output_activation(student) == "softmax"
         self._connect_features()
@@ -134,6 +130,19 @@ class Distiller(keras.distillation.Distiller):
         """All other weights, the teacher's among them."""
         trainable = {id(v) for v in self.trainable_weights}
         return [v for v in self.weights if id(v) not in trainable]
+
+    @property
+    def fit_inputs(self) -> Any:
+        """Inside `fit`, the arrays given as `x`, else None.
+
+        Without the rows that `validation_split` sets aside.
+        """
+        return self._fit["inputs"]
+
+    @property
+    def fit_callbacks(self) -> Any:
+        """Inside `fit`, the callbacks of the run, else None."""
+        return self._fit["callbacks"]
 
     @property
     def pinned_layers(self) -> dict[str, str]:
@@ -179,7 +188,14 @@ class Distiller(keras.distillation.Distiller):
         """Compiles a loaded Distiller the way the saved one was."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
+            self.build_optimizer()
+
+    def build_optimizer(self) -> None:
+        """Makes the optimizer's state, if the first step has not yet."""
+        optimizer: Any = self.optimizer
+        if not optimizer.built:
+            with self._scope():
+                optimizer.build(self.trainable_variables)
 
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
@@ -189,12 +205,14 @@ class Distiller(keras.distillation.Distiller):
         call = signature.bind(self, x, y, *args, **kwargs)
         given = call.arguments
         given["callbacks"] = _in_order(given.get("callbacks"))
-        self.fit_inputs = _training_rows(x, given.get("validation_split", 0.0))
-        self.fit_callbacks = given["callbacks"]
+        rows = _training_rows(x, given.get("validation_split", 0.0))
+        self._fit = _Untracked(
+            {"inputs": rows, "callbacks": given["callbacks"]}
+        )
         try:
             return super().fit(*call.args[1:], **call.kwargs)
         finally:
-            self.fit_inputs = self.fit_callbacks = None
+            self._fit = _Untracked({"inputs": None, "callbacks": None})
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the student's outputs."""
@@ -380,7 +398,10 @@ class Distiller(keras.distillation.Distiller):
 
 
 class _Untracked:
-    """A dict that Keras does not look into: no variables are listed twice."""
+    """A dict that Keras does not look into.
+
+    It would list variables twice, and hand dicts out as a class of its own.
+    """
 
     def __init__(self, items: Mapping[Any, Any]) -> None:
         self._items = items
