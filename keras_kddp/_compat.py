@@ -5,7 +5,7 @@
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -183,34 +183,49 @@ def forget_compiled_functions(model: keras.Model) -> None:
     model.make_train_function(force=True)
 
 
-def learning_rate_source(optimizer: keras.optimizers.Optimizer) -> Any:
-    """Returns the schedule or callable of an optimizer, None for a number.
+@contextlib.contextmanager
+def hidden_schedule(optimizer: keras.optimizers.Optimizer) -> Iterator[Any]:
+    """Hides the schedule of an optimizer from its `get_config`.
 
-    The public `learning_rate` only tells the current value; a schedule of the
-    user's own class need not be serializable.
+    The public `learning_rate` only tells the current value, and `get_config`
+    serializes: a schedule of the user's own class need not be serializable,
+    and a lambda warns.
+
+    Yields:
+        The schedule or callable; None where the rate is a number.
     """
     rate = optimizer._learning_rate
-    return None if isinstance(rate, keras.Variable) else rate
+    if isinstance(rate, keras.Variable):
+        yield None
+        return
+    optimizer._learning_rate = keras.ops.convert_to_tensor(0.5)
+    try:
+        yield rate
+    finally:
+        optimizer._learning_rate = rate
 
 
 def carry_weight_decay_exclusions(
     old: keras.optimizers.Optimizer,
     new: keras.optimizers.Optimizer,
-    renewed: dict[int, keras.Variable],
+    pairs: Iterable[tuple[keras.Variable, keras.Variable]],
 ) -> None:
     """Excludes the same weights from weight decay in a new optimizer.
 
     `exclude_from_weight_decay` writes private attributes and there is no
-    getter.
+    getter. What it knows a weight by differs from backend to backend:
+    `_var_key` says it.
 
     Args:
         old: The optimizer in use.
         new: Its unbuilt successor.
-        renewed: `id(old weight) -> new weight`.
+        pairs: Each old weight and its successor.
     """
-    excluded: set[int] = getattr(old, "_exclude_from_weight_decay", set())
+    excluded: set[Any] = getattr(old, "_exclude_from_weight_decay", set())
     new._exclude_from_weight_decay = {
-        id(renewed[key]) for key in excluded if key in renewed
+        new._var_key(successor)
+        for weight, successor in pairs
+        if excluded and old._var_key(weight) in excluded
     }
     new._exclude_from_weight_decay_pattern = getattr(
         old, "_exclude_from_weight_decay_pattern", None

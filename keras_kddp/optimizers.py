@@ -54,23 +54,25 @@ def carry_optimizer(
 
 
 def _parts(optimizer: Any) -> list[Any]:
-    """Returns the optimizer and, under a loss scale, the one inside."""
-    inner = getattr(optimizer, "inner_optimizer", None)
-    return [optimizer] if inner is None else [optimizer, inner]
+    """Returns an optimizer and those that it delegates to."""
+    inner = getattr(optimizer, "inner_optimizer", None)  # loss scale
+    inside = getattr(optimizer, "optimizers", []) if inner is None else [inner]
+    return [optimizer, *(part for x in inside for part in _parts(x))]
 
 
 def _unbuilt_copy(optimizer: Any, transfers: list[Transfer]) -> Any:
-    config = optimizer.get_config()
     inner = getattr(optimizer, "inner_optimizer", None)
+    scheduled = optimizer if inner is None else inner
+    with _compat.hidden_schedule(scheduled) as schedule:
+        config = optimizer.get_config()
     if inner is not None:
         config["inner_optimizer"] = _unbuilt_copy(inner, transfers)
         return type(optimizer)(**config)
-    source = _compat.learning_rate_source(optimizer)
-    if source is not None:  # need not be serializable
-        config["learning_rate"] = source
+    if schedule is not None:
+        config["learning_rate"] = schedule
     successor = type(optimizer).from_config(config)
-    renewed = {id(old): new for old, new, _ in transfers}
-    _compat.carry_weight_decay_exclusions(optimizer, successor, renewed)
+    pairs = [(old, new) for old, new, _ in transfers]
+    _compat.carry_weight_decay_exclusions(optimizer, successor, pairs)
     return successor
 
 

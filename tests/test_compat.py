@@ -1,0 +1,277 @@
+"""Every private Keras call still does what `_compat` promises."""
+
+import os
+import random
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, optimizers
+
+from keras_kddp import _compat
+from keras_kddp.surgery.rebuild import to_numpy
+
+
+def functional() -> keras.Model:
+    """input -> (a, b, a of b) -> sum; `a` is called twice."""
+    inputs = keras.Input((2,), name="input")
+    shared = layers.Dense(2, name="a")
+    x = shared(inputs)
+    y = layers.Dense(2, name="b")(x)
+    outputs = layers.Add(name="sum")([shared(y), y])
+    return keras.Model(inputs, outputs)
+
+
+def test_functional_graph_is_the_model_or_what_a_sequential_keeps():
+    model = functional()
+    assert _compat.functional_graph(model) is model
+    sequential = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    graph = _compat.functional_graph(sequential)
+    assert [x.shape for x in graph.outputs] == [(None, 1)]
+    assert graph.layers[-1] is sequential.layers[-1]
+
+
+def test_functional_graph_is_none_where_there_is_no_graph():
+    class Subclassed(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    assert _compat.functional_graph(Subclassed()) is None
+    assert _compat.functional_graph(keras.Sequential([layers.ReLU()])) is None
+
+
+def test_call_nodes_are_the_calls_inputs_first():
+    model = functional()
+    nodes = _compat.call_nodes(model)
+    names = [node.operation.name for node in nodes]
+    assert names == ["input", "a", "b", "a", "sum"]
+    assert nodes[0].inputs == ()
+    for node in nodes[1:]:
+        known = [x for earlier in nodes for x in earlier.outputs]
+        assert all(any(x is y for y in known) for x in node.inputs)
+    assert nodes[-1].outputs[0] is model.outputs[0]
+    assert nodes[-1].args[0][1] is nodes[2].outputs[0]
+
+
+def test_call_nodes_show_raw_operations_and_their_arguments():
+    inputs = keras.Input((2,))
+    outputs = keras.ops.leaky_relu(inputs, negative_slope=0.5)
+    _, node = _compat.call_nodes(keras.Model(inputs, outputs))
+    assert type(node.operation).__name__ == "LeakyRelu"
+    assert node.args[0] is inputs
+    assert node.inputs == (inputs,)
+
+
+def test_producing_node_is_the_call_that_made_a_tensor():
+    model = functional()
+    node = _compat.producing_node(model.outputs[0])
+    assert node.operation.name == "sum"
+    assert [_compat.producing_node(x).operation.name for x in node.inputs] == [
+        "a",
+        "b",
+    ]
+
+
+def test_tensor_reference_names_a_tensor_as_the_config_does():
+    model = functional()
+    layers_of_config = {
+        entry["name"]: entry["inbound_nodes"]
+        for entry in model.get_config()["layers"]
+    }
+    (call,) = layers_of_config["sum"]
+    expected = [tensor["config"]["keras_history"] for tensor in call["args"][0]]
+    nodes = _compat.call_nodes(model)
+    received = [_compat.tensor_reference(x, nodes) for x in nodes[-1].inputs]
+    assert received == [list(reference) for reference in expected]
+    assert received[0] == ["a", 1, 0]
+
+
+def test_tensor_reference_does_not_count_calls_outside_the_model():
+    whole = functional()
+    shared = whole.get_layer("a")
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, shared(inputs))  # the third call of `a`
+    nodes = _compat.call_nodes(model)
+    assert _compat.tensor_reference(model.outputs[0], nodes) == ["a", 0, 0]
+
+
+def drawn_numbers() -> list[float]:
+    """Returns what the global generators say next."""
+    return [
+        random.random(),
+        float(np.random.random()),
+        float(keras.random.normal(())),
+        keras.random.SeedGenerator().get_config()["seed"],
+    ]
+
+
+@pytest.mark.parametrize("has_drawn", [True, False])
+def test_untouched_seeds_leaves_every_global_state(has_drawn):
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(1)
+    if has_drawn:
+        drawn_numbers()
+    python, numpy = random.getstate(), np.random.get_state()
+    with _compat.untouched_seeds():
+        drawn_numbers()
+        keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+    assert random.getstate() == python
+    assert all(map(np.array_equal, np.random.get_state(), numpy))
+    received = drawn_numbers()
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(1)
+    if has_drawn:
+        drawn_numbers()
+    assert drawn_numbers() == received
+
+
+def test_compiled_loss_leaves_added_losses_out():
+    model = keras.Sequential(
+        [keras.Input((1,)), layers.Dense(1, kernel_regularizer="l2")]
+    )
+    model.compile(loss="mse")
+    y, y_pred = np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]])
+    assert float(_compat.compiled_loss(model, y, y_pred, None)) == 2.0
+    weight = np.array([1.0, 0.5])
+    assert float(_compat.compiled_loss(model, y, y_pred, weight)) == 1.0
+
+
+def test_share_of_replica_is_all_of_it_where_there_is_one():
+    loss = keras.ops.convert_to_tensor(3.0)
+    assert float(_compat.share_of_replica(loss)) == 3.0
+    assert float(_compat.whole_of_replicas(loss)) == 3.0
+
+
+TWO_REPLICAS = """
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from keras_kddp import _compat
+
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+def step():
+    share = _compat.share_of_replica(tf.constant(3.0))
+    return share, _compat.whole_of_replicas(share)
+
+results = [strategy.experimental_local_results(x) for x in strategy.run(step)]
+print([[float(x) for x in values] for values in results])
+"""
+
+
+def test_share_of_replica_is_half_of_it_where_there_are_two():
+    output = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TWO_REPLICAS],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    assert output.splitlines()[-1] == "[[1.5, 1.5], [3.0, 3.0]]"
+
+
+class Pair(keras.Model):
+    def __init__(self, first, second):
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def call(self, inputs):
+        return self.first(inputs) + self.second(inputs)
+
+
+def built_pair() -> Pair:
+    pair = Pair(layers.Dense(1), layers.Dense(1))
+    pair(np.ones((1, 2)))
+    return pair
+
+
+def test_replace_sublayer_puts_the_new_one_in_the_old_ones_place():
+    pair = built_pair()
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        pair.first = layers.Dense(1)  # why the private call is needed
+    pair = built_pair()
+    new, second = layers.Dense(1), pair.second
+    new.build((None, 2))
+    _compat.replace_sublayer(pair, "first", new)
+    assert pair.first is new
+    assert pair.layers == [new, second]
+    assert pair.variables == [*new.variables, *second.variables]
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        pair.third = layers.Dense(1)
+
+
+class Scaling(keras.Model):
+    """Multiplies by a number that a trace takes for a constant."""
+
+    factor = 1.0
+
+    def build(self, input_shape):
+        self.one = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, inputs):
+        return self.factor * self.one * inputs
+
+
+def test_forget_compiled_functions_makes_every_function_trace_anew():
+    class Triple(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                self.model.factor = 3.0
+                _compat.forget_compiled_functions(self.model)
+
+    model = Scaling()
+    model.compile(optimizers.SGD(0.0), "mse")
+    x, y = np.ones((2, 1)), np.zeros((2, 1))
+    assert model.evaluate(x, y, verbose=0) == 1.0
+    assert model.predict(x, verbose=0).tolist() == [[1.0], [1.0]]
+    history = model.fit(x, y, epochs=4, verbose=0, callbacks=[Triple()]).history
+    assert history["loss"] == [1.0, 1.0, 9.0, 9.0]
+    assert model.evaluate(x, y, verbose=0) == 9.0
+    assert model.predict(x, verbose=0).tolist() == [[3.0], [3.0]]
+
+
+def test_hidden_schedule_is_seen_and_put_back():
+    schedule = optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    optimizer = optimizers.SGD(schedule)
+    before = optimizer.get_config()
+    with _compat.hidden_schedule(optimizer) as hidden:
+        assert hidden is schedule
+        assert optimizer.get_config()["learning_rate"] == 0.5
+    assert optimizer.get_config() == before
+    assert float(optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_hidden_schedule_is_none_for_a_number():
+    optimizer = optimizers.SGD(0.25)
+    with _compat.hidden_schedule(optimizer) as hidden:
+        assert hidden is None
+        assert optimizer.get_config()["learning_rate"] == 0.25
+
+
+def test_weight_decay_exclusions_are_carried_to_other_weights():
+    def variables() -> list[keras.Variable]:
+        names = ["kernel", "bias", "gamma"]
+        return [keras.Variable([1.0], name=name) for name in names]
+
+    old_weights, new_weights = variables(), variables()
+    old, new = (optimizers.SGD(1.0, weight_decay=0.5) for _ in range(2))
+    old.exclude_from_weight_decay([old_weights[0]], var_names=["bia"])
+    pairs = list(zip(old_weights, new_weights, strict=True))
+    _compat.carry_weight_decay_exclusions(old, new, pairs)
+    new.apply([keras.ops.zeros((1,))] * 3, new_weights)
+    decayed = [to_numpy(weight).tolist() for weight in new_weights]
+    assert decayed == [[1.0], [1.0], [0.5]]
+
+
+def test_without_exclusions_every_weight_decays():
+    old, new = (optimizers.SGD(1.0, weight_decay=0.5) for _ in range(2))
+    weight = keras.Variable([1.0], name="kernel")
+    _compat.carry_weight_decay_exclusions(old, new, [(weight, weight)])
+    new.apply([keras.ops.zeros((1,))], [weight])
+    assert to_numpy(weight).tolist() == [0.5]
