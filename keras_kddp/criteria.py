@@ -47,11 +47,12 @@ def contribution(
             unit.
 
     Returns:
-        (units,) float64 in [0, 1]; all 0 where nothing is sent on.
+        (units,) float64 in [0, 1]; all 0 where nothing is sent on, NaN where
+        an activation was.
     """
     sent = activity.mean_abs * outgoing_norm
     largest = sent.max()
-    return sent / largest if largest > 0 else np.zeros_like(sent)
+    return np.zeros_like(sent) if largest == 0 else sent / largest
 
 
 CRITERIA: dict[str, tuple[Criterion, float]] = {

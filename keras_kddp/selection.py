@@ -50,7 +50,8 @@ def _check_scores(name: str, scores: np.ndarray, units: int) -> None:
     if scores.shape != (units,) or not np.isfinite(scores).all():
         raise ValueError(
             f"`criterion` must return one finite score a unit, ({units},). "
-            f"Received for layer '{name}': {scores}."
+            f"Received for layer '{name}': {scores}. Look for NaN in the data "
+            "that are observed."
         )
 
 

@@ -56,6 +56,12 @@ def test_a_layer_that_sends_nothing_scores_zero_throughout(mean_abs, norms):
     assert contribution(statistics, np.array(norms)).tolist() == [0.0, 0.0]
 
 
+def test_activations_that_are_not_numbers_have_no_score():
+    statistics = activity([0.0] * 2, [9.0] * 2, mean_abs=[np.nan, 1.0])
+
+    assert np.isnan(contribution(statistics, np.ones(2))).all()
+
+
 def test_the_scale_of_a_layer_does_not_change_its_contributions():
     small = activity([0.0] * 2, [9.0] * 2, mean_abs=[1.0, 4.0])
     large = activity([0.0] * 2, [9.0] * 2, mean_abs=[8.0, 32.0])
