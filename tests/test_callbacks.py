@@ -171,6 +171,25 @@ def test_units_that_are_tied_leave_together():
     assert units == [3, 3]
 
 
+def test_tied_units_stay_where_one_of_them_is_active():
+    pixels = keras.Input((2,))
+    first = keras.layers.Dense(4, "relu", name="first")(pixels)
+    second = keras.layers.Dense(4, name="second", kernel_initializer="zeros")
+    hidden = keras.layers.Add()([first, second(first)])
+    hidden = keras.layers.ReLU()(hidden)
+    student = keras.Model(pixels, keras.layers.Dense(2)(hidden))
+    student.get_layer("first").set_weights([KERNEL, BIAS])
+    # Behind the sum unit 1 is dead, as unit 2 is everywhere.
+    student.get_layer("second").bias.assign([0.0, -100.0, 0.0, 0.0])
+    distiller = make_distiller(prepare(student))
+
+    history = fit(distiller, pruning(criterion="never_active"))
+
+    assert history["units"] == [2 * 4, 2 * 4, 2 * 3, 2 * 3]
+    bias = distiller.student.get_layer("second").bias
+    np.testing.assert_array_equal(bias, [0.0, -100.0, 0.0])
+
+
 def test_layers_that_a_feature_loss_matches_are_left_alone():
     student = keras.Sequential(
         [
@@ -354,12 +373,12 @@ def test_a_run_that_is_stopped_early_keeps_the_student_of_its_last_epoch():
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = epoch == 1
 
-    distiller = make_distiller()
-    history = fit(distiller, pruning(), Stop())
+    distiller, callback = make_distiller(), pruning()
+    history = fit(distiller, callback, Stop())
     assert history["units"] == [4, 4]
     assert distiller.student.get_layer("fc").units == 4
 
-    assert fit(distiller, pruning())["units"] == [4, 4, 2, 2]
+    assert fit(distiller, callback)["units"] == [4, 4, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -823,6 +823,28 @@ def test_a_feature_loss_pins_the_layer_it_matches():
     assert distiller.student is student
 
 
+def test_a_feature_loss_reads_the_student_that_replaced_another():
+    teacher = with_normalization("teacher")
+    student = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(4, "relu", name="free"),
+            keras.layers.Dense(3, name="matched", kernel_initializer="zeros"),
+            keras.layers.Dense(2),
+        ]
+    )
+    loss = features("matched", "teacher_dense")
+    distiller = Distiller(teacher, student, loss, student_loss_weight=0)
+    compiled(distiller, loss=None)
+
+    distiller.replace_student(plan_removal(student, {"free": [0]}))
+    distiller.student.get_layer("matched").bias.assign([1.0, 2.0, 3.0])
+
+    expected = X @ to_numpy(teacher.layers[0].kernel) - [1.0, 2.0, 3.0]
+    squares = np.square(expected).mean()
+    assert training_loss(distiller) == pytest.approx(squares, rel=1e-5)
+
+
 # What is refused, and what it says.
 
 
