@@ -1382,3 +1382,22 @@ def test_a_rule_that_misnames_a_weight_is_refused(weight, axis, message):
 def test_a_rule_for_something_else_than_a_layer_is_refused(target):
     with pytest.raises(TypeError, match="`targets` must be layer classes"):
         register_rule(target)
+
+
+def test_explain_names_the_operations_that_let_nothing_through():
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 4)),
+            layers.Conv2D(4, 3, groups=2, name="grouped"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    rows = [line.split(maxsplit=3) for line in explain(model).splitlines()]
+    assert rows[1] == [
+        "grouped",
+        "-",
+        "-",
+        "grouped (Conv2D) is a grouped convolution",
+    ]
+    assert rows[2][0] == "out"

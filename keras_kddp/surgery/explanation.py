@@ -12,15 +12,27 @@ def explain(model: keras.Model) -> str:
         model: A built Sequential or Functional model.
 
     Returns:
-        A line a layer: its units, how many can go, which layers they leave
-        together with, and why the others must stay.
+        A line a layer that has units: how many, how many can go, which layers
+        they leave together with, and why the others must stay. A line too for
+        each operation that lets nothing through, with the reason.
 
     Raises:
         SurgeryError: If the model has no graph of layers (subclassed).
     """
     graph = ChannelGraph(model)
     header = ("layer", "units", "removable", "partners", "why not")
-    rows = [header, *(_explained(graph, name) for name in graph.units)]
+    names = dict.fromkeys(node.operation.name for node in graph.nodes)
+    blocked = graph.records.blocked
+    rows = [
+        header,
+        *(
+            _explained(graph, name)
+            if name in graph.units
+            else (name, "-", "-", "", blocked[name])
+            for name in names
+            if name in graph.units or name in blocked
+        ),
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     return "\n".join(
         "  ".join(

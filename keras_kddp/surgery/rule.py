@@ -32,6 +32,7 @@ class Records:
         consumed: The (layer name, variable, axis) that read channels.
         ties: Pairs of equally long label arrays that leave together.
         pins: Labels that must stay, with the reason.
+        blocked: Operation name -> why it lets nothing through.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Records:
         self.consumed: set[tuple[str, str, int]] = set()
         self.ties: list[tuple[Labels, Labels]] = []
         self.pins: list[tuple[Labels, str]] = []
+        self.blocked: dict[str, str] = {}
 
     def fresh(self, count: int) -> Labels:
         """Returns `count` labels that nothing else carries."""
@@ -112,6 +114,7 @@ class Call:
 
     def block(self, reason: str) -> Labels:
         """Pins every input channel and returns pinned output labels."""
+        self._records.blocked.setdefault(self.operation.name, reason)
         for labels in self.inputs:
             self.pin(labels, reason)
         output = self._records.fresh(channel_count(self.output_shape))
