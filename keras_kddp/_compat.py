@@ -66,6 +66,14 @@ def call_nodes(model: keras.Model) -> list[CallNode]:
     ]
 
 
+def all_layers(model: keras.Model) -> list[Any]:
+    """Returns the layers of a model, those inside other layers included.
+
+    The public `layers` stops at the first level.
+    """
+    return list(model._flatten_layers(include_self=False))
+
+
 def producing_node(tensor: Any) -> CallNode:
     """Returns the call that made a symbolic tensor.
 

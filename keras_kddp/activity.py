@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -97,9 +98,21 @@ def collect_activity(
         Layer name -> its units' statistics.
 
     Raises:
-        ValueError: If there is no data, or the model has no graph of layers.
+        ValueError: If there is no data, inputs differ in length, or the model
+            has no graph of layers.
     """
-    return activity_on(ChannelGraph(model), data, batch_size=batch_size)
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(
+            "`batch_size` must be an integer >= 1. Received: "
+            f"batch_size={batch_size!r}."
+        )
+    graph = ChannelGraph(model)
+    if not are_arrays(data) and not isinstance(data, Iterable):
+        raise ValueError(
+            "`data` must be arrays, or an iterable of batches. Received: "
+            f"{type(data).__name__}."
+        )
+    return activity_on(graph, data, batch_size=int(batch_size))
 
 
 def activity_on(
@@ -146,7 +159,7 @@ def sampled(graph: ChannelGraph, data: Any, samples: int) -> Any:
         ValueError: If the data cannot be read by the model, or only once.
     """
     if are_arrays(data):
-        rows = keras.tree.flatten(data)[0].shape[0]
+        rows = _row_count(data)
         chosen = np.unique(
             np.linspace(0, rows - 1, min(rows, samples)).astype(int)
         )
@@ -235,9 +248,21 @@ def are_arrays(data: Any) -> bool:
     )
 
 
+def _row_count(data: Any) -> int:
+    """Returns the length that all arrays share."""
+    shapes = [tuple(leaf.shape) for leaf in keras.tree.flatten(data)]
+    counts = {shape[0] if shape else -1 for shape in shapes}
+    if len(counts) > 1 or -1 in counts:
+        raise ValueError(
+            "`data` must be arrays with one row an example, all of the same "
+            f"length. Received shapes: {shapes}."
+        )
+    return counts.pop()
+
+
 def _batches(data: Any, batch_size: int) -> Iterator[Any]:
     if are_arrays(data):
-        rows = keras.tree.flatten(data)[0].shape[0]
+        rows = _row_count(data)
         for start in range(0, rows, batch_size):
             part = slice(start, start + batch_size)
             yield keras.tree.map_structure(lambda leaf, s=part: leaf[s], data)

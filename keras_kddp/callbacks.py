@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_kddp.activity import activity_on, sampled
+from keras_kddp.activity import UnitActivity, activity_on, sampled
 from keras_kddp.criteria import CRITERIA, Criterion
 from keras_kddp.distiller import Distiller
-from keras_kddp.layers import set_penalty_strength
+from keras_kddp.layers import check_penalties, set_penalty_strength
 from keras_kddp.preparation import prepared_layers
 from keras_kddp.profiling import count_parameters
 from keras_kddp.schedules import Phases, planned_phases
@@ -63,7 +63,10 @@ class DynamicPruning(keras.callbacks.Callback):
     doi 10.29109/gujsc.1141648, with a warm-up and a ramp of our own).
 
     Writes `units`, `live_units` (those that ever fired), `parameters` and
-    `penalty_strength` of the epoch's student into the epoch's `logs`.
+    `penalty_strength` of the epoch's student into the epoch's `logs`. Keeps a
+    copy of the student and of the optimizer's state as each epoch began, to go
+    back to when the loss becomes NaN. After the run the strength stays what it
+    was in the last epoch: 0 where that was one of fine-tuning.
 
     Args:
         criterion: `"contribution"`, `"never_active"` (the paper's), or a
@@ -150,6 +153,7 @@ class DynamicPruning(keras.callbacks.Callback):
                 f"{type(self.model).__name__}. Wrap teacher and student in a "
                 "Distiller."
             )
+        check_penalties(self.model.student)
         graph = self._graph()
         if not prepared_layers(graph):
             raise ValueError(
@@ -165,6 +169,8 @@ class DynamicPruning(keras.callbacks.Callback):
             self.finetune_epochs,
         )
         self._observed = self._observed_data(graph)
+        # Says now, not in the middle, if the criterion or the data are bad.
+        self._scores(graph, activity_on(graph, self._observed))
         self._plan = None
         self.removals = []
         self.model.build_optimizer()
@@ -200,9 +206,7 @@ class DynamicPruning(keras.callbacks.Callback):
         logs["penalty_strength"] = self._phases.strength(epoch)
         if not is_good or not self._phases.removes_after(epoch):
             return
-        scores = group_scores(
-            graph, {name: activity[name] for name in names}, self.criterion
-        )
+        scores = self._scores(graph, activity)
         units = inactive_units(
             graph,
             scores,
@@ -221,6 +225,12 @@ class DynamicPruning(keras.callbacks.Callback):
 
     def _graph(self) -> ChannelGraph:
         return ChannelGraph(self.model.student, self.model.pinned_layers)
+
+    def _scores(
+        self, graph: ChannelGraph, activity: dict[str, UnitActivity]
+    ) -> dict[int, float]:
+        penalized = {name: activity[name] for name in prepared_layers(graph)}
+        return group_scores(graph, penalized, self.criterion)
 
     def _observed_data(self, graph: ChannelGraph) -> Any:
         data = self.model.fit_inputs if self.data is None else self.data
@@ -269,7 +279,8 @@ class DynamicPruning(keras.callbacks.Callback):
         warnings.warn(
             f"The loss or a weight became NaN or infinite in epoch {epoch + 1}:"
             " training stops, and the student is as it was when that epoch "
-            "began. Lower the learning rate or `l1`.",
+            "began. Lower the learning rate or `l1`, or look for NaN in the "
+            "data and in the teacher's outputs.",
             stacklevel=2,
         )
 

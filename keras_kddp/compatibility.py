@@ -43,6 +43,7 @@ def check_models(teacher: Any, student: Any) -> None:
                 f"Received: teacher {theirs}, student {ours}. Change the "
                 f"student's {'Input' if end == 'inputs' else 'last layer'}."
             )
+    _check_input_order(teacher, student)
     trained = {id(variable) for variable in student.trainable_variables}
     shared = [v.path for v in teacher.variables if id(v) in trained]
     if shared:
@@ -50,6 +51,17 @@ def check_models(teacher: Any, student: Any) -> None:
             "Teacher and student must not share trainable weights: the "
             f"teacher would be trained too. Received shared: {shared}. Freeze "
             "them, or copy one model with keras.models.clone_model."
+        )
+
+
+def _check_input_order(teacher: keras.Model, student: keras.Model) -> None:
+    if not (_shapes(teacher, "inputs") and _shapes(student, "inputs")):
+        return
+    names = [[x.name for x in model.inputs] for model in (teacher, student)]
+    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
+        raise ValueError(
+            "Teacher and student must take their inputs in the same order. "
+            f"Received: teacher {names[0]}, student {names[1]}. Reorder one."
         )
 
 

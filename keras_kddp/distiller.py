@@ -341,6 +341,11 @@ class Distiller(keras.distillation.Distiller):
             ValueError: If the plan is for another model, or takes units from
                 a layer that a feature loss matches.
         """
+        if not isinstance(plan, RemovalPlan):
+            raise ValueError(
+                "`plan` must be what `keras_kddp.plan_removal` returns. "
+                f"Received: {type(plan).__name__}."
+            )
         if plan.model is not self.student:
             raise ValueError(
                 "`plan` must be made for the Distiller's present student "
@@ -414,7 +419,8 @@ def _in_order(callbacks: Any) -> Any:
     """Returns callbacks with those first that write for the others."""
     if not isinstance(callbacks, (list, tuple)):
         return callbacks
-    return sorted(callbacks, key=lambda x: not getattr(x, "runs_first", False))
+    flat = keras.tree.flatten(callbacks)
+    return sorted(flat, key=lambda x: not getattr(x, "runs_first", False))
 
 
 def _training_rows(x: Any, validation_split: float) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_kddp import _compat
 from keras_kddp.surgery.rule import register_rule
 from keras_kddp.surgery.rules import DenseRule, IdentityRule
 
@@ -230,6 +231,32 @@ class _ActivityRegularizedDenseRule(DenseRule):
 def penalty_layers(model: keras.Model) -> list[Any]:
     """Returns the layers of a model that charge for activity."""
     return [x for x in model.layers if isinstance(x, _PenaltyMixin)]
+
+
+def check_penalties(model: keras.Model) -> None:
+    """Checks that every penalty stands in the model itself.
+
+    Raises:
+        ValueError: If one is inside a nested model or a wrapper, where no
+            schedule moves it, or is of a subclass, which could not be taken
+            out again.
+    """
+    own = penalty_layers(model)
+    for layer in _compat.all_layers(model):
+        if not isinstance(layer, _PenaltyMixin):
+            continue
+        if all(layer is not other for other in own):
+            raise ValueError(
+                "Penalties must be layers of the student itself. Received "
+                f"'{layer.name}' inside a nested model or a wrapper. Move it "
+                "out, or build the student without nesting."
+            )
+        if type(layer) not in (ActivityPenalty, ActivityRegularizedDense):
+            raise ValueError(
+                "Penalties must be ActivityPenalty or ActivityRegularizedDense"
+                f" layers. Received '{layer.name}' of the subclass "
+                f"{type(layer).__name__}. Use the class itself."
+            )
 
 
 def set_penalty_strength(model: keras.Model, strength: float) -> None:

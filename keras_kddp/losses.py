@@ -10,10 +10,12 @@ from keras_kddp import _compat
 
 _HANDING_ON = (
     keras.layers.Activation,
+    keras.layers.Dropout,
     keras.layers.Flatten,
     keras.layers.Identity,
     keras.layers.Reshape,
 )
+_OPERATIONS_HANDING_ON = {"cast", "clip", "reshape", "squeeze"}
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
@@ -152,13 +154,18 @@ def _ending(operation: Any) -> tuple[str, bool]:
     """Returns an operation's activation, and whether it hands values on."""
     if not isinstance(operation, keras.layers.Layer):
         name = type(operation).__name__.lower()
-        return ("linear", True) if name == "cast" else (name, False)
+        hands_on = name in _OPERATIONS_HANDING_ON
+        return ("linear", True) if hands_on else (name, False)
+    if isinstance(operation, keras.layers.TimeDistributed):
+        return _ending(operation.layer)
     activation = getattr(operation, "activation", None)
     if any(
         isinstance(x, keras.layers.Softmax) for x in (operation, activation)
     ):
         return "softmax", False
     name = getattr(activation, "__name__", "linear")
+    if name.startswith("softmax"):  # such as TensorFlow's own, softmax_v2
+        name = "softmax"
     return name, isinstance(operation, _HANDING_ON)
 
 

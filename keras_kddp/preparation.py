@@ -12,6 +12,8 @@ from keras_kddp import _compat
 from keras_kddp.layers import (
     ActivityPenalty,
     ActivityRegularizedDense,
+    check_penalties,
+    penalty_layers,
     validated_l1,
 )
 from keras_kddp.surgery.explanation import explain
@@ -49,8 +51,9 @@ def prepare(
 
     Raises:
         ValueError: If `l1` is negative, the student is subclassed, no unit
-            can be removed, a named layer has no removable units, or its
-            partners are not named too.
+            can be removed, a named layer has no removable units, its
+            partners are not named too, or a penalty that is there already
+            does not stand where activity is observed.
 
     Example:
         ```python
@@ -59,6 +62,8 @@ def prepare(
     """
     l1 = validated_l1(l1)
     graph = ChannelGraph(student)
+    check_penalties(student)
+    _check_places(graph)
     names = _chosen_layers(graph, layers)
     references: dict[_Reference, Any] = {}
     updated: set[str] = set()
@@ -89,12 +94,15 @@ def finalize(student: keras.Model) -> keras.Model:
 
     Returns:
         A new uncompiled model with the same outputs, weights and layer names,
-        which loads where keras_kddp is not installed.
+        which loads where keras_kddp is not installed, unless it has custom
+        layers of your own.
 
     Raises:
-        ValueError: If the model is subclassed.
+        ValueError: If the model is subclassed, or has penalties inside nested
+            models.
     """
     ChannelGraph(student)
+    check_penalties(student)
 
     def edit(config: Config) -> None:
         dropped: dict[_Reference, Any] = {}
@@ -115,6 +123,23 @@ def finalize(student: keras.Model) -> keras.Model:
         _redirect(config, lambda reference: _source(reference, dropped))
 
     return _copied(student, edit)
+
+
+def _check_places(graph: ChannelGraph) -> None:
+    """Raises for a penalty that no layer's activity is observed at."""
+    observed = {
+        _compat.producing_node(tensor).operation.name
+        for name in graph.units
+        for tensor in graph.observation_points(name)
+    }
+    for layer in penalty_layers(graph.model):
+        if layer.name not in observed:
+            raise ValueError(
+                f"The penalty '{layer.name}' must follow a layer's last "
+                "channelwise operation: its activation, before Dropout, "
+                "pooling and Flatten. Received it elsewhere. Move it, or "
+                "leave it out: `prepare` puts one in."
+            )
 
 
 def _copied(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:

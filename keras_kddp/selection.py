@@ -33,6 +33,12 @@ def group_scores(
     scores: dict[int, float] = {}
     for name, statistics in activity.items():
         roots = graph.roots[graph.units[name]].tolist()
+        if not np.isfinite(statistics.mean_abs).all():
+            raise ValueError(
+                f"The activity of layer '{name}' must be finite. Received NaN "
+                "or infinite activations. Look for NaN in the data that are "
+                "observed and in the weights."
+            )
         values = np.asarray(criterion(statistics, norms[name]))
         _check_scores(name, values, len(roots))
         for root, value in zip(roots, values.tolist(), strict=True):
@@ -47,11 +53,11 @@ def group_scores(
 
 
 def _check_scores(name: str, scores: np.ndarray, units: int) -> None:
-    if scores.shape != (units,) or not np.isfinite(scores).all():
+    in_range = (scores >= 0) & (scores <= 1)  # False for NaN
+    if scores.shape != (units,) or not in_range.all():
         raise ValueError(
-            f"`criterion` must return one finite score a unit, ({units},). "
-            f"Received for layer '{name}': {scores}. Look for NaN in the data "
-            "that are observed."
+            f"`criterion` must return one score in [0, 1] a unit, ({units},). "
+            f"Received for layer '{name}': {scores}."
         )
 
 

@@ -307,3 +307,30 @@ def test_arrays_are_told_from_iterables():
 
     assert all(map(are_arrays, [ROWS, COLUMNS, [ROWS], tf.constant(ROWS)]))
     assert not any(map(are_arrays, [dataset, Batches(), [], iter([ROWS])]))
+
+
+def listed_inputs():
+    a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
+    x = keras.layers.Dense(3, name="fc")(keras.layers.Add()([a, b]))
+    return keras.Model([a, b], keras.layers.Dense(2)(x))
+
+
+@pytest.mark.parametrize("rows", [(4, 1), (1, 4), (3, 4)])
+def test_inputs_of_different_lengths_are_refused(rows):
+    data = [np.ones((count, 2), "float32") for count in rows]
+    with pytest.raises(ValueError, match="all of the same length"):
+        collect_activity(listed_inputs(), data)
+
+
+@pytest.mark.parametrize("batch_size", [0, -5, 2.5])
+def test_a_batch_size_that_is_none_is_refused(batch_size):
+    with pytest.raises(ValueError, match="batch_size=.*|must be an integer"):
+        collect_activity(
+            listed_inputs(), [np.ones((4, 2))] * 2, batch_size=batch_size
+        )
+
+
+@pytest.mark.parametrize("data", [None, 5])
+def test_data_that_are_none_are_refused(data):
+    with pytest.raises(ValueError, match="must be arrays, or an iterable"):
+        collect_activity(listed_inputs(), data)

@@ -798,7 +798,13 @@ def test_callbacks_that_a_removal_would_break_are_refused(
 
 
 @pytest.mark.parametrize(
-    "scores", [lambda units: np.ones(units + 1), lambda units: np.nan]
+    "scores",
+    [
+        lambda units: np.ones(units + 1),
+        lambda units: np.nan,
+        lambda units: -1.0,
+        lambda units: 5.0,
+    ],
 )
 def test_scores_that_are_not_one_number_a_unit_are_refused(scores):
     def criterion(activity, outgoing_norm):
@@ -806,7 +812,9 @@ def test_scores_that_are_not_one_number_a_unit_are_refused(scores):
 
     distiller = make_distiller()
 
-    with pytest.raises(ValueError, match=r"one finite score a unit, \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"one score in \[0, 1\] a unit, \(4,\)"
+    ):
         fit(distiller, pruning(criterion=criterion))
 
     assert distiller.student.get_layer("fc").units == 4
@@ -862,3 +870,23 @@ def test_numbers_may_be_of_numpy():
     history = fit(make_distiller(), callback, epochs=3)
 
     assert history["units"][-1] < 4
+
+
+def test_callbacks_are_checked_inside_nested_lists():
+    distiller = make_distiller()
+    stopping = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
+    with pytest.raises(ValueError, match="`EarlyStopping` keeps weights"):
+        fit(distiller, [pruning(), [stopping]])
+
+
+@pytest.mark.parametrize("criterion", ["contribution", "never_active"])
+def test_nan_in_the_observed_data_is_said_before_training(criterion):
+    distiller = make_distiller()
+    before = variable_values(distiller.student)
+    data = np.ones((8, distiller.student.inputs[0].shape[1]), "float32")
+    data[3, 0] = np.nan
+    with pytest.raises(ValueError, match="must be finite"):
+        fit(distiller, pruning(criterion=criterion, data=data))
+    after = variable_values(distiller.student)
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)

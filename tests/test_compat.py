@@ -275,3 +275,12 @@ def test_without_exclusions_every_weight_decays():
     _compat.carry_weight_decay_exclusions(old, new, [(weight, weight)])
     new.apply([keras.ops.zeros((1,))], [weight])
     assert to_numpy(weight).tolist() == [0.5]
+
+
+def test_all_layers_are_those_inside_other_layers_too():
+    inner = layers.Dense(2, name="inner")
+    nested = keras.Sequential([keras.Input((2,)), inner])
+    model = keras.Sequential([keras.Input((2,)), nested, layers.Dense(1)])
+    found = _compat.all_layers(model)
+    assert any(layer is inner for layer in found)
+    assert all(layer is not model for layer in found)

@@ -112,6 +112,26 @@ def test_an_unwritable_directory_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert lines[0].startswith("kddp: ")
 
 
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "x"])
+def test_a_seed_out_of_range_is_refused(seed, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["demo", "--out", str(tmp_path / "run"), f"--seed={seed}"])
+    assert "from 0 to 4294967295" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RuntimeError("differs"), 1), (KeyboardInterrupt(), 130)],
+)
+def test_failures_have_exit_codes(error, code, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli, "run_demo", fail)
+    assert cli.main(["demo"]) == code
+
+
 def test_help_is_printed(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--help"])

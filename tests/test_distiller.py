@@ -1083,3 +1083,21 @@ def test_a_plan_for_another_model_is_refused():
         distiller.replace_student(plan)
 
     assert distiller.student is student
+
+
+def test_inputs_in_another_order_are_refused():
+    def made(order):
+        inputs = {name: keras.Input((2,), name=name) for name in "ab"}
+        x = keras.layers.Concatenate()([inputs["a"], inputs["b"]])
+        outputs = keras.layers.Dense(2)(x)
+        return keras.Model([inputs[name] for name in order], outputs)
+
+    with pytest.raises(ValueError, match="in the same order"):
+        Distiller(made("ba"), made("ab"))
+
+
+@pytest.mark.parametrize("plan", [None, "plan"])
+def test_a_plan_that_is_none_is_refused(plan):
+    distiller = Distiller(make_teacher(), make_student())
+    with pytest.raises(ValueError, match="what `keras_kddp.plan_removal`"):
+        distiller.replace_student(plan)

@@ -235,3 +235,28 @@ def test_a_model_without_a_graph_is_taken_to_end_in_logits():
         pass
 
     assert output_activation(Subclassed()) == "linear"
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        keras.layers.Dropout(0.5),
+        lambda x: keras.ops.reshape(x, (-1, 3)),
+        lambda x: keras.ops.clip(x, 1e-6, 1.0),
+    ],
+)
+def test_a_softmax_is_recognized_behind_what_hands_it_on(ending):
+    inputs = keras.Input((4,))
+    outputs = ending(keras.layers.Dense(3, activation="softmax")(inputs))
+    assert output_activation(keras.Model(inputs, outputs)) == "softmax"
+
+
+def test_a_softmax_is_recognized_inside_a_wrapper_and_by_tensorflows_name():
+    wrapped = keras.layers.TimeDistributed(
+        keras.layers.Dense(3, activation="softmax")
+    )
+    model = keras.Sequential([keras.Input((2, 4)), wrapped])
+    assert output_activation(model) == "softmax"
+    theirs = keras.layers.Dense(3, activation=tf.nn.softmax)
+    model = keras.Sequential([keras.Input((4,)), theirs])
+    assert output_activation(model) == "softmax"

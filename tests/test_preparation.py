@@ -482,3 +482,47 @@ def test_a_layer_without_its_partner_is_refused():
     message = r"'first' leave only together with those of \['second'\]"
     with pytest.raises(ValueError, match=message):
         prepare(residual(), layers=["first", "fc"])
+
+
+def test_a_penalty_inside_a_nested_model_is_refused():
+    inner = keras.Sequential(
+        [keras.Input((4,)), ActivityRegularizedDense(3, name="inner")]
+    )
+    student = keras.Sequential(
+        [keras.Input((4,)), inner, keras.layers.Dense(5), keras.layers.Dense(2)]
+    )
+    for act in (prepare, finalize):
+        with pytest.raises(ValueError, match="'inner' inside a nested model"):
+            act(student)
+
+
+def test_a_subclass_of_a_penalty_is_refused():
+    class Louder(ActivityPenalty):
+        pass
+
+    student = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(5, activation="relu"),
+            Louder(name="louder"),
+            keras.layers.Dense(2),
+        ]
+    )
+    for act in (prepare, finalize):
+        with pytest.raises(ValueError, match="'louder' of the subclass Louder"):
+            act(student)
+
+
+def test_a_penalty_that_stands_elsewhere_is_refused():
+    student = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(3, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            ActivityPenalty(name="late"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    with pytest.raises(ValueError, match="'late' must follow"):
+        prepare(student)

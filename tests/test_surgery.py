@@ -1401,3 +1401,126 @@ def test_explain_names_the_operations_that_let_nothing_through():
         "grouped (Conv2D) is a grouped convolution",
     ]
     assert rows[2][0] == "out"
+
+
+def small_model(**options) -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(5, activation="relu", name="fc"),
+            layers.Dense(2, name="out"),
+        ],
+        **options,
+    )
+
+
+def test_units_may_come_from_an_iterator():
+    plan = plan_removal(small_model(), {"fc": (i for i in [1, 2])})
+    assert plan.removed == {"fc": (1, 2)}
+
+
+def test_a_plan_folds_constants_into_the_weights_of_the_moment_it_is_built():
+    model = randomize(small_model(), 0)
+    plan = plan_removal(model, {"fc": [0]}, constants={"fc": {0: 2.0}})
+    model.set_weights([3 * value for value in model.get_weights()])
+    now = remove_units(model, {"fc": [0]}, constants={"fc": {0: 2.0}})
+    for built, fresh in zip(
+        plan.build().get_weights(), now.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(built, fresh)
+
+
+@pytest.mark.parametrize("units", [["fc"], None, [("fc", 1)]])
+def test_units_that_are_no_dict_are_refused(units):
+    with pytest.raises(SurgeryError, match="`units` must be a dict"):
+        plan_removal(small_model(), units)
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ([0.5], "`constants` must be a dict"),
+        ({"fc": 0.5}, r"`constants\['fc'\]` must be a dict"),
+        ({"fc": {0: "a"}}, "must be finite numbers"),
+    ],
+)
+def test_constants_that_are_no_numbers_by_unit_are_refused(constants, message):
+    with pytest.raises(SurgeryError, match=message):
+        plan_removal(small_model(), {"fc": [0]}, constants=constants)
+
+
+def test_layers_of_one_name_are_refused():
+    model = small_model()
+    model.layers[1].name = "fc"
+    with pytest.raises(SurgeryError, match="two called 'fc'"):
+        plan_removal(model, {"fc": [0]})
+
+
+def test_a_distiller_is_answered_with_its_student():
+    distiller = keras.distillation.Distiller(
+        small_model(), small_model(), keras.distillation.LogitsDistillation()
+    )
+    with pytest.raises(SurgeryError, match="distiller.student"):
+        explain(distiller)
+
+
+def test_the_dtype_policy_of_the_model_is_kept_under_another_global_one():
+    model = small_model()
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        smaller = remove_units(model, {"fc": [0]})
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert smaller.dtype_policy == model.dtype_policy
+
+
+@pytest.mark.parametrize("shared_axes", [None, [1, 2], [1, 2, 3]])
+def test_slopes_of_a_prelu_leave_with_their_channels(shared_axes):
+    model = randomize(
+        keras.Sequential(
+            [
+                keras.Input((5, 5, 2)),
+                layers.Conv2D(4, 3, name="conv"),
+                layers.PReLU(shared_axes=shared_axes, name="prelu"),
+                layers.Flatten(),
+                layers.Dense(2, name="out"),
+            ]
+        ),
+        0,
+    )
+    x = np.random.default_rng(0).normal(size=(3, 5, 5, 2)).astype("float32")
+    smaller = remove_units(model, {"conv": [1, 3]})
+    (expected,) = held_outputs(model, {"conv": [1, 3]}, x)
+    np.testing.assert_allclose(smaller(x), expected, rtol=1e-5, atol=1e-5)
+    assert smaller.get_layer("prelu").output.shape[-1] == 4 - 2
+
+
+@pytest.mark.parametrize("constant", [0.5, -0.5])
+def test_a_constant_folds_through_one_slope_a_channel(constant):
+    inputs = keras.Input((4,))
+    x = layers.Dense(3, name="fc")(inputs)
+    branches = [layers.Dense(2, name="a")(x)]
+    x = layers.PReLU(alpha_initializer="ones", name="prelu")(x)
+    branches.append(layers.Dense(2, name="b")(x))
+    model = randomize(keras.Model(inputs, layers.Add()(branches)), 0)
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    held = {"fc": {1: constant}}
+    smaller = remove_units(model, {"fc": [1]}, constants=held)
+    (expected,) = held_outputs(model, {"fc": [1]}, x, constants=held)
+    np.testing.assert_allclose(smaller(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_negative_constant_varies_behind_slopes_of_each_position():
+    inputs = keras.Input((5, 5, 2))
+    x = layers.Conv2D(3, 3, name="conv")(inputs)
+    first = layers.GlobalAveragePooling2D()(x)
+    x = layers.PReLU(name="prelu")(x)
+    second = layers.GlobalAveragePooling2D()(x)
+    outputs = [
+        layers.Dense(2, name=n)(t) for n, t in (("a", first), ("b", second))
+    ]
+    model = randomize(keras.Model(inputs, layers.Add()(outputs)), 0)
+    with pytest.raises(SurgeryError, match=r"no constant behind prelu"):
+        plan_removal(model, {"conv": [1]}, constants={"conv": {1: -0.5}})
+    assert plan_removal(model, {"conv": [1]}, constants={"conv": {1: 0.5}})

@@ -65,6 +65,7 @@ class ChannelGraph:
         _require_graph(model)
         self.model = model
         self.nodes = _compat.call_nodes(model)
+        _require_unique_names(self.nodes)
         self.rules: list[Rule] = [rule_for(n.operation) for n in self.nodes]
         self.labels: dict[int, Labels] = {}
         self.records = Records()
@@ -256,6 +257,11 @@ def _require_graph(model: keras.Model) -> None:
         raise SurgeryError(
             f"`model` must be a keras.Model. Received: {type(model).__name__}."
         )
+    if isinstance(model, keras.distillation.Distiller):
+        raise SurgeryError(
+            "`model` must be a student. Received a Distiller. Pass "
+            "`distiller.student`."
+        )
     if _compat.functional_graph(model) is None:
         kind = (
             "a Sequential model that is not built: give it an Input or call "
@@ -268,3 +274,14 @@ def _require_graph(model: keras.Model) -> None:
             "`model` must be a built Sequential or Functional model, whose "
             f"graph of layers can be read. Received: {kind}."
         )
+
+
+def _require_unique_names(nodes: list[CallNode]) -> None:
+    named: dict[str, Any] = {}
+    for node in nodes:
+        operation = node.operation
+        if named.setdefault(operation.name, operation) is not operation:
+            raise SurgeryError(
+                "Layers must have different names. Received two called "
+                f"'{operation.name}'. Rename one."
+            )

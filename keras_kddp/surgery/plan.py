@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 import keras
 import numpy as np
@@ -34,7 +35,8 @@ class RemovalPlan:
         slices: Layer name -> weight name -> axis -> kept indices.
         arguments: Layer name -> config argument -> its new value.
         folds: Layer name -> what its bias gains, one number a unit of the
-            layer as it is now.
+            layer as it was when the plan was made.
+        constants: Layer name -> unit -> what its activity is held at.
     """
 
     model: keras.Model = field(repr=False)
@@ -42,6 +44,7 @@ class RemovalPlan:
     slices: Mapping[str, Mapping[str, Slices]] = field(repr=False)
     arguments: Mapping[str, Mapping[str, int]] = field(repr=False)
     folds: Mapping[str, tuple[float, ...]] = field(repr=False)
+    constants: Constants = field(repr=False)
 
     def __str__(self) -> str:
         """Returns the dry run: what goes, layer by layer."""
@@ -69,7 +72,19 @@ class RemovalPlan:
 
         Layer names, trainable flags, dtypes and seed states are carried over.
         The global random state is not touched. The new model is uncompiled.
+        Weights are taken, and constants folded, as they are at this moment.
+
+        Raises:
+            SurgeryError: If the weights have changed since the plan was made
+                so that a constant can no longer be folded.
         """
+        plan = self
+        if self.folds:  # of the weights as they are now
+            graph = ChannelGraph(self.model)
+            plan = plan_on(graph, self.removed, constants=self.constants)
+        return plan._built()
+
+    def _built(self) -> keras.Model:
         model = rebuild(self.model, self._edit)
         for old, new, axes in self.transfers(model):
             new.assign(take(to_numpy(old), axes))
@@ -162,6 +177,7 @@ def plan_on(
     constants: Constants | None = None,
 ) -> RemovalPlan:
     """Returns `plan_removal` on a graph that was read already."""
+    _require_mapping("units", units)
     wanted = {
         (name, unit)
         for name, indices in units.items()
@@ -198,6 +214,7 @@ def plan_on(
             }
             for name in removed
         },
+        constants=constants or {},
         folds={
             name: tuple(increments.tolist())
             for name, increments in folding.increments.items()
@@ -255,6 +272,7 @@ def _checked(
             f"Units of layer '{name}' must be a list of integers. Received: "
             f"{indices!r}."
         )
+    indices = list(indices)
     for index in indices:
         is_integer = isinstance(index, (int, np.integer))
         if not is_integer or isinstance(index, bool) or not 0 <= index < count:
@@ -289,18 +307,29 @@ def _complete_groups(
 def _check_constants(
     graph: ChannelGraph, wanted: set[tuple[str, int]], constants: Constants
 ) -> None:
+    _require_mapping("constants", constants)
     for name, values in constants.items():
+        _require_mapping(f"constants['{name}']", values)
         for unit, value in values.items():
             if (name, unit) not in wanted:
                 raise SurgeryError(
                     "`constants` must be given for units that are removed. "
                     f"Received one for unit {unit!r} of layer '{name}'."
                 )
-            if not np.isfinite(value):
+            if not isinstance(value, Real) or not np.isfinite(value):
                 raise SurgeryError(
                     "`constants` must be finite numbers. Received: "
-                    f"{value} for unit {unit} of layer '{name}'."
+                    f"{value!r} for unit {unit} of layer '{name}'."
                 )
+
+
+def _require_mapping(name: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise SurgeryError(
+            f"`{name}` must be a dict, such as {{'fc': [3, 17]}} for `units` "
+            "or {'fc': {3: 0.5}} for `constants`. Received: "
+            f"{type(value).__name__}."
+        )
 
 
 def _slices(

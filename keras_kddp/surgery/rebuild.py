@@ -43,6 +43,7 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
         new_model = type(model).from_config(
             config, custom_objects=_custom_objects(model)
         )
+    new_model.dtype_policy = model.dtype_policy  # a config leaves it out
     _carry_trainable_flags(model, new_model)
     return new_model
 
@@ -149,4 +150,4 @@ def paired_variables(
 
 def to_numpy(variable: keras.Variable) -> np.ndarray:
     """Returns the value of a variable in its own dtype."""
-    return np.asarray(keras.ops.convert_to_numpy(variable.value))
+    return np.asarray(variable.numpy())

@@ -180,6 +180,31 @@ class ActivationRule(ElementwiseRule):
         return call.inputs[0]
 
 
+@register_rule(keras.layers.PReLU)
+class PReLURule(Rule):
+    """A slope for negative numbers, of each channel or of each number."""
+
+    channelwise = True
+
+    def flow(self, call: Call) -> Labels:
+        alpha = call.operation.alpha
+        axis = len(alpha.shape) - 1
+        if alpha.shape[axis] == len(call.inputs[0]):
+            call.slice("alpha", axis, call.inputs[0])
+        return call.inputs[0]
+
+    def constant(
+        self, node: CallNode, values: list[Values], training: bool
+    ) -> Values:
+        del training
+        alpha = _numpy(node.operation.alpha)
+        slopes = alpha.reshape(-1, alpha.shape[-1])
+        slopes = np.broadcast_to(slopes, (len(slopes), len(values[0])))
+        negative = values[0] * slopes[0]
+        negative[(slopes != slopes[0]).any(axis=0)] = np.nan  # by position
+        return np.where(values[0] < 0, negative, values[0])
+
+
 @register_rule(keras.layers.Rescaling)
 class RescalingRule(ElementwiseRule):
     """Scale and offset for all channels alike."""
