@@ -29,33 +29,65 @@ class _PenaltyMixin(keras.layers.Layer):
             autocast=False,
         )
 
-    def _charge(self, activations: Any) -> None:
+    def _charge(self, activations: Any, *, non_negative: bool) -> Any:
+        """Adds the charge and returns the activations to go on with."""
         dtype = keras.backend.result_type(activations.dtype, "float32")
-        activations = keras.ops.cast(activations, dtype)
+        wide = keras.ops.cast(activations, dtype)
+        measure = _and_sum if non_negative else _and_absolute_sum
+        passed, total = measure(wide)
         units = activations.shape[-1]
-        means_of = keras.ops.cast(keras.ops.size(activations), dtype) / units
-        activity = _absolute_sum(activations) / means_of
+        means_of = keras.ops.cast(keras.ops.size(wide), dtype) / units
         strength = keras.ops.cast(self.strength, dtype)
-        self.add_loss(strength * self.l1 * activity)
+        self.add_loss(strength * self.l1 * total / means_of)
+        return passed if dtype == activations.dtype else activations
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l1": self.l1}
 
 
-@keras.ops.custom_gradient
-def _absolute_sum(values: Any) -> Any:
-    """Returns sum |a|; its gradient is written in one pass over `values`.
+def _upstream(args: tuple[Any, ...], upstream: Any) -> tuple[Any, Any]:
+    """Returns the two incoming gradients, as each backend hands them over."""
+    if upstream is None:
+        upstream = args[0] if len(args) == 1 else args
+    first, second = upstream
+    return first, second
 
-    Derived automatically it takes three, which a convolutional student feels
-    in every step (`benchmarks/step_overhead.py`).
+
+def _and_sum(values: Any) -> tuple[Any, Any]:
+    """Returns values >= 0 and their sum.
+
+    The gradients of both are added in place: derived automatically, that of
+    the sum is a tensor of its own, which a convolutional student feels in
+    every step (`benchmarks/step_overhead.py`).
     """
+    if keras.backend.backend() == "torch":  # takes one output only
+        return values, keras.ops.sum(values)
 
-    def gradient(*args: Any, upstream: Any = None) -> Any:
-        if upstream is None:
-            (upstream,) = args
-        return keras.ops.sign(values) * upstream
+    @keras.ops.custom_gradient
+    def measured(values: Any) -> Any:
+        def gradient(*args: Any, upstream: Any = None) -> Any:
+            of_values, of_sum = _upstream(args, upstream)
+            return of_values + of_sum
 
-    return keras.ops.sum(keras.ops.abs(values)), gradient
+        return (values, keras.ops.sum(values)), gradient
+
+    return measured(values)
+
+
+def _and_absolute_sum(values: Any) -> tuple[Any, Any]:
+    """Returns values and the sum of their magnitudes; see `_and_sum`."""
+    if keras.backend.backend() == "torch":
+        return values, keras.ops.sum(keras.ops.abs(values))
+
+    @keras.ops.custom_gradient
+    def measured(values: Any) -> Any:
+        def gradient(*args: Any, upstream: Any = None) -> Any:
+            of_values, of_sum = _upstream(args, upstream)
+            return of_values + of_sum * keras.ops.sign(values)
+
+        return (values, keras.ops.sum(keras.ops.abs(values))), gradient
+
+    return measured(values)
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -70,6 +102,8 @@ class ActivityPenalty(_PenaltyMixin):
 
     Args:
         l1: Charge for a mean activity of 1, a number >= 0.
+        non_negative: Says that the inputs come out of a ReLU; the same charge
+            is then computed faster. `prepare` sets it where that is so.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
@@ -93,9 +127,12 @@ class ActivityPenalty(_PenaltyMixin):
         ```
     """
 
-    def __init__(self, l1: float = 1e-2, **kwargs: Any) -> None:
+    def __init__(
+        self, l1: float = 1e-2, *, non_negative: bool = False, **kwargs: Any
+    ) -> None:
         """Sets the charge."""
         super().__init__(**kwargs)
+        self.non_negative = non_negative
         self._start_penalty(l1)
         self.supports_masking = True
 
@@ -106,12 +143,16 @@ class ActivityPenalty(_PenaltyMixin):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns `inputs`; charges for them while training."""
         if training:
-            self._charge(inputs)
+            return self._charge(inputs, non_negative=self.non_negative)
         return inputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape."""
         return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "non_negative": self.non_negative}
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -200,7 +241,7 @@ class ActivityRegularizedDense(_PenaltyMixin, keras.layers.Dense):
         """Returns the activations; charges for them while training."""
         outputs = super().call(inputs, training=training)
         if training:
-            self._charge(outputs)
+            return self._charge(outputs, non_negative=is_relu(self))
         return outputs
 
     def save_own_variables(self, store: Any) -> None:
@@ -226,6 +267,16 @@ class _ActivityRegularizedDenseRule(DenseRule):
     """What is penalized is what is observed."""
 
     ends_observation = True
+
+
+def is_relu(operation: Any) -> bool:
+    """Says whether a layer or raw operation ends in a ReLU."""
+    if isinstance(operation, keras.layers.ReLU):
+        return not operation.negative_slope
+    if not isinstance(operation, keras.layers.Layer):
+        return type(operation).__name__ in ("Relu", "Relu6")
+    relus = (keras.activations.relu, keras.activations.relu6)
+    return any(getattr(operation, "activation", None) is f for f in relus)
 
 
 def penalty_layers(model: keras.Model) -> list[Any]:

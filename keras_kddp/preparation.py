@@ -13,6 +13,7 @@ from keras_kddp.layers import (
     ActivityPenalty,
     ActivityRegularizedDense,
     check_penalties,
+    is_relu,
     penalty_layers,
     validated_l1,
 )
@@ -219,7 +220,10 @@ def _insert_penalty(
     name = f"{source}_penalty" + (f"_{call}" if call else "")
     while any(other["config"]["name"] == name for other in config["layers"]):
         name += "_"
-    penalty = ActivityPenalty(l1, name=name, dtype=tensor.dtype)
+    operation = _compat.producing_node(tensor).operation
+    penalty = ActivityPenalty(
+        l1, non_negative=is_relu(operation), name=name, dtype=tensor.dtype
+    )
     entry = keras.saving.serialize_keras_object(penalty)
     position = next(
         index

@@ -298,3 +298,43 @@ def test_l1_that_is_no_finite_number_from_zero_is_refused(layer, l1):
     units = {} if layer is ActivityPenalty else {"units": 2}
     with pytest.raises(ValueError, match="`l1` must be a finite number >= 0"):
         layer(l1=l1, **units)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (keras.layers.ReLU(), True),
+        (keras.layers.ReLU(negative_slope=0.1), False),
+        (keras.layers.Dense(2, activation="relu"), True),
+        (keras.layers.Dense(2, activation="relu6"), True),
+        (keras.layers.Dense(2), False),
+        (keras.layers.Activation("tanh"), False),
+        (keras.layers.BatchNormalization(), False),
+    ],
+)
+def test_what_ends_in_a_relu_is_known_to_be_non_negative(layer, expected):
+    from keras_kddp import prepare
+
+    student = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), layer, keras.layers.Dense(2)]
+    )
+    (first, *others) = [
+        x for x in prepare(student).layers if x.name == f"{layer.name}_penalty"
+    ]
+    assert first.non_negative is expected
+    assert not others
+    again = ActivityPenalty.from_config(first.get_config())
+    assert again.non_negative is expected
+
+
+@pytest.mark.parametrize("non_negative", [True, False])
+def test_the_charge_and_its_gradient_join_what_flows_on(non_negative):
+    penalty = ActivityPenalty(l1=0.5, non_negative=non_negative)
+    x = tf.Variable([[1.0, 2.0], [3.0, 4.0]])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(3 * penalty(x, training=True))
+        loss += penalty.losses[0]
+    charge = 0.5 * ((1 + 3) / 2 + (2 + 4) / 2)  # strength is 1
+    assert float(loss) == 3 * (1 + 2 + 3 + 4) + charge
+    gradient = tape.gradient(loss, x).numpy()
+    np.testing.assert_allclose(gradient, np.full((2, 2), 3 + 0.5 / 2))
