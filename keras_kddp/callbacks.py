@@ -245,10 +245,9 @@ class DynamicPruning(keras.callbacks.Callback):
 
     def _apply(self, epoch: int, plan: RemovalPlan) -> None:
         before = count_parameters(self.model.student)
-        graph_units = ChannelGraph(self.model.student).units
+        graph = self._graph()
+        units = {n: len(graph.units[n]) for n in prepared_layers(graph)}
         self.model.replace_student(plan)
-        names = prepared_layers(self._graph())
-        units = {name: len(graph_units[name]) for name in names}
         removal = Removal(
             epoch=epoch,
             units_before=units,

@@ -16,6 +16,7 @@ from keras_kddp.surgery.rule import (
     Records,
     Rule,
     channel_count,
+    float64_value,
     rule_for,
 )
 
@@ -210,9 +211,7 @@ class ChannelGraph:
         layers = {n.operation.name: n.operation for n in self.nodes}
         for name, variable, axis in sorted(self.records.consumed):
             kernel = variable_named(layers[name], variable)
-            value = np.asarray(
-                keras.ops.convert_to_numpy(kernel.value), dtype="float64"
-            )
+            value = float64_value(kernel)
             others = tuple(i for i in range(value.ndim) if i != axis)
             labels = self.records.slices[name][variable, axis]
             np.add.at(

@@ -271,6 +271,13 @@ def describe(operation: Any) -> str:
     return f"{operation.name} ({type(operation).__name__})"
 
 
+def float64_value(variable: Any) -> np.ndarray:
+    """Returns a variable's value in float64."""
+    return np.asarray(
+        keras.ops.convert_to_numpy(variable.value), dtype="float64"
+    )
+
+
 def replay(node: CallNode, values: list[Values]) -> Values:
     """Runs a channelwise call on one position that holds `values`."""
     tensors = {

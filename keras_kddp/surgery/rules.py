@@ -14,6 +14,7 @@ from keras_kddp.surgery.rule import (
     Rule,
     Values,
     describe,
+    float64_value,
     register_rule,
     rule_for,
 )
@@ -86,7 +87,7 @@ class DenseRule(_MixingRule):
     """Dense on any rank."""
 
     def fold(self, node: CallNode, values: Values) -> Values:
-        kernel = _numpy(node.operation.kernel)
+        kernel = float64_value(node.operation.kernel)
         return values @ kernel
 
 
@@ -103,7 +104,7 @@ class ConvolutionRule(_MixingRule):
                 f"{describe(layer)} pads with zeros (padding='same'), so a "
                 "constant input looks different at the border"
             )
-        kernel = _numpy(layer.kernel)
+        kernel = float64_value(layer.kernel)
         return values @ kernel.sum(axis=tuple(range(kernel.ndim - 2)))
 
 
@@ -130,16 +131,16 @@ class BatchNormalizationRule(Rule):
     ) -> Values:
         layer, value = node.operation, values[0]
         mean, variance = (
-            _numpy(layer.moving_mean),
-            _numpy(layer.moving_variance),
+            float64_value(layer.moving_mean),
+            float64_value(layer.moving_variance),
         )
         if training and layer.trainable:
             # A constant is its own batch mean: only the shift remains.
             mean = value
         scaled = (value - mean) / np.sqrt(variance + layer.epsilon)
         if layer.scale:
-            scaled = scaled * _numpy(layer.gamma)
-        return scaled + (_numpy(layer.beta) if layer.center else 0.0)
+            scaled = scaled * float64_value(layer.gamma)
+        return scaled + (float64_value(layer.beta) if layer.center else 0.0)
 
 
 @register_rule(keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
@@ -197,7 +198,7 @@ class PReLURule(Rule):
         self, node: CallNode, values: list[Values], training: bool
     ) -> Values:
         del training
-        alpha = _numpy(node.operation.alpha)
+        alpha = float64_value(node.operation.alpha)
         slopes = alpha.reshape(-1, alpha.shape[-1])
         slopes = np.broadcast_to(slopes, (len(slopes), len(values[0])))
         negative = values[0] * slopes[0]
@@ -332,11 +333,4 @@ def _no_array_argument(node: CallNode) -> bool:
         isinstance(leaf, keras.KerasTensor) or np.ndim(leaf) == 0
         for leaf in keras.tree.flatten((node.args, node.kwargs))
         if leaf is not None
-    )
-
-
-def _numpy(variable: Any) -> np.ndarray:
-    """Returns a variable's value in float64."""
-    return np.asarray(
-        keras.ops.convert_to_numpy(variable.value), dtype="float64"
     )
