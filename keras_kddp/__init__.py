@@ -17,6 +17,7 @@ from keras_kddp.surgery import (
     remove_units,
     unit_groups,
 )
+from keras_kddp.teacher_cache import TeacherCache
 
 try:
     __version__ = version("keras-kddp")
@@ -29,6 +30,7 @@ __all__ = [
     "RemovalPlan",
     "SoftTargets",
     "SurgeryError",
+    "TeacherCache",
     "UnitActivity",
     "UnitGroup",
     "collect_activity",

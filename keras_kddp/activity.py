@@ -129,7 +129,7 @@ def activity_on(
         return {}
     observer = keras.Model(input_structure(graph.model), list(tensors.values()))
     seen = 0
-    for batch in _batches(data, batch_size):
+    for batch in batches_of(data, batch_size):
         outputs = keras.tree.flatten(observer(batch, training=False))
         for key, output in zip(tensors, outputs, strict=True):
             sums[key].add(keras.ops.convert_to_numpy(output))
@@ -159,7 +159,7 @@ def sampled(graph: ChannelGraph, data: Any, samples: int) -> Any:
         ValueError: If the data cannot be read by the model, or only once.
     """
     if are_arrays(data):
-        rows = _row_count(data)
+        rows = row_count(data)
         chosen = np.unique(
             np.linspace(0, rows - 1, min(rows, samples)).astype(int)
         )
@@ -170,7 +170,7 @@ def sampled(graph: ChannelGraph, data: Any, samples: int) -> Any:
         _require_repeatable(data)
         part = _FirstRows(data, samples)
     try:
-        activity_on(graph, next(_batches(part, 1), ()))
+        activity_on(graph, next(batches_of(part, 1), ()))
     except (TypeError, ValueError) as error:
         shapes = [tuple(symbol.shape) for symbol in graph.model.inputs]
         raise ValueError(
@@ -248,7 +248,7 @@ def are_arrays(data: Any) -> bool:
     )
 
 
-def _row_count(data: Any) -> int:
+def row_count(data: Any) -> int:
     """Returns the length that all arrays share."""
     shapes = [tuple(leaf.shape) for leaf in keras.tree.flatten(data)]
     counts = {shape[0] if shape else -1 for shape in shapes}
@@ -260,9 +260,15 @@ def _row_count(data: Any) -> int:
     return counts.pop()
 
 
-def _batches(data: Any, batch_size: int) -> Iterator[Any]:
+def batches_of(data: Any, batch_size: int) -> Iterator[Any]:
+    """Yields the inputs in data, batch by batch.
+
+    Args:
+        data: Arrays, or an iterable, as for `collect_activity`.
+        batch_size: Rows a step, for arrays.
+    """
     if are_arrays(data):
-        rows = _row_count(data)
+        rows = row_count(data)
         for start in range(0, rows, batch_size):
             part = slice(start, start + batch_size)
             yield keras.tree.map_structure(lambda leaf, s=part: leaf[s], data)

@@ -69,10 +69,12 @@ class DynamicPruning(keras.callbacks.Callback):
     was in the last epoch: 0 where that was one of fine-tuning.
 
     Args:
-        criterion: `"contribution"`, `"never_active"` (the paper's), or a
-            function `(UnitActivity, outgoing_norm) -> scores` in [0, 1].
+        criterion: `"contribution"`, `"never_active"` (the paper's),
+            `"mean_activity"`, `"zero_fraction"` (1 - APoZ), or a function
+            `(UnitActivity, outgoing_norm) -> scores` in [0, 1].
         threshold: Scores at or below it are inactive, in [0, 1). None: 0.02
-            for contribution, 0 otherwise.
+            for contribution, 0.01 for mean_activity and zero_fraction, 0
+            otherwise.
         warmup_epochs: Epochs without penalty, first. None: 1/8 of the run.
         ramp_epochs: Epochs in which the strength rises. None: 1/6.
         finetune_epochs: Epochs without penalty, last. None: 1/3.

@@ -9,32 +9,28 @@ import keras
 import numpy as np
 
 from keras_kddp import _compat
-from keras_kddp.losses import SoftTargets, output_activation
+from keras_kddp.losses import SoftTargets, output_activations
 
 
 def check_models(teacher: Any, student: Any) -> None:
-    """Checks that both are models with the same inputs and one same output.
+    """Checks that both are models with the same inputs and outputs.
+
+    Args:
+        teacher: May be None.
+        student: The student.
 
     Raises:
         ValueError: If not.
     """
     for role, model in (("teacher", teacher), ("student", student)):
-        if not isinstance(model, keras.Model):
+        is_absent = role == "teacher" and model is None
+        if not (is_absent or isinstance(model, keras.Model)):
             raise ValueError(
                 f"`{role}` must be a keras.Model. Received: "
                 f"{type(model).__name__}."
             )
-        outputs = _shapes(model, "outputs")
-        if len(outputs) > 1:
-            raise ValueError(
-                f"`{role}` must have one output. Received {len(outputs)}: "
-                f"{outputs}. Distil the outputs one at a time."
-            )
-        if outputs and isinstance(_output_structure(model), dict):
-            raise ValueError(
-                f"`{role}` must return a tensor. Received one that returns a "
-                "dict. Pass keras.Model(model.input, model.outputs[0])."
-            )
+    if teacher is None:
+        return
     for end in ("inputs", "outputs"):
         theirs, ours = _shapes(teacher, end), _shapes(student, end)
         if theirs and ours and not _compatible(theirs, ours):
@@ -43,6 +39,7 @@ def check_models(teacher: Any, student: Any) -> None:
                 f"Received: teacher {theirs}, student {ours}. Change the "
                 f"student's {'Input' if end == 'inputs' else 'last layer'}."
             )
+    _check_output_structure(teacher, student)
     _check_input_order(teacher, student)
     trained = {id(variable) for variable in student.trainable_variables}
     shared = [v.path for v in teacher.variables if id(v) in trained]
@@ -51,6 +48,23 @@ def check_models(teacher: Any, student: Any) -> None:
             "Teacher and student must not share trainable weights: the "
             f"teacher would be trained too. Received shared: {shared}. Freeze "
             "them, or copy one model with keras.models.clone_model."
+        )
+
+
+def _check_output_structure(teacher: keras.Model, student: keras.Model) -> None:
+    if not (_shapes(teacher, "outputs") and _shapes(student, "outputs")):
+        return
+    theirs, ours = (
+        keras.tree.map_structure(
+            lambda _: "tensor", _compat.functional_graph(model).output
+        )
+        for model in (teacher, student)
+    )
+    if theirs != ours:
+        raise ValueError(
+            "Teacher and student must return their outputs in the same "
+            f"structure. Received: teacher {theirs}, student {ours}. Rebuild "
+            "one with keras.Model(model.input, outputs)."
         )
 
 
@@ -63,10 +77,6 @@ def _check_input_order(teacher: keras.Model, student: keras.Model) -> None:
             "Teacher and student must take their inputs in the same order. "
             f"Received: teacher {names[0]}, student {names[1]}. Reorder one."
         )
-
-
-def _output_structure(model: keras.Model) -> Any:
-    return _compat.functional_graph(model).output
 
 
 def _shapes(model: keras.Model, end: str) -> list[tuple[int | None, ...]]:
@@ -175,28 +185,47 @@ def _is_weight(value: Any) -> bool:
     return isinstance(value, Real) and 0 <= float(value) < float("inf")
 
 
-def check_soft_targets(teacher: keras.Model, student: keras.Model) -> None:
+def check_soft_targets(
+    teacher: keras.Model | None, student: keras.Model
+) -> None:
     """Checks that soft targets mean something for these outputs.
 
     Raises:
         ValueError: For fewer than two classes, or outputs behind a sigmoid.
     """
     for role, model in (("teacher", teacher), ("student", student)):
-        shapes = _shapes(model, "outputs")
-        if shapes and shapes[0][-1] == 1:
-            raise ValueError(
-                "Soft targets need at least two classes. Received: a "
-                f"{role} with outputs of shape {shapes[0]}. Use two classes, "
-                "or distillation_losses of your own."
-            )
-        activation = output_activation(model)
-        if activation == "sigmoid":
+        if model is None:
+            continue
+        for shape in _shapes(model, "outputs"):
+            if shape[-1] == 1:
+                raise ValueError(
+                    "Soft targets need at least two classes. Received: a "
+                    f"{role} with outputs of shape {shape}. Use two classes, "
+                    "or distillation_losses of your own."
+                )
+        if "sigmoid" in output_activations(model):
             raise ValueError(
                 "Soft targets need logits or softmax outputs. Received: a "
                 f"{role} that ends in sigmoid. Leave the sigmoid out (with "
                 "from_logits=True in the loss), or pass distillation_losses "
                 "of your own."
             )
+
+
+def check_needs_no_layer(loss: Any, teacher: keras.Model | None) -> None:
+    """Checks that a loss can do without the teacher where there is none.
+
+    Raises:
+        ValueError: If it reads a layer of the teacher.
+    """
+    layer = getattr(loss, "teacher_layer_name", None)
+    if teacher is None and layer:
+        raise ValueError(
+            "`teacher` must be given for a loss that reads its layers. "
+            f"Received: teacher=None and {type(loss).__name__} of layer "
+            f"'{layer}'. Give the teacher; packed inputs still spare its "
+            "outputs."
+        )
 
 
 def check_scalar(loss: Any, value: Any) -> None:

@@ -50,13 +50,59 @@ def contribution(
         (units,) float64 in [0, 1]; all 0 where nothing is sent on, NaN where
         an activation was.
     """
-    sent = activity.mean_abs * outgoing_norm
-    largest = sent.max()
-    return np.zeros_like(sent) if largest == 0 else sent / largest
+    return _relative(activity.mean_abs * outgoing_norm)
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+def mean_activity(
+    activity: UnitActivity, outgoing_norm: np.ndarray
+) -> np.ndarray:
+    """Scores a unit by its mean activity, relative to the layer's largest.
+
+    `mean |a_j|`, divided by its maximum over the layer.
+
+    Args:
+        activity: Statistics of a layer's units.
+        outgoing_norm: Not used.
+
+    Returns:
+        (units,) float64 in [0, 1]; all 0 where no unit is active, NaN where
+        an activation was.
+    """
+    del outgoing_norm
+    return _relative(activity.mean_abs)
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+def zero_fraction(
+    activity: UnitActivity, outgoing_norm: np.ndarray
+) -> np.ndarray:
+    """Scores a unit by how often it fires: `1 - APoZ`.
+
+    APoZ is the average percentage of zeros (Hu et al. 2016, arXiv
+    1607.03250).
+
+    Args:
+        activity: Statistics of a layer's units.
+        outgoing_norm: Not used.
+
+    Returns:
+        (units,) float64 in [0, 1].
+    """
+    del outgoing_norm
+    return 1 - activity.zero_fraction
+
+
+def _relative(values: np.ndarray) -> np.ndarray:
+    """Returns values >= 0 as shares of the largest."""
+    largest = values.max()
+    return np.zeros_like(values) if largest == 0 else values / largest
 
 
 CRITERIA: dict[str, tuple[Criterion, float]] = {
     "never_active": (never_active, 0.0),
+    "mean_activity": (mean_activity, 0.01),
+    "zero_fraction": (zero_fraction, 0.01),
     "contribution": (contribution, 0.02),
 }
 """Criterion and default threshold by name."""

@@ -11,6 +11,7 @@ from keras_kddp import _compat
 from keras_kddp.activity import are_arrays, input_structure
 from keras_kddp.compatibility import (
     check_models,
+    check_needs_no_layer,
     check_scalar,
     check_share,
     check_soft_targets,
@@ -22,9 +23,10 @@ from keras_kddp.losses import (
     SoftTargets,
     at_least_float32,
     log_probabilities,
-    output_activation,
+    output_activations,
 )
 from keras_kddp.optimizers import carry_optimizer
+from keras_kddp.packing import TeacherOutput, unpacked
 from keras_kddp.surgery.plan import RemovalPlan
 
 
@@ -40,9 +42,10 @@ class Distiller(keras.distillation.Distiller):
     `trainable` flags and BatchNormalization statistics stay as they are.
 
     Args:
-        teacher: Trained model with one output, (batch, ..., classes): logits,
-            or probabilities where it ends in softmax.
-        student: Model of the same input and output shape.
+        teacher: Trained model, each output (batch, ..., classes): logits, or
+            probabilities where it ends in softmax. None where every `x` is
+            packed by `keras_kddp.TeacherCache`.
+        student: Model of the same input and output shapes.
         distillation_losses: A `keras.distillation.DistillationLoss` or a list
             of them. None: `keras_kddp.SoftTargets(temperature)`.
         distillation_loss_weights: One factor a loss; None: 1 each.
@@ -72,7 +75,7 @@ class Distiller(keras.distillation.Distiller):
 
     def __init__(  # noqa: PLR0917 (the stock Distiller's positional order)
         self,
-        teacher: keras.Model,
+        teacher: keras.Model | None,
         student: keras.Model,
         distillation_losses: Any = None,
         distillation_loss_weights: Sequence[float] | None = None,
@@ -89,7 +92,9 @@ class Distiller(keras.distillation.Distiller):
         for loss in losses:
             if isinstance(loss, SoftTargets):
                 check_soft_targets(teacher, student)
-            loss.validate_model_compatibility(teacher, student)
+            check_needs_no_layer(loss, teacher)
+            if teacher is not None:
+                loss.validate_model_compatibility(teacher, student)
         # The stock constructor would freeze the teacher for good and build
         # extractors that keep the first student alive.
         keras.Model.__init__(self, name=name, dtype=student.dtype_policy)
@@ -105,8 +110,13 @@ class Distiller(keras.distillation.Distiller):
         )
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
         self._fit = _Untracked({"inputs": None, "callbacks": None})
-        self._teacher_is_softmax = output_activation(teacher) == "softmax"
-        self._student_is_softmax = output_activation(student) == "softmax"
+        self._softmax_outputs = _Untracked(
+            {
+                role: [name == "softmax" for name in output_activations(model)]
+                for role, model in (("teacher", teacher), ("student", student))
+                if model is not None
+            }
+        )
         self._connect_features()
 
     @property
@@ -135,7 +145,8 @@ class Distiller(keras.distillation.Distiller):
     def fit_inputs(self) -> Any:
         """Inside `fit`, the arrays given as `x`, else None.
 
-        Without the rows that `validation_split` sets aside.
+        Without packed teacher outputs, and without the rows that
+        `validation_split` sets aside.
         """
         return self._fit["inputs"]
 
@@ -216,7 +227,7 @@ class Distiller(keras.distillation.Distiller):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the student's outputs."""
-        return self.student(inputs, training=training)
+        return self.student(unpacked(inputs)[0], training=training)
 
     def compute_loss(
         self,
@@ -229,7 +240,7 @@ class Distiller(keras.distillation.Distiller):
         """Returns the combined loss of a batch.
 
         Args:
-            x: Inputs.
+            x: Inputs, plain or packed by `keras_kddp.TeacherCache`.
             y: Labels, or None to learn from the teacher alone.
             y_pred: The student's outputs for `x`; computed if None.
             sample_weight: None or (batch,): factor on the hard and the soft
@@ -242,7 +253,10 @@ class Distiller(keras.distillation.Distiller):
         if y_pred is None:
             y_pred = self(x, training=training)
         share = self.student_loss_weight
-        dtype = keras.backend.result_type(y_pred.dtype, "float32")
+        outputs = keras.tree.flatten(y_pred)
+        dtype = keras.backend.result_type(
+            *(output.dtype for output in outputs), "float32"
+        )
         hard = soft = keras.ops.zeros((), dtype)
         if share > 0 and y is not None:
             hard = keras.ops.cast(
@@ -263,7 +277,7 @@ class Distiller(keras.distillation.Distiller):
         return total
 
     def _track(self, y_pred: Any, **losses: Any) -> None:
-        count = keras.ops.shape(y_pred)[0]
+        count = keras.ops.shape(keras.tree.flatten(y_pred)[0])[0]
         for tracker, loss in (
             (self.student_loss_tracker, losses["hard"]),
             (self.distillation_loss_tracker, losses["soft"]),
@@ -294,24 +308,61 @@ class Distiller(keras.distillation.Distiller):
         self, loss: Any, x: Any, y_pred: Any, training: bool
     ) -> tuple[Any, Any]:
         """Returns what a distillation loss compares, the teacher's first."""
+        inputs, cached = unpacked(x)
         teacher_layer = getattr(loss, "teacher_layer_name", None)
         student_layer = getattr(loss, "student_layer_name", None)
         if teacher_layer:
-            teacher = self._features[teacher_layer, True](x, training=False)
-        else:
-            teacher = self.teacher(x, training=False)
+            feature = self._features[teacher_layer, True](
+                inputs, training=False
+            )
+            cached = [TeacherOutput(feature, are_probabilities=False)]
+        elif not cached:
+            cached = self._teacher_outputs(inputs)
         if student_layer:
-            student = self._features[student_layer, False](x, training=training)
+            student = self._features[student_layer, False](
+                inputs, training=training
+            )
         else:
             student = y_pred
-        teacher = at_least_float32(keras.ops.stop_gradient(teacher))
-        student = at_least_float32(student)
-        if isinstance(loss, SoftTargets):
-            if self._teacher_is_softmax:
-                teacher = log_probabilities(teacher)
-            if self._student_is_softmax:
-                student = log_probabilities(student)
-        return teacher, student
+        is_soft = isinstance(loss, SoftTargets)
+        teachers = [
+            log_probabilities(output.values)
+            if is_soft and output.are_probabilities
+            else at_least_float32(output.values)
+            for output in cached
+        ]
+        students = [
+            log_probabilities(output)
+            if is_soft and is_softmax
+            else at_least_float32(output)
+            for output, is_softmax in self._with_softmax("student", student)
+        ]
+        return (
+            keras.tree.pack_sequence_as(
+                student, [*map(keras.ops.stop_gradient, teachers)]
+            ),
+            keras.tree.pack_sequence_as(student, students),
+        )
+
+    def _teacher_outputs(self, inputs: Any) -> list[TeacherOutput]:
+        if self.teacher is None:
+            raise ValueError(
+                "`x` must carry the outputs of the teacher when teacher=None. "
+                "Received plain inputs. Pack them, keras_kddp.TeacherCache("
+                "teacher, x).pack(x), the validation data too, or give the "
+                "Distiller the teacher."
+            )
+        outputs = self.teacher(inputs, training=False)
+        return [
+            TeacherOutput(*pair)
+            for pair in self._with_softmax("teacher", outputs)
+        ]
+
+    def _with_softmax(self, role: str, outputs: Any) -> list[tuple[Any, bool]]:
+        """Pairs each flat output with whether it comes out of a softmax."""
+        flat = keras.tree.flatten(outputs)
+        flags = self._softmax_outputs[role] or [False] * len(flat)
+        return list(zip(flat, flags, strict=True))
 
     def _connect_features(self) -> None:
         """Makes the models that read the layers which losses match."""
@@ -322,7 +373,7 @@ class Distiller(keras.distillation.Distiller):
                 (self.student, "student_layer_name"),
             ):
                 name = getattr(loss, attribute, None)
-                if name:
+                if name and model is not None:
                     features[name, model is self.teacher] = keras.Model(
                         input_structure(model), model.get_layer(name).output
                     )
@@ -392,7 +443,7 @@ class Distiller(keras.distillation.Distiller):
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
-            "teacher": serialize(self.teacher),
+            "teacher": self.teacher and serialize(self.teacher),
             "student": serialize(self.student),
             "distillation_losses": [
                 serialize(loss) for loss in self.distillation_losses
@@ -425,6 +476,7 @@ def _in_order(callbacks: Any) -> Any:
 
 def _training_rows(x: Any, validation_split: float) -> Any:
     """Returns arrays given to `fit`, without the validation rows."""
+    x, _ = unpacked(x)
     if not are_arrays(x):
         return None
     leaves = keras.tree.flatten(x)

@@ -1,6 +1,8 @@
 """What a student should learn from the outputs of its teacher."""
 
+import functools
 import math
+import operator
 from numbers import Real
 from typing import Any
 
@@ -25,7 +27,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
     `T^2 * mean(sum_k p_k * (log p_k - log q_k))` with
     `p = softmax(teacher / T)` and `q = softmax(student / T)`; the factor T^2
     keeps the size of the gradient (Hinton, Vinyals & Dean 2015, section 2,
-    arXiv 1503.02531). Computed in float32 at least.
+    arXiv 1503.02531). Computed in float32 at least. Of several outputs the
+    divergences are added, as Keras adds their hard losses.
 
     Args:
         temperature: T > 0; higher is softer.
@@ -59,16 +62,31 @@ class SoftTargets(keras.distillation.DistillationLoss):
         """Returns the loss of a batch.
 
         Args:
-            teacher_outputs: Logits, (batch, ..., classes).
-            student_outputs: Logits of the same shape.
-            sample_weight: None or (batch,): factor on each example.
+            teacher_outputs: Logits, (batch, ..., classes), or a structure of
+                them.
+            student_outputs: Logits of the same shapes.
+            sample_weight: None or (batch,): factor on each example; or one
+                for each output.
             **kwargs: Not used.
 
         Returns:
             Scalar in float32, or float64 where the logits are.
         """
-        teacher = at_least_float32(teacher_outputs) / self.temperature
-        student = at_least_float32(student_outputs) / self.temperature
+        teachers = keras.tree.flatten(teacher_outputs)
+        students = keras.tree.flatten(student_outputs)
+        weights = [None]  # `flatten` drops a None
+        if sample_weight is not None:
+            weights = keras.tree.flatten(sample_weight)
+        if len(weights) == 1:
+            weights = weights * len(students)
+        divergences = map(self._divergence, teachers, students, weights)
+        return functools.reduce(operator.add, divergences)
+
+    def _divergence(
+        self, teacher_logits: Any, student_logits: Any, sample_weight: Any
+    ) -> Any:
+        teacher = at_least_float32(teacher_logits) / self.temperature
+        student = at_least_float32(student_logits) / self.temperature
         log_p = keras.ops.log_softmax(teacher)
         log_q = keras.ops.log_softmax(student)
         divergence = keras.ops.sum(
@@ -89,12 +107,19 @@ class SoftTargets(keras.distillation.DistillationLoss):
         Raises:
             ValueError: If the numbers of classes differ.
         """
-        teacher, student = teacher_outputs.shape, student_outputs.shape
-        if len(teacher) != len(student) or teacher[-1] != student[-1]:
+        teacher, student = (
+            [tuple(output.shape) for output in keras.tree.flatten(outputs)]
+            for outputs in (teacher_outputs, student_outputs)
+        )
+        ends = [
+            [(len(shape), shape[-1]) for shape in shapes]
+            for shapes in (teacher, student)
+        ]
+        if ends[0] != ends[1]:
             raise ValueError(
                 "The outputs of teacher and student must have the same "
-                f"shapes. Received: teacher {tuple(teacher)}, student "
-                f"{tuple(student)}. Change the student's last layer."
+                f"shapes. Received: teacher {_shown(teacher)}, student "
+                f"{_shown(student)}. Change the student's last layer."
             )
 
     def get_config(self) -> dict[str, Any]:
@@ -125,25 +150,29 @@ def log_probabilities(values: Any) -> Any:
     return keras.ops.log(keras.ops.maximum(values, tiny))
 
 
-def output_activation(model: keras.Model) -> str:
-    """Returns the name of the activation that made a model's output.
+def output_activations(model: keras.Model) -> list[str]:
+    """Returns the names of the activations that made a model's outputs.
 
     Args:
         model: Any model; a subclassed one has no graph to look at.
 
     Returns:
-        `"softmax"`, `"sigmoid"`, ...; `"linear"` where there is none or it
-        cannot be told.
+        `"softmax"`, `"sigmoid"`, ... for each flat output; `"linear"` where
+        there is none or it cannot be told. Empty for a model without a graph.
     """
     graph = _compat.functional_graph(model)
-    if graph is None:
-        return "linear"
-    tensor = graph.outputs[0]
+    return [] if graph is None else [*map(_activation_of, graph.outputs)]
+
+
+def _activation_of(tensor: Any) -> str:
+    """Returns the name of the activation that made a symbolic tensor."""
     while True:
         node = _compat.producing_node(tensor)
         operation = node.operation
         if isinstance(operation, keras.Model):
-            return output_activation(operation)
+            position = [id(x) for x in node.outputs].index(id(tensor))
+            inside = output_activations(operation)
+            return inside[position] if inside else "linear"
         name, hands_on = _ending(operation)
         if name != "linear" or not hands_on:
             return name
@@ -167,6 +196,10 @@ def _ending(operation: Any) -> tuple[str, bool]:
     if name.startswith("softmax"):  # such as TensorFlow's own, softmax_v2
         name = "softmax"
     return name, isinstance(operation, _HANDING_ON)
+
+
+def _shown(shapes: list[tuple[int | None, ...]]) -> str:
+    return ", ".join(map(str, shapes))
 
 
 def _aligned(sample_weight: Any, values: Any) -> Any:

@@ -16,6 +16,7 @@ ORDER = [
     "layers",
     "preparation",
     "losses",
+    "packing",
     "compatibility",
     "optimizers",
     "activity",

@@ -91,7 +91,7 @@ class DenseRule(_MixingRule):
         return values @ kernel
 
 
-@register_rule(keras.layers.Conv2D)
+@register_rule(keras.layers.Conv1D, keras.layers.Conv2D)
 class ConvolutionRule(_MixingRule):
     """An ungrouped convolution."""
 
@@ -99,10 +99,11 @@ class ConvolutionRule(_MixingRule):
 
     def fold(self, node: CallNode, values: Values) -> Values:
         layer = node.operation
-        if layer.padding == "same" and max(layer.kernel_size) > 1:
+        if layer.padding != "valid" and max(layer.kernel_size) > 1:
             raise NotFoldableError(
-                f"{describe(layer)} pads with zeros (padding='same'), so a "
-                "constant input looks different at the border"
+                f"{describe(layer)} pads with zeros "
+                f"(padding='{layer.padding}'), so a constant input looks "
+                "different at the border"
             )
         kernel = float64_value(layer.kernel)
         return values @ kernel.sum(axis=tuple(range(kernel.ndim - 2)))
@@ -251,7 +252,35 @@ class AddRule(Rule):
         return first
 
 
-@register_rule(keras.layers.Dropout, keras.layers.SpatialDropout2D)
+@register_rule("Concatenate", keras.layers.Concatenate)
+class ConcatenateRule(Rule):
+    """Puts the channels of several tensors side by side."""
+
+    def flow(self, call: Call) -> Labels:
+        axis, rank = call.operation.axis, len(call.output_shape)
+        if axis not in (-1, rank - 1):
+            return call.block(
+                f"{describe(call.operation)} joins along axis {axis}, not "
+                "the last"
+            )
+        if not _no_array_argument(call.node):
+            return call.block(
+                f"{describe(call.operation)} joins an array to its inputs"
+            )
+        return np.concatenate(call.inputs)
+
+    def constant(
+        self, node: CallNode, values: list[Values], training: bool
+    ) -> Values:
+        del node, training
+        return np.concatenate(values)
+
+
+@register_rule(
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+)
 class DropoutRule(Rule):
     """Sets numbers to zero by chance while training."""
 
@@ -273,9 +302,13 @@ class DropoutRule(Rule):
 
 
 @register_rule(
+    keras.layers.MaxPooling1D,
     keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling1D,
     keras.layers.AveragePooling2D,
+    keras.layers.GlobalMaxPooling1D,
     keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalAveragePooling1D,
     keras.layers.GlobalAveragePooling2D,
 )
 class PoolingRule(IdentityRule):
@@ -289,7 +322,7 @@ class PoolingRule(IdentityRule):
         return call.inputs[0]
 
 
-@register_rule(keras.layers.ZeroPadding2D)
+@register_rule(keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D)
 class ZeroPaddingRule(Rule):
     """Puts zeros around: only a zero stays constant."""
 
