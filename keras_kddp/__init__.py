@@ -7,7 +7,10 @@ from keras_kddp.activity import UnitActivity, collect_activity
 from keras_kddp.callbacks import DynamicPruning
 from keras_kddp.distiller import Distiller
 from keras_kddp.losses import SoftTargets
+from keras_kddp.pipeline import compress
 from keras_kddp.preparation import finalize, prepare
+from keras_kddp.profiling import ModelProfile, profile
+from keras_kddp.results import Compression
 from keras_kddp.surgery import (
     RemovalPlan,
     SurgeryError,
@@ -25,6 +28,8 @@ except PackageNotFoundError:  # a source folder that was never installed
     __version__ = "0"
 
 __all__ = [
+    "Compression",
+    "ModelProfile",
     "Distiller",
     "DynamicPruning",
     "RemovalPlan",
@@ -34,12 +39,14 @@ __all__ = [
     "UnitActivity",
     "UnitGroup",
     "collect_activity",
+    "compress",
     "explain",
     "export",
     "finalize",
     "layers",
     "plan_removal",
     "prepare",
+    "profile",
     "remove_units",
     "surgery",
     "unit_groups",

@@ -107,11 +107,8 @@ def collect_activity(
             f"batch_size={batch_size!r}."
         )
     graph = ChannelGraph(model)
-    if not are_arrays(data) and not isinstance(data, Iterable):
-        raise ValueError(
-            "`data` must be arrays, or an iterable of batches. Received: "
-            f"{type(data).__name__}."
-        )
+    if not are_arrays(data):
+        data = finite_batches("data", data)
     return activity_on(graph, data, batch_size=int(batch_size))
 
 
@@ -199,7 +196,7 @@ class _FirstRows:
 
     def __iter__(self) -> Any:
         seen = 0
-        for batch in _finite(self._data):
+        for batch in finite_batches("data", self._data):
             yield batch
             x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
             seen += keras.tree.flatten(x)[0].shape[0]
@@ -273,13 +270,33 @@ def batches_of(data: Any, batch_size: int) -> Iterator[Any]:
             part = slice(start, start + batch_size)
             yield keras.tree.map_structure(lambda leaf, s=part: leaf[s], data)
         return
-    for batch in _finite(data):
+    for batch in finite_batches("data", data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         yield x
 
 
-def _finite(data: Any) -> Iterable[Any]:
-    """Returns an iterable that ends: a PyDataset's does not by itself."""
+def finite_batches(name: str, data: Any) -> Iterable[Any]:
+    """Returns an iterable of batches that ends.
+
+    Args:
+        name: What errors call the data.
+        data: A `PyDataset`, whose iterator is endless, a `tf.data.Dataset` or
+            another iterable.
+
+    Raises:
+        ValueError: If it is no iterable, or endless.
+    """
+    if not isinstance(data, Iterable):
+        raise ValueError(
+            f"`{name}` must be arrays, or an iterable of batches. Received: "
+            f"{type(data).__name__}."
+        )
+    cardinality = getattr(data, "cardinality", lambda: 0)
+    if int(cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+        raise ValueError(
+            f"`{name}` must be finite. Received an endless dataset. Leave out "
+            "`repeat()`, or `take` a number of batches."
+        )
     if isinstance(data, keras.utils.PyDataset):
         return (data[index] for index in range(len(data)))
     return data

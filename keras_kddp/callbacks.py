@@ -146,6 +146,19 @@ class DynamicPruning(keras.callbacks.Callback):
             if getattr(self, name) is not None:
                 _require_count(name, getattr(self, name), smallest=0)
 
+    def phases(self, epochs: int) -> Phases:
+        """Returns the phases of a run of so many epochs.
+
+        Raises:
+            ValueError: If they do not fit into it.
+        """
+        return planned_phases(
+            epochs,
+            self.warmup_epochs,
+            self.ramp_epochs,
+            self.finetune_epochs,
+        )
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that the run can be pruned, before anything is changed."""
         if not isinstance(self.model, Distiller):
@@ -164,12 +177,7 @@ class DynamicPruning(keras.callbacks.Callback):
                 "`student = keras_kddp.prepare(student)` first."
             )
         _refuse_callbacks(self.model.fit_callbacks)
-        self._phases: Phases = planned_phases(
-            self.params["epochs"],
-            self.warmup_epochs,
-            self.ramp_epochs,
-            self.finetune_epochs,
-        )
+        self._phases = self.phases(self.params["epochs"])
         self._observed = self._observed_data(graph)
         # Says now, not in the middle, if the criterion or the data are bad.
         self._scores(graph, activity_on(graph, self._observed))

@@ -2,9 +2,21 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
 
+from keras_kddp.controls import CONTROLS
+from keras_kddp.datasets import load_dataset
 from keras_kddp.demo import run_demo
+from keras_kddp.export import verify
+from keras_kddp.input_range import warn_of_other_range
+from keras_kddp.jobs import Job, run_job
+from keras_kddp.model_sources import load_model
+from keras_kddp.run_directory import read_run
+from keras_kddp.splits import check_split
+from keras_kddp.surgery import explain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,11 +28,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after `kddp`; None: those of the process.
     """
+    given = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = given.run
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return command(given)
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        sys.stderr.write(f"kddp: {_one_line(error)}\n")
+        return 2
+    except RuntimeError as error:
+        sys.stderr.write(f"kddp: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    sys.stderr.write(f"kddp: warning: {_one_line(message)}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kddp",
         description="Knowledge distillation with dynamic pruning for Keras.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_demo(commands)
+    _add_compress(commands)
+    _add_explain(commands)
+    _add_verify(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="distil, prune and export a student on handwritten digits",
@@ -31,17 +76,118 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument(
         "--seed", type=_seed, default=0, help="of weights and shuffling (0)"
     )
-    given = parser.parse_args(arguments)
-    try:
-        return _demo(given)
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"kddp: {' '.join(str(error).split())}\n")
-        return 2
-    except RuntimeError as error:
-        sys.stderr.write(f"kddp: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    demo.set_defaults(run=_demo)
+
+
+def _add_compress(commands: Any) -> None:
+    command = commands.add_parser(
+        "compress",
+        help="distil and prune a student of your own, compare and export it",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = command.add_argument
+    model = "a .keras file, a name of keras_kddp.models, or module:function"
+    add("--teacher", required=True, help=f"{model}; a file comes trained")
+    add("--student", required=True, help=model)
+    add(
+        "--data",
+        required=True,
+        help="digits, idx:DIR, npz:FILE or "
+        "tfds:NAME,train=SPLIT,validation=SPLIT,test=SPLIT",
+    )
+    add("--out", required=True, help="run directory")
+    add("--epochs", type=_count, required=True, help="of each student")
+    add(
+        "--teacher-epochs",
+        type=_whole,
+        help="of a teacher that is no file; 0: it comes trained "
+        "(default: as many as --epochs)",
+        default=argparse.SUPPRESS,
+    )
+    add("--batch-size", type=_count, default=Job.batch_size, help="examples")
+    add(
+        "--learning-rate",
+        type=float,
+        default=Job.learning_rate,
+        help="of AdamW at the start; a cosine takes it to 0",
+    )
+    add("--l1", type=float, default=Job.l1, help="strength of the penalty")
+    add(
+        "--layers",
+        nargs="+",
+        help="layers to prune (default: all that can be)",
+        default=argparse.SUPPRESS,
+    )
+    add(
+        "--finetune-epochs",
+        type=_whole,
+        help="last epochs without penalty (default: a third)",
+        default=argparse.SUPPRESS,
+    )
+    add(
+        "--controls",
+        nargs="*",
+        choices=[*CONTROLS, "all"],
+        default=list(Job.controls),
+        help="students to compare with",
+    )
+    add("--seed", dest="seeds", nargs="+", type=_seed, default=[0], help="runs")
+    command.set_defaults(run=_compress)
+
+
+def _add_explain(commands: Any) -> None:
+    command = commands.add_parser(
+        "explain", help="show what surgery can take out of a model"
+    )
+    command.add_argument("model", help="as the student of compress")
+    command.set_defaults(run=_explain)
+
+
+def _add_verify(commands: Any) -> None:
+    command = commands.add_parser(
+        "verify",
+        help="run the files of a run directory and compare them with Keras",
+    )
+    command.add_argument("directory", help="run directory")
+    command.add_argument(
+        "--data", help="as for compress; its test split (that of the run)"
+    )
+    command.set_defaults(run=_verify)
+
+
+def _demo(given: argparse.Namespace) -> int:
+    run_demo(given.out, seed=given.seed)
+    return 0
+
+
+def _compress(given: argparse.Namespace) -> int:
+    if "all" in given.controls:
+        given.controls = list(CONTROLS)
+    names = {field.name for field in fields(Job)}
+    run_job(Job(**{k: v for k, v in vars(given).items() if k in names}))
+    return 0
+
+
+def _explain(given: argparse.Namespace) -> int:
+    sys.stdout.write(explain(load_model(given.model)) + "\n")
+    return 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    student, files, summary = read_run(given.directory)
+    data = given.data or summary.get("job", {}).get("data")
+    if not data:
+        raise ValueError(
+            f"'{given.directory}' does not say what data it is for. Received "
+            "no --data. Name it."
+        )
+    test = load_dataset(data).test
+    check_split("test", test, student)
+    if "input_range" in summary:
+        warn_of_other_range(tuple(summary["input_range"]), test.x, "test")
+    agreement = verify(student, files, test.x, test.y)
+    sys.stdout.write(f"{agreement}\n")
+    return 0 if agreement.passed else 1
 
 
 def _seed(text: str) -> int:
@@ -53,6 +199,17 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _demo(given: argparse.Namespace) -> int:
-    run_demo(given.out, seed=given.seed)
-    return 0
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number >= 0. Received: {text}"
+        )
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number >= 1. Received: {text}"
+        )
+    return int(text)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_kddp import _compat
-from keras_kddp.losses import SoftTargets, output_activations
+from keras_kddp.losses import SoftTargets, output_activations, output_structure
 
 
 def check_models(teacher: Any, student: Any) -> None:
@@ -55,9 +55,7 @@ def _check_output_structure(teacher: keras.Model, student: keras.Model) -> None:
     if not (_shapes(teacher, "outputs") and _shapes(student, "outputs")):
         return
     theirs, ours = (
-        keras.tree.map_structure(
-            lambda _: "tensor", _compat.functional_graph(model).output
-        )
+        keras.tree.map_structure(lambda _: "tensor", output_structure(model))
         for model in (teacher, student)
     )
     if theirs != ours:

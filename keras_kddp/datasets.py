@@ -1,21 +1,15 @@
 """The data a student is distilled on, with its splits kept apart."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from keras_kddp.dataset_files import read_idx, read_npz, read_tfds
+from keras_kddp.splits import Split
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Examples of one purpose.
-
-    Attributes:
-        x: Inputs, (examples, ...) float32.
-        y: Class numbers, (examples,) int64.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
+_VALIDATION_SHARE = 12  # one in twelve: Fashion-MNIST's last 5,000
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +32,91 @@ class Dataset:
     def split_sizes(self) -> dict[str, int]:
         """Number of examples by split."""
         return {
-            name: len(getattr(self, name).y)
+            name: len(getattr(self, name))
             for name in ("train", "validation", "test")
         }
+
+
+def load_dataset(spec: str) -> Dataset:
+    """Returns the data set that a text names.
+
+    Args:
+        spec: `digits`; `idx:DIR`, a folder of MNIST's four files, gzipped or
+            not; `npz:FILE` with arrays x_train, y_train, x_test, y_test and,
+            if there are any, x_validation, y_validation; or
+            `tfds:NAME,train=SPLIT,validation=SPLIT,test=SPLIT`, of
+            tensorflow-datasets, every split optional.
+
+    Returns:
+        Integer images as float32 in [0, 1] with a channel axis, other inputs
+        as they are. Where the source has no validation split it is the last
+        twelfth of the training data.
+
+    Raises:
+        ValueError: If the text names nothing, or what it names is damaged.
+        OSError: If a file cannot be read.
+    """
+    kind, _, name = spec.partition(":")
+    if spec == "digits":
+        return load_digits()
+    if kind not in _READERS or not name:
+        raise ValueError(
+            "The data must be digits, idx:DIR, npz:FILE or "
+            f"tfds:NAME. Received: {spec!r}."
+        )
+    splits = {
+        split: _checked(spec, split, x, y)
+        for split, (x, y) in _READERS[kind](name).items()
+    }
+    if "validation" not in splits:
+        splits |= _cut(spec, splits["train"])
+    return Dataset(spec, **splits)
+
+
+_READERS: dict[str, Callable[[str], dict[str, tuple[Any, Any]]]] = {
+    "idx": read_idx,
+    "npz": read_npz,
+    "tfds": read_tfds,
+}
+
+
+def _checked(spec: str, split: str, x: np.ndarray, y: np.ndarray) -> Split:
+    """Returns inputs and labels as a model takes them."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if len(x) == 0 or len(x) != len(y):
+        raise ValueError(
+            f"{spec}: `{split}` must hold examples, each with a label. "
+            f"Received: {len(x)} inputs and {len(y)} labels."
+        )
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"{spec}: the labels of `{split}` must be class numbers, "
+            f"(examples,) integers. Received: {y.dtype} of shape {y.shape}."
+        )
+    if not np.issubdtype(x.dtype, np.number):
+        raise ValueError(
+            f"{spec}: the inputs of `{split}` must be numbers. Received: "
+            f"{x.dtype}."
+        )
+    if x.dtype == np.uint8:
+        x = x.astype("float32") / 255
+        if x.ndim == 3:  # images without channels
+            x = x[..., np.newaxis]
+    return Split(x.astype("float32", copy=False), y.astype("int64"))
+
+
+def _cut(spec: str, train: Split) -> dict[str, Split]:
+    count = len(train.y) // _VALIDATION_SHARE
+    if count == 0:
+        raise ValueError(
+            f"{spec}: `train` must hold at least {_VALIDATION_SHARE} examples, "
+            f"of which one is for validation. Received: {len(train.y)}."
+        )
+    return {
+        "train": replace(train, x=train.x[:-count], y=train.y[:-count]),
+        "validation": replace(train, x=train.x[-count:], y=train.y[-count:]),
+    }
 
 
 def load_digits() -> Dataset:

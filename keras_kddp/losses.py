@@ -164,6 +164,14 @@ def output_activations(model: keras.Model) -> list[str]:
     return [] if graph is None else [*map(_activation_of, graph.outputs)]
 
 
+def output_structure(model: keras.Model) -> Any:
+    """Returns a model's symbolic outputs in the structure it returns.
+
+    A Sequential that was never called has no `model.output`.
+    """
+    return _compat.functional_graph(model).output
+
+
 def _activation_of(tensor: Any) -> str:
     """Returns the name of the activation that made a symbolic tensor."""
     while True:

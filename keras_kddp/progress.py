@@ -25,7 +25,8 @@ def epoch_bars(console: Console) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
+    is_live = console.is_terminal
+    with Progress(*columns, console=console, disable=not is_live) as progress:
         yield progress
 
 
@@ -58,3 +59,13 @@ class EpochProgress(keras.callbacks.Callback):
         self._progress.update(
             self._task, completed=epoch + 1, note=", ".join(notes)
         )
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Prints a line where bars cannot move, as in a log file."""
+        console = self._progress.console
+        if not console.is_terminal:
+            (task,) = (t for t in self._progress.tasks if t.id == self._task)
+            console.print(
+                f"{task.description}: {task.elapsed or 0:.0f} s, "
+                f"{task.fields['note']}"
+            )

@@ -30,25 +30,42 @@ def group_scores(
         ValueError: If the criterion returns anything else.
     """
     norms = graph.outgoing_norms()
-    scores: dict[int, float] = {}
+    values: dict[str, np.ndarray] = {}
     for name, statistics in activity.items():
-        roots = graph.roots[graph.units[name]].tolist()
         if not np.isfinite(statistics.mean_abs).all():
             raise ValueError(
                 f"The activity of layer '{name}' must be finite. Received NaN "
                 "or infinite activations. Look for NaN in the data that are "
                 "observed and in the weights."
             )
-        values = np.asarray(criterion(statistics, norms[name]))
-        _check_scores(name, values, len(roots))
-        for root, value in zip(roots, values.tolist(), strict=True):
-            scores[root] = max(scores.get(root, 0.0), value)
+        values[name] = np.asarray(criterion(statistics, norms[name]))
+        _check_scores(name, values[name], len(graph.units[name]))
+    return group_maxima(graph, values)
+
+
+def group_maxima(
+    graph: ChannelGraph, values: Mapping[str, np.ndarray]
+) -> dict[int, float]:
+    """Returns the largest value in each group of units that may leave.
+
+    Args:
+        graph: The channels of the student.
+        values: Layer name -> (units,), of the layers that may shrink.
+
+    Returns:
+        Group number -> value, of the groups that lie in these layers alone.
+    """
+    largest: dict[int, float] = {}
+    for name, numbers in values.items():
+        roots = graph.roots[graph.units[name]].tolist()
+        for root, value in zip(roots, numbers.tolist(), strict=True):
+            largest[root] = max(largest.get(root, value), value)
     groups = graph.groups()
     return {
-        root: score
-        for root, score in scores.items()
+        root: value
+        for root, value in largest.items()
         if not groups[root].reason
-        and all(name in activity for name, _ in groups[root].members)
+        and all(name in values for name, _ in groups[root].members)
     }
 
 
@@ -83,14 +100,32 @@ def inactive_units(
     Returns:
         Layer name -> unit indices, in whole groups.
     """
-    inactive = {root for root, score in scores.items() if score <= threshold}
-    refused = fold_constants(graph, inactive, {}, training=True).refusals
+    inactive = {r: score for r, score in scores.items() if score <= threshold}
+    return lowest_units(
+        graph, inactive, dict.fromkeys(graph.units, minimum_units)
+    )
+
+
+def lowest_units(
+    graph: ChannelGraph, scores: Mapping[int, float], widths: Mapping[str, int]
+) -> dict[str, list[int]]:
+    """Returns the units of as many groups as may leave, lowest first.
+
+    Args:
+        graph: The channels of the student.
+        scores: Group number -> score, of the groups that may leave.
+        widths: Layer name -> units that stay at least, of all their layers.
+
+    Returns:
+        Layer name -> unit indices, in whole groups.
+    """
+    refused = fold_constants(graph, set(scores), {}, training=True).refusals
     groups = graph.groups()
     left = {name: len(labels) for name, labels in graph.units.items()}
     units: dict[str, list[int]] = {}
-    for root in sorted(inactive - set(refused), key=scores.__getitem__):
+    for root in sorted(set(scores) - set(refused), key=scores.__getitem__):
         members = groups[root].members
-        if any(left[name] <= minimum_units for name, _ in members):
+        if any(left[name] <= widths[name] for name, _ in members):
             continue
         for name, unit in members:
             left[name] -= 1

@@ -1,14 +1,19 @@
 """A teacher's outputs, computed once and handed out beside the inputs."""
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_kddp.activity import are_arrays, batches_of, row_count
+from keras_kddp.activity import (
+    are_arrays,
+    batches_of,
+    finite_batches,
+    row_count,
+)
 from keras_kddp.losses import output_activations
 from keras_kddp.packing import TeacherOutput, packed
 
@@ -52,7 +57,8 @@ class TeacherCache:
                 "`batch_size` must be an integer >= 1. Received: "
                 f"batch_size={batch_size!r}."
             )
-        _require_finite("x", x)
+        if not are_arrays(x):
+            x = finite_batches("x", x)
         checksums: list[int] = []
         parts: list[list[np.ndarray]] = []
         for batch in batches_of(x, int(batch_size)):
@@ -64,13 +70,13 @@ class TeacherCache:
                 "`x` must hold at least one example. Received none. Pass "
                 "arrays, or an iterable that can be run through again."
             )
-        softmax = [name == "softmax" for name in output_activations(teacher)]
-        self._checksums = np.array(checksums)
-        self._outputs = [
+        flags = [name == "softmax" for name in output_activations(teacher)]
+        self._checksums: np.ndarray = np.array(checksums)
+        self._outputs: list[TeacherOutput] = [
             TeacherOutput(np.concatenate(values), is_softmax)
             for values, is_softmax in zip(
                 zip(*parts, strict=True),
-                softmax or [False] * len(parts[0]),
+                flags or [False] * len(parts[0]),
                 strict=True,
             )
         ]
@@ -127,7 +133,7 @@ class TeacherCache:
                 "`dataset` must be a tf.data.Dataset. Received: "
                 f"{type(dataset).__name__}. For arrays there is `pack`."
             )
-        _require_finite("dataset", dataset)
+        finite_batches("dataset", dataset)
         batches = tf.data.Dataset.from_generator(
             lambda: self._packed_batches(dataset),
             output_signature=self._packed_spec(dataset.element_spec),
@@ -171,20 +177,6 @@ class TeacherCache:
         ]
         x = packed(x, outputs)
         return (x, *others) if others else x
-
-
-def _require_finite(name: str, data: Any) -> None:
-    if not are_arrays(data) and not isinstance(data, Iterable):
-        raise ValueError(
-            f"`{name}` must be arrays, or an iterable of batches. Received: "
-            f"{type(data).__name__}."
-        )
-    cardinality = getattr(data, "cardinality", lambda: 0)
-    if int(cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
-        raise ValueError(
-            f"`{name}` must be finite. Received an endless dataset. Leave out "
-            "`repeat()`, or `take` a number of batches."
-        )
 
 
 def _checksums(x: Any) -> list[int]:

@@ -106,8 +106,8 @@ def sequential_model(
         layer = random_layer(chance, shape, f"layer{index}", dropout=dropout)
         shape = layer.compute_output_shape(shape)
         layers.append(layer)
-    if len(shape) == 4:
-        layers.append(random_flattening(chance, "flat"))
+    if len(shape) > 2:
+        layers.append(random_flattening(chance, "flat", len(shape)))
     layers.append(keras.layers.Dense(2, name="head", **WEIGHTS))
     return keras.Sequential(layers)
 
@@ -127,15 +127,10 @@ def functional_model(
 
 
 def random_input_shape(chance: random.Random) -> Shape:
-    """Returns the shape of a batch of vectors or, more often, of images."""
-    if chance.random() < 1 / 3:
-        return (None, chance.randint(1, 4))
-    return (
-        None,
-        chance.randint(3, 5),
-        chance.randint(3, 5),
-        chance.randint(1, 3),
-    )
+    """Returns the shape of a batch of vectors, sequences or images."""
+    positions = chance.choices([0, 1, 2], weights=[3, 2, 4])[0]
+    sizes = [chance.randint(3, 5) for _ in range(positions)]
+    return (None, *sizes, chance.randint(1, 3 if positions else 4))
 
 
 class _RandomGraph:
@@ -155,9 +150,10 @@ class _RandomGraph:
             self.add_layer,
             self.add_raw_operation,
             self.add_sum,
+            self.add_concatenation,
             self.add_shared_layer,
         ]
-        self.chance.choices(steps, weights=[5, 2, 2, 1])[0]()
+        self.chance.choices(steps, weights=[5, 2, 2, 2, 1])[0]()
 
     def add_layer(self) -> None:
         source = self.source()
@@ -176,6 +172,26 @@ class _RandomGraph:
             self.call(
                 keras.layers.Add(dtype=DTYPE, name=self.name()),
                 [first, second],
+            )
+
+    def add_concatenation(self) -> None:
+        """Joins two or three tensors of the same shape, along some axis."""
+        first = self.source()
+        tensors = [first, self.partner(first)]
+        if self.chance.random() < 0.3:
+            tensors.append(first)
+        last = len(first.shape) - 1
+        axis = self.chance.choice([-1, last, -1, 1])
+        if axis == 1 and first.shape[1] >= MAXIMUM_SIZE / 2:
+            axis = -1
+        if self.chance.random() < 0.5:
+            self.call(lambda x: keras.ops.concatenate(x, axis=axis), tensors)
+        else:
+            self.call(
+                keras.layers.Concatenate(
+                    axis=axis, dtype=DTYPE, name=self.name()
+                ),
+                tensors,
             )
 
     def add_shared_layer(self) -> None:
@@ -202,8 +218,10 @@ class _RandomGraph:
     def head(self, tensor: Any) -> Any:
         if self.chance.random() < 0.1:
             return tensor
-        if len(tensor.shape) == 4:
-            flatten = random_flattening(self.chance, self.name())
+        if len(tensor.shape) > 2:
+            flatten = random_flattening(
+                self.chance, self.name(), len(tensor.shape)
+            )
             tensor = self.call(flatten, tensor)
         head = keras.layers.Dense(2, name=self.name(), **WEIGHTS)
         return self.call(head, tensor)
@@ -236,29 +254,30 @@ def _channel_mixer(rank: int, units: int, name: str) -> keras.Layer:
     """Returns a layer that changes nothing but the number of channels."""
     if rank == 2:
         return keras.layers.Dense(units, name=name, **WEIGHTS)
-    return keras.layers.Conv2D(units, 1, name=name, **WEIGHTS)
+    convolution = keras.layers.Conv1D if rank == 3 else keras.layers.Conv2D
+    return convolution(units, 1, name=name, **WEIGHTS)
 
 
 def random_layer(
     chance: random.Random, shape: Shape, name: str, *, dropout: bool = True
 ) -> keras.Layer:
     """Returns a layer that can read a tensor of this shape."""
-    weights: dict[Callable[..., keras.Layer], int] = {
-        random_dense: 3 if len(shape) == 2 else 1,
-        random_normalization: 2,
-        random_elementwise: 3,
-        random_dropout: 1 if dropout else 0,
+    makers: dict[Callable[[], keras.Layer], int] = {
+        lambda: random_dense(chance, name): 3 if len(shape) == 2 else 1,
+        lambda: random_normalization(chance, name): 2,
+        lambda: random_elementwise(chance, name): 3,
+        lambda: random_dropout(chance, name): 1 if dropout else 0,
     }
-    if len(shape) == 4:
-        height, width = shape[1:3]
-        weights[random_convolution] = 5
-        weights[random_flattening] = 1
-        weights[random_pooling] = 2 if min(height, width) > 1 else 0
-        weights[random_padding] = 1 if max(height, width) < MAXIMUM_SIZE else 0
-    make = chance.choices(list(weights), weights=list(weights.values()))[0]
-    if make is random_convolution:
-        return random_convolution(chance, name, largest=min(shape[1:3]))
-    return make(chance, name)
+    if len(shape) > 2:
+        sizes, rank = shape[1:-1], len(shape)
+        small, large = min(sizes), max(sizes)
+        makers |= {
+            lambda: random_convolution(chance, name, rank, largest=small): 5,
+            lambda: random_flattening(chance, name, rank): 1,
+            lambda: random_pooling(chance, name, rank): 2 * (small > 1),
+            lambda: random_padding(chance, name, rank): large < MAXIMUM_SIZE,
+        }
+    return chance.choices(list(makers), weights=list(makers.values()))[0]()
 
 
 def random_dense(chance: random.Random, name: str) -> keras.Layer:
@@ -272,14 +291,16 @@ def random_dense(chance: random.Random, name: str) -> keras.Layer:
 
 
 def random_convolution(
-    chance: random.Random, name: str, *, largest: int
+    chance: random.Random, name: str, rank: int, *, largest: int
 ) -> keras.Layer:
     largest = min(largest, 3)
-    return keras.layers.Conv2D(
+    is_1d = rank == 3
+    make = keras.layers.Conv1D if is_1d else keras.layers.Conv2D
+    return make(
         chance.randint(2, 4),
-        (chance.randint(1, largest), chance.randint(1, largest)),
+        tuple(chance.randint(1, largest) for _ in range(rank - 2)),
         strides=chance.randint(1, 2),
-        padding=chance.choice(["valid", "same"]),
+        padding=chance.choice(["valid", "same", "causal"][: 2 + is_1d]),
         activation=chance.choice(ACTIVATIONS),
         use_bias=chance.random() < 0.5,
         name=name,
@@ -317,25 +338,36 @@ def random_dropout(chance: random.Random, name: str) -> keras.Layer:
     return keras.layers.Dropout(rate, seed=7, dtype=DTYPE, name=name)
 
 
-def random_pooling(chance: random.Random, name: str) -> keras.Layer:
-    pooling = chance.choice(
-        [keras.layers.MaxPooling2D, keras.layers.AveragePooling2D]
-    )
+def random_pooling(chance: random.Random, name: str, rank: int) -> keras.Layer:
+    poolings = {
+        3: [keras.layers.MaxPooling1D, keras.layers.AveragePooling1D],
+        4: [keras.layers.MaxPooling2D, keras.layers.AveragePooling2D],
+    }
+    pooling = chance.choice(poolings[rank])
     padding = chance.choice(["valid", "same"])
     return pooling(2, padding=padding, dtype=DTYPE, name=name)
 
 
-def random_padding(chance: random.Random, name: str) -> keras.Layer:
+def random_padding(chance: random.Random, name: str, rank: int) -> keras.Layer:
+    if rank == 3:
+        padding = chance.choice([1, (0, 1)])
+        return keras.layers.ZeroPadding1D(padding, dtype=DTYPE, name=name)
     padding = chance.choice([1, ((0, 1), (0, 0))])
     return keras.layers.ZeroPadding2D(padding, dtype=DTYPE, name=name)
 
 
-def random_flattening(chance: random.Random, name: str) -> keras.Layer:
-    flattening = chance.choice(
-        [
-            keras.layers.Flatten,
+def random_flattening(
+    chance: random.Random, name: str, rank: int
+) -> keras.Layer:
+    flattenings = {
+        3: [
+            keras.layers.GlobalAveragePooling1D,
+            keras.layers.GlobalMaxPooling1D,
+        ],
+        4: [
             keras.layers.GlobalAveragePooling2D,
             keras.layers.GlobalMaxPooling2D,
-        ]
-    )
+        ],
+    }
+    flattening = chance.choice([keras.layers.Flatten, *flattenings[rank]])
     return flattening(dtype=DTYPE, name=name)

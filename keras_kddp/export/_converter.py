@@ -49,12 +49,16 @@ class Converter:
         with self._lock:
             self._running_worker()
 
-    def convert(self, saved_model: Path, target: Path) -> None:
+    def convert(
+        self, saved_model: Path, target: Path, calibration: Path | None = None
+    ) -> None:
         """Converts the signature `serving_default` of a SavedModel.
 
         Args:
             saved_model: Folder of the SavedModel.
             target: File to write; its folder exists.
+            calibration: None for float32; for int8 an .npz file of samples,
+                one array an input, by its name in the signature.
 
         Raises:
             ExportError: If the converter refuses the model or dies.
@@ -62,6 +66,7 @@ class Converter:
         request = {
             "saved_model": str(saved_model.resolve()),
             "target": str(target.resolve()),
+            "calibration": calibration and str(calibration.resolve()),
         }
         with self._lock:
             try:

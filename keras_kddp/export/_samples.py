@@ -11,25 +11,29 @@ from keras_kddp.export._signature import InputSignature
 Array = NDArray[Any]
 
 
-def arrange_inputs(x: Any, inputs: Sequence[InputSignature]) -> list[Array]:
+def arrange_inputs(
+    x: Any, inputs: Sequence[InputSignature], *, name: str = "x"
+) -> list[Array]:
     """Returns one array per input, in the order and dtype of the inputs.
 
     Args:
         x: An array for a single input; for several a sequence in the order
             of `model.inputs`, or a dict by the names of the inputs.
         inputs: The signature of the model.
+        name: What errors call `x`.
 
     Raises:
         ValueError: If number, names, shapes, dtypes or lengths do not fit.
     """
-    parts = _parts(x, inputs)
+    parts = _parts(x, inputs, name)
     arrays = [
-        _checked(part, entry) for part, entry in zip(parts, inputs, strict=True)
+        _checked(part, entry, name)
+        for part, entry in zip(parts, inputs, strict=True)
     ]
     lengths = [len(array) for array in arrays]
     if len(set(lengths)) > 1 or lengths[0] == 0:
         raise ValueError(
-            "`x` must have at least one sample, equally many per input. "
+            f"`{name}` must have at least one sample, equally many per input. "
             f"Received: {lengths} samples. Pass the same rows for each input."
         )
     return arrays
@@ -77,13 +81,13 @@ def _is_one_hot(labels: Array) -> bool:
     return bool(is_binary and (labels.sum(axis=-1) == 1).all())
 
 
-def _parts(x: Any, inputs: Sequence[InputSignature]) -> list[Any]:
+def _parts(x: Any, inputs: Sequence[InputSignature], name: str) -> list[Any]:
     names = [entry.keras_name for entry in inputs]
     if isinstance(x, Mapping):
         if set(x) != set(names):
             raise ValueError(
-                f"`x` must have the keys {names}, the inputs of the model. "
-                f"Received: {list(x)}. Rename the keys."
+                f"`{name}` must have the keys {names}, the inputs of the "
+                f"model. Received: {list(x)}. Rename the keys."
             )
         return [x[name] for name in names]
     if len(inputs) == 1:
@@ -91,19 +95,19 @@ def _parts(x: Any, inputs: Sequence[InputSignature]) -> list[Any]:
     if not isinstance(x, Sequence) or len(x) != len(inputs):
         count = len(x) if isinstance(x, Sequence) else type(x)
         raise ValueError(
-            f"`x` must be a sequence of {len(inputs)} arrays, one for each of "
-            f"{names}, or a dict by these names. Received: {count}. Put the "
-            "arrays into a list in that order."
+            f"`{name}` must be a sequence of {len(inputs)} arrays, one for "
+            f"each of {names}, or a dict by these names. Received: {count}. "
+            "Put the arrays into a list in that order."
         )
     return list(x)
 
 
-def _checked(part: Any, entry: InputSignature) -> Array:
+def _checked(part: Any, entry: InputSignature, name: str) -> Array:
     array = np.asarray(part)
     fits = np.can_cast(array.dtype, entry.dtype, "same_kind")
     if array.shape[1:] != entry.shape or array.ndim == 0 or not fits:
         raise ValueError(
-            f"`x` must hold {entry.dtype} of shape "
+            f"`{name}` must hold {entry.dtype} of shape "
             f"{('samples', *entry.shape)} for input {entry.keras_name!r}. "
             f"Received: {array.dtype} of shape {array.shape}. Prepare the "
             "data as for the training."

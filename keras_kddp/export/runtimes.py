@@ -9,6 +9,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from keras_kddp.input_range import Range
+
 Array = NDArray[Any]
 
 
@@ -18,10 +20,12 @@ class Runtime(Protocol):
     Attributes:
         name: What the tables call the runtime.
         path: The file.
+        is_quantized: The file takes or gives int8, with a scale.
     """
 
     name: str
     path: Path
+    is_quantized: bool
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -30,6 +34,10 @@ class Runtime(Protocol):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs in the file."""
+
+    @property
+    def input_ranges(self) -> dict[str, Range]:
+        """What each quantized input can tell apart, by name."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs for all samples, one sample at a time."""
@@ -64,6 +72,8 @@ class LiteRTRuntime:
                     f"shape {shape} in {str(self.path)!r}. "
                     "Export the model with keras_kddp.export.to_tflite."
                 )
+        tensors = (*self._inputs.values(), *self._outputs.values())
+        self.is_quantized = any(map(_is_quantized, tensors))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -75,14 +85,25 @@ class LiteRTRuntime:
         """Names of the outputs in the file."""
         return tuple(self._outputs)
 
+    @property
+    def input_ranges(self) -> dict[str, Range]:
+        """What each quantized input can tell apart, by name: low, high."""
+        return {
+            name: _range(tensor)
+            for name, tensor in self._inputs.items()
+            if _is_quantized(tensor)
+        }
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the outputs for all samples, one sample at a time.
 
         Args:
-            inputs: By name, arrays of shape `(samples, ...)`.
+            inputs: By name, arrays of shape `(samples, ...)`, real numbers;
+                an int8 file gets them quantized by its own scales.
 
         Returns:
-            By name, float32 arrays of shape `(samples, ...)`.
+            By name, float32 arrays of shape `(samples, ...)`, real numbers
+            again.
 
         Raises:
             ValueError: If names, shapes or dtypes are not the file's.
@@ -90,21 +111,26 @@ class LiteRTRuntime:
         self._check(inputs)
         samples = len(next(iter(inputs.values())))
         outputs = {
-            name: np.empty((samples, *tensor["shape"][1:]), np.float32)
+            name: np.empty((samples, *tensor["shape"][1:]), tensor["dtype"])
             for name, tensor in self._outputs.items()
+        }
+        stored = {
+            name: _quantized(inputs[name], tensor)
+            for name, tensor in self._inputs.items()
         }
         for sample in range(samples):
             for name, tensor in self._inputs.items():
-                row = inputs[name][sample : sample + 1]
-                self._interpreter.set_tensor(
-                    tensor["index"], row.astype(tensor["dtype"])
-                )
+                row = stored[name][sample : sample + 1]
+                self._interpreter.set_tensor(tensor["index"], row)
             self._interpreter.invoke()
             for name, tensor in self._outputs.items():
                 outputs[name][sample] = self._interpreter.get_tensor(
                     tensor["index"]
                 )[0]
-        return outputs
+        return {
+            name: _real(outputs[name], tensor)
+            for name, tensor in self._outputs.items()
+        }
 
     def _check(self, inputs: Mapping[str, Array]) -> None:
         if set(inputs) != set(self._inputs):
@@ -115,6 +141,8 @@ class LiteRTRuntime:
         for name, array in inputs.items():
             shape = tuple(self._inputs[name]["shape"][1:].tolist())
             dtype = self._inputs[name]["dtype"]
+            if _is_quantized(self._inputs[name]):
+                dtype = np.float32
             fits = np.can_cast(array.dtype, dtype, "same_kind")
             if array.shape[1:] != shape or not fits:
                 raise ValueError(
@@ -129,6 +157,40 @@ class LiteRTRuntime:
                 "`inputs` must have equally many samples. Received: "
                 f"{lengths}. Cut them to the same rows."
             )
+
+
+def _is_quantized(tensor: Mapping[str, Any]) -> bool:
+    return tensor["quantization_parameters"]["scales"].size > 0
+
+
+def _scale(tensor: Mapping[str, Any]) -> tuple[float, int]:
+    """Returns scale and zero point: `real = scale * (stored - zero point)`."""
+    parameters = tensor["quantization_parameters"]
+    return float(parameters["scales"][0]), int(parameters["zero_points"][0])
+
+
+def _range(tensor: Mapping[str, Any]) -> Range:
+    scale, zero_point = _scale(tensor)
+    limits = np.iinfo(tensor["dtype"])
+    return scale * (limits.min - zero_point), scale * (limits.max - zero_point)
+
+
+def _quantized(values: Array, tensor: Mapping[str, Any]) -> Array:
+    """Returns real numbers as the tensor stores them."""
+    if not _is_quantized(tensor):
+        return values.astype(tensor["dtype"])
+    scale, zero_point = _scale(tensor)
+    limits = np.iinfo(tensor["dtype"])
+    stored = np.rint(values.astype(np.float32) / scale) + zero_point
+    return np.clip(stored, limits.min, limits.max).astype(tensor["dtype"])
+
+
+def _real(values: Array, tensor: Mapping[str, Any]) -> Array:
+    """Returns what a tensor stores as real numbers."""
+    if not _is_quantized(tensor):
+        return values.astype(np.float32)
+    scale, zero_point = _scale(tensor)
+    return (scale * (values.astype(np.float32) - zero_point)).astype(np.float32)
 
 
 def _loaded(path: Path) -> Interpreter:

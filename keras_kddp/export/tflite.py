@@ -1,4 +1,7 @@
-"""TFLite files of Keras models: batch 1, builtin operations only."""
+"""TFLite files of Keras models: batch 1, builtin operations only.
+
+In float32, or in int8 as microcontrollers take it.
+"""
 
 import contextlib
 import os
@@ -6,19 +9,24 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_kddp.export._converter import ExportError, shared_converter
 from keras_kddp.export._float32 import in_float32
+from keras_kddp.export._samples import arrange_inputs
 from keras_kddp.export._signature import (
     check_exportable,
     infer,
     input_signature,
     output_names,
 )
+
+_QUANTIZATIONS = ("none", "int8")
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,8 @@ class TFLiteArtifact:
 
     Attributes:
         path: The file.
-        quantization: `"none"`: weights and arithmetic in float32.
+        quantization: `"none"`: weights and arithmetic in float32; `"int8"`:
+            weights, arithmetic, inputs and outputs in int8.
         num_bytes: Size of the file.
         input_names: Names in the file's signature, in the order of the Keras
             model's inputs.
@@ -51,8 +60,10 @@ def to_tflite(
 ) -> TFLiteArtifact:
     """Writes the model as a .tflite file that takes one sample at a time.
 
-    The file computes in float32 what the model computes at inference, with
-    builtin operations only. A model of another precision is exported as its
+    The file computes what the model computes at inference, with builtin
+    operations only: in float32, or in int8 after a calibration (weights with a
+    scale for each output channel, activations with one a tensor; Jacob et al.
+    2018, arXiv 1712.05877). A model of another precision is exported as its
     copy in float32. Check the file with `keras_kddp.export.verify`.
 
     Args:
@@ -60,9 +71,11 @@ def to_tflite(
             and outputs, every dimension but the batch fixed.
         path: File to write, ending in `.tflite`; replaced only when the
             conversion succeeded.
-        quantization: `"none"` for float32.
-        calibration: Inputs to calibrate a quantization with.
-        samples: How many of them to use at most.
+        quantization: `"none"` for float32, or `"int8"`.
+        calibration: Inputs as in training, to find the range of every
+            activation with: an array of shape `(samples, ...)`; for several
+            inputs a sequence or a dict of them. Required for int8.
+        samples: At most so many evenly spaced rows of them are used.
 
     Returns:
         The file's path, size and names.
@@ -78,15 +91,22 @@ def to_tflite(
         print(keras_kddp.export.verify(student, artifact, x_test, y_test))
     """
     target = Path(path)
-    _check_options(target, quantization, calibration)
+    _check_options(target, quantization, calibration, samples)
     check_exportable(model)
+    rows = None
+    if calibration is not None:
+        rows = _calibration_rows(model, calibration, samples)
     with (
         _replacing(target) as partial,
         tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder,
     ):
         shared_converter.start()  # it gets ready while the model is traced
         _save(in_float32(model), Path(folder))
-        shared_converter.convert(Path(folder), partial)
+        file = None
+        if rows is not None:
+            file = Path(folder, "calibration.npz")
+            np.savez(file, **rows)
+        shared_converter.convert(Path(folder), partial, file)
     return TFLiteArtifact(
         path=target,
         quantization=quantization,
@@ -96,25 +116,37 @@ def to_tflite(
     )
 
 
-def _check_options(target: Path, quantization: str, calibration: Any) -> None:
+def _check_options(
+    target: Path, quantization: str, calibration: Any, samples: int
+) -> None:
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "TFLite export must run on the TensorFlow backend. Received: "
             f"backend {keras.backend.backend()!r}. Save the model as .keras, "
             "set KERAS_BACKEND=tensorflow in a new process and export there."
         )
-    if quantization != "none":
+    if quantization not in _QUANTIZATIONS:
         raise ValueError(
-            '`quantization` must be "none" (float32). Received: '
-            f"quantization={quantization!r}. Quantized flavours (dynamic, "
-            "float16, int8, int16x8) are not available in this version; the "
-            "next release brings them."
+            f"`quantization` must be one of {_QUANTIZATIONS}. Received: "
+            f"quantization={quantization!r}."
         )
-    if calibration is not None:
+    if quantization == "none" and calibration is not None:
         raise ValueError(
             '`calibration` must be None when `quantization` is "none". '
             f"Received: calibration of {type(calibration)}. Leave it out; "
             "float32 needs no calibration."
+        )
+    if quantization != "none" and calibration is None:
+        raise ValueError(
+            f'`calibration` must be given for quantization="{quantization}". '
+            "Received: calibration=None. Pass some inputs of the training, "
+            "calibration=x[:256]."
+        )
+    is_integer = isinstance(samples, Integral) and samples is not True
+    if not is_integer or samples < 1:
+        raise ValueError(
+            "`samples` must be an integer >= 1 (256 is usual). Received: "
+            f"samples={samples!r}."
         )
     if target.suffix != ".tflite":
         raise ValueError(
@@ -122,6 +154,26 @@ def _check_options(target: Path, quantization: str, calibration: Any) -> None:
             f"path={str(target)!r}. Write for example to "
             f"{str(target.with_suffix('.tflite'))!r}."
         )
+
+
+def _calibration_rows(
+    model: keras.Model, calibration: Any, samples: int
+) -> dict[str, Any]:
+    """Returns evenly spaced rows by the name of the input in the file."""
+    inputs = input_signature(model)
+    arrays = arrange_inputs(calibration, inputs, name="calibration")
+    count = len(arrays[0])
+    chosen = np.unique(np.linspace(0, count - 1, samples).astype(int))
+    rows = {
+        entry.name: array[chosen]
+        for entry, array in zip(inputs, arrays, strict=True)
+    }
+    if not all(np.isfinite(array).all() for array in rows.values()):
+        raise ValueError(
+            "`calibration` must be finite. Received: NaN or infinity. Clean "
+            "the data first."
+        )
+    return rows
 
 
 @contextlib.contextmanager

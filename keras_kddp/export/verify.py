@@ -21,11 +21,14 @@ from keras_kddp.export._signature import (
 from keras_kddp.export.agreement import Agreement, RuntimeAgreement
 from keras_kddp.export.runtimes import LiteRTRuntime, Runtime
 from keras_kddp.export.tflite import TFLiteArtifact
+from keras_kddp.input_range import warn_of_other_range
 
 Array = NDArray[Any]
 Artifact = TFLiteArtifact | str | os.PathLike[str]
 
 _FLOAT32_TOLERANCE = 1e-4
+_INT8_TOLERANCE = 0.1
+_INT8_AGREEMENT = 0.98
 _BATCH_SIZE = 256
 
 
@@ -39,8 +42,10 @@ def verify(
 ) -> Agreement:
     """Runs exported files on the samples and compares them with Keras.
 
-    Keras computes in batches and in float32, as the files do; the runtimes
-    take one sample at a time, as a device does.
+    Keras computes in batches and in float32; the runtimes take one sample at a
+    time, as a device does. A float32 file passes by its largest error. An int8
+    file rounds, so a classifier in int8 passes when it names the same class as
+    Keras for 98 % of the samples.
 
     Args:
         model: The model that was exported.
@@ -49,7 +54,9 @@ def verify(
         x: Samples: an array of shape `(samples, ...)`; for several inputs a
             sequence in the order of `model.inputs`, or a dict by their names.
         y: Integer or one-hot classes of a single output, for the accuracies.
-        tolerance: Largest relative error that passes; 1e-4 if None.
+        tolerance: Largest relative error that passes. None: 1e-4 for float32;
+            for int8 the top-1 agreement counts, or 0.1 where no output is
+            wider than 1.
 
     Returns:
         One row per file; `.passed` says whether all of them agree.
@@ -66,7 +73,7 @@ def verify(
         print(agreement)
     """
     check_exportable(model)
-    limit = _limit(tolerance)
+    _check_tolerance(tolerance)
     sources = _sources(artifacts)
     runtimes = [LiteRTRuntime(_path(source)) for source in sources]
     model = in_float32(model)
@@ -79,7 +86,7 @@ def verify(
             reference,
             _file_outputs(runtime, _names(model, source), inputs, reference),
             labels,
-            limit,
+            tolerance,
         )
         for source, runtime in zip(sources, runtimes, strict=True)
     )
@@ -90,15 +97,13 @@ def verify(
     )
 
 
-def _limit(tolerance: float | None) -> float:
-    if tolerance is None:
-        return _FLOAT32_TOLERANCE
-    if not 0 <= tolerance < math.inf:
+def _check_tolerance(tolerance: float | None) -> None:
+    if tolerance is not None and not 0 <= tolerance < math.inf:
         raise ValueError(
             "`tolerance` must be a finite number from 0 on. Received: "
-            f"tolerance={tolerance!r}. None means {_FLOAT32_TOLERANCE:g}."
+            f"tolerance={tolerance!r}. None means {_FLOAT32_TOLERANCE:g}, and "
+            f"for int8 a top-1 agreement of {_INT8_AGREEMENT:.0%}."
         )
-    return float(tolerance)
 
 
 def _sources(artifacts: Artifact | Iterable[Artifact]) -> list[Artifact]:
@@ -167,6 +172,8 @@ def _file_outputs(
         in_names = runtime.input_names
     if len(out_names) == len(runtime.output_names) == 1:
         out_names = runtime.output_names
+    for name, known in runtime.input_ranges.items():
+        warn_of_other_range(known, inputs[in_names.index(name)], "x")
     by_name = runtime.run(dict(zip(in_names, inputs, strict=True)))
     received = {name: output.shape for name, output in by_name.items()}
     shapes = [output.shape for output in reference]
@@ -184,8 +191,10 @@ def _compare(
     reference: list[Array],
     outputs: list[Array],
     labels: NDArray[np.int64] | None,
-    tolerance: float,
+    tolerance: float | None,
 ) -> RuntimeAgreement:
+    default = _INT8_TOLERANCE if runtime.is_quantized else _FLOAT32_TOLERANCE
+    by_class = runtime.is_quantized and tolerance is None
     pairs = list(zip(reference, outputs, strict=True))
     errors = [np.abs(actual - wanted).max() for wanted, actual in pairs]
     scales = [np.abs(wanted).max() for wanted in reference]
@@ -204,7 +213,8 @@ def _compare(
         accuracy=_accuracy(outputs, labels),
         num_bytes=runtime.path.stat().st_size,
         samples=len(reference[0]),
-        tolerance=tolerance,
+        tolerance=default if tolerance is None else float(tolerance),
+        minimum_agreement=_INT8_AGREEMENT if by_class else None,
     )
 
 

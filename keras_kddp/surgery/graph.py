@@ -66,7 +66,7 @@ class ChannelGraph:
         _require_graph(model)
         self.model = model
         self.nodes = _compat.call_nodes(model)
-        _require_unique_names(self.nodes)
+        self._layers = _by_name(self.nodes)
         self.rules: list[Rule] = [rule_for(n.operation) for n in self.nodes]
         self.labels: dict[int, Labels] = {}
         self.records = Records()
@@ -103,10 +103,9 @@ class ChannelGraph:
         self.labels[id(node.outputs[0])] = rule.flow(call)
 
     def _check_slices(self) -> None:
-        layers = {node.operation.name: node.operation for node in self.nodes}
         for name, slices in self.records.slices.items():
             for (variable, axis), labels in slices.items():
-                shape = variable_named(layers[name], variable).shape
+                shape = variable_named(self._layers[name], variable).shape
                 if axis >= len(shape) or shape[axis] != len(labels):
                     raise SurgeryError(
                         f"The rule of layer '{name}' counts {len(labels)} "
@@ -208,19 +207,41 @@ class ChannelGraph:
             reads the unit or one that it leaves together with.
         """
         squares = np.zeros(self.records.size)
-        layers = {n.operation.name: n.operation for n in self.nodes}
         for name, variable, axis in sorted(self.records.consumed):
-            kernel = variable_named(layers[name], variable)
-            value = float64_value(kernel)
-            others = tuple(i for i in range(value.ndim) if i != axis)
             labels = self.records.slices[name][variable, axis]
             np.add.at(
-                squares, self.roots[labels], np.square(value).sum(axis=others)
+                squares,
+                self.roots[labels],
+                self._square_sums(name, variable, axis),
             )
         return {
             name: np.sqrt(squares[self.roots[labels]])
             for name, labels in self.units.items()
         }
+
+    def incoming_norms(self) -> dict[str, np.ndarray]:
+        """Returns the norm of the weights that each unit reads its input with.
+
+        Returns:
+            Layer name -> (units,) float64; Euclidean, without the bias.
+        """
+        return {
+            name: np.sqrt(
+                sum(
+                    self._square_sums(name, variable, axis)
+                    for (variable, axis), found in slices.items()
+                    if found is self.units[name] and axis > 0
+                )
+            )
+            for name, slices in self.records.slices.items()
+            if name in self.units
+        }
+
+    def _square_sums(self, name: str, variable: str, axis: int) -> np.ndarray:
+        """Returns the sum of squares of a weight for each entry of an axis."""
+        value = float64_value(variable_named(self._layers[name], variable))
+        others = tuple(i for i in range(value.ndim) if i != axis)
+        return np.asarray(np.square(value).sum(axis=others))
 
 
 def unit_groups(model: keras.Model) -> list[UnitGroup]:
@@ -275,7 +296,7 @@ def _require_graph(model: keras.Model) -> None:
         )
 
 
-def _require_unique_names(nodes: list[CallNode]) -> None:
+def _by_name(nodes: list[CallNode]) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for node in nodes:
         operation = node.operation
@@ -284,3 +305,4 @@ def _require_unique_names(nodes: list[CallNode]) -> None:
                 "Layers must have different names. Received two called "
                 f"'{operation.name}'. Rename one."
             )
+    return named

@@ -1,0 +1,170 @@
+"""A compression as the command line asks for it: from texts to tables."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import keras
+from rich.console import Console
+
+from keras_kddp.callbacks import DynamicPruning
+from keras_kddp.controls import (
+    Recipe,
+    cosine_adamw,
+    default_loss,
+    fresh,
+    train_supervised,
+)
+from keras_kddp.datasets import Dataset, load_dataset
+from keras_kddp.model_sources import is_trained, load_model
+from keras_kddp.pipeline import checked_splits, compress
+from keras_kddp.preparation import prepare
+from keras_kddp.progress import EpochProgress, epoch_bars
+from keras_kddp.results import Compression
+from keras_kddp.run_directory import annotate_run, writable_directory
+from keras_kddp.tables import comparison_table
+
+
+@dataclass(frozen=True)
+class Job:
+    """A compression in the words of the command line.
+
+    Attributes:
+        data: See `keras_kddp.datasets.load_dataset`.
+        teacher: See `keras_kddp.model_sources.load_model`; a file is taken as
+            it is, anything else is trained first.
+        student: The same; it is trained in any case.
+        out: Run directory; of several seeds it holds one a seed.
+        epochs: Passes over the training data, of each run.
+        teacher_epochs: Of the teacher; None: as many; 0: it comes trained.
+        batch_size: Examples a step.
+        learning_rate: At the start, of AdamW on a cosine to 0.
+        l1: Charge for a mean activity of 1.
+        layers: Those to prune; None: all that can be.
+        finetune_epochs: Last epochs without penalty; None: a third.
+        controls: Names of controls to train beside.
+        seeds: One run each; the first is the teacher's too.
+    """
+
+    data: str
+    teacher: str
+    student: str
+    out: str
+    epochs: int
+    teacher_epochs: int | None = None
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    l1: float = 1e-2
+    layers: Sequence[str] | None = None
+    finetune_epochs: int | None = None
+    controls: Sequence[str] = ("kd", "same_size")
+    seeds: Sequence[int] = (0,)
+
+
+def run_job(job: Job, console: Console | None = None) -> list[Compression]:
+    """Trains what a job needs, and writes and prints what came out.
+
+    Args:
+        job: The job.
+        console: Where the table goes; None: standard output.
+
+    Returns:
+        One compression a seed.
+
+    Raises:
+        ValueError: For bad input, before anything is trained.
+        OSError: If a file cannot be read, or `out` not be written to.
+        RuntimeError: If an exported file disagrees with Keras.
+    """
+    console = console or Console()
+    data = load_dataset(job.data)
+    teacher = fresh(lambda: load_model(job.teacher), job.seeds[0])
+    _check(job, teacher, data)
+    out = writable_directory(job.out)
+    if not is_trained(job.teacher):
+        teacher = _trained_teacher(job, teacher, data)
+        teacher.save(out / "teacher.keras")
+    found = [_compressed(job, seed, teacher, data, out) for seed in job.seeds]
+    title = f"{job.data}: accuracy on {len(data.test):,} test examples"
+    console.print(comparison_table(title, found))
+    runs = [each.files for each in found if each.files is not None]
+    for each, files in zip(found, runs, strict=True):
+        console.print(str(files.agreement), highlight=False)
+        console.print(
+            f"{each.seconds:.0f} seconds. The run is in {files.directory}."
+        )
+    differing = [str(r.directory) for r in runs if not r.agreement.passed]
+    if differing:
+        raise RuntimeError(
+            "The exported files must compute what Keras computes. Received "
+            f"others in {', '.join(differing)}; the table above says by how "
+            "much."
+        )
+    return found
+
+
+def _check(job: Job, teacher: keras.Model, data: Dataset) -> None:
+    """Raises for what `compress` would refuse after the teacher's training."""
+    student = load_model(job.student)
+    checked_splits(teacher, student, data.train, data.validation, data.test)
+    prepare(student, job.l1, job.layers)
+    _pruning(job).phases(job.epochs)
+
+
+def _pruning(job: Job) -> DynamicPruning:
+    return DynamicPruning(finetune_epochs=job.finetune_epochs)
+
+
+def _trained_teacher(
+    job: Job, teacher: keras.Model, data: Dataset
+) -> keras.Model:
+    epochs = job.epochs if job.teacher_epochs is None else job.teacher_epochs
+    if epochs == 0:
+        return teacher
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=job.batch_size,
+        optimizer=_optimizer(job, epochs, data),
+        loss=default_loss(teacher),
+        seed=job.seeds[0],
+    )
+    with epoch_bars(Console(stderr=True)) as bars:
+        bar = EpochProgress(bars, "teacher", epochs)
+        return train_supervised(
+            teacher, data.train, data.validation, recipe, [bar]
+        )
+
+
+def _optimizer(
+    job: Job, epochs: int, data: Dataset
+) -> keras.optimizers.Optimizer:
+    return cosine_adamw(
+        job.learning_rate,
+        epochs=epochs,
+        batch_size=job.batch_size,
+        examples=len(data.train),
+    )
+
+
+def _compressed(
+    job: Job, seed: int, teacher: keras.Model, data: Dataset, out: Path
+) -> Compression:
+    student = fresh(lambda: load_model(job.student), seed)
+    directory = out if len(job.seeds) == 1 else out / f"seed-{seed}"
+    found = compress(
+        teacher,
+        prepare(student, job.l1, job.layers),
+        data.train,
+        data.validation,
+        test=data.test,
+        epochs=job.epochs,
+        batch_size=job.batch_size,
+        optimizer=_optimizer(job, job.epochs, data),
+        pruning=_pruning(job),
+        l1=job.l1,
+        controls=job.controls,
+        seed=seed,
+        run_dir=directory,
+    )
+    annotate_run(directory, job=asdict(replace(job, seeds=[seed])))
+    return found

@@ -1,0 +1,77 @@
+"""Models by the texts that name them on the command line."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_kddp import models
+
+
+def is_trained(source: str) -> bool:
+    """Says whether a text names a model file, which comes with weights."""
+    return source.endswith(".keras")
+
+
+def load_model(source: str) -> keras.Model:
+    """Returns the model that a text names.
+
+    Args:
+        source: A `.keras` file; the name of a function of
+            `keras_kddp.models`; or `package.module:function` of a function
+            without arguments that returns a model, looked for from the
+            working directory on.
+
+    Returns:
+        A built Keras model.
+
+    Raises:
+        ValueError: If the text names nothing, or what it names is no model.
+        OSError: If a file cannot be read.
+    """
+    if is_trained(source):
+        if not Path(source).is_file():
+            raise FileNotFoundError(
+                f"'{source}' must be a .keras file. Received a path with no "
+                "file."
+            )
+        return keras.models.load_model(source, compile=False)
+    module, colon, name = source.partition(":")
+    make = _attribute(module, name) if colon else _own_models().get(source)
+    if not callable(make):
+        raise ValueError(
+            "A model must be a .keras file, package.module:function, or one "
+            f"of {sorted(_own_models())}. Received: {source!r}."
+        )
+    model = make()
+    if not isinstance(model, keras.Model) or not model.built:
+        raise ValueError(
+            f"'{source}' must return a built keras.Model. Received: "
+            f"{type(model).__name__}. Begin it with keras.Input(shape)."
+        )
+    return model
+
+
+def _own_models() -> dict[str, Callable[..., Any]]:
+    return {
+        name: function
+        for name, function in inspect.getmembers(models, inspect.isfunction)
+        if function.__module__ == models.__name__
+    }
+
+
+def _attribute(module: str, name: str) -> Any:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ValueError(
+            f"'{module}' must be a module that can be imported from here. "
+            f"Received: {error}."
+        ) from error
+    finally:
+        sys.path.pop(0)

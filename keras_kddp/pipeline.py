@@ -1,0 +1,229 @@
+"""The whole walk in one call: distil, prune, compare, export."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+from rich.console import Console
+
+from keras_kddp.activity import activity_on, sampled
+from keras_kddp.callbacks import DynamicPruning
+from keras_kddp.compatibility import check_models, check_soft_targets
+from keras_kddp.controls import (
+    CONTROLS,
+    SAMPLES,
+    Comparison,
+    Recipe,
+    accuracy,
+    default_loss,
+    train_control,
+    train_distilled,
+)
+from keras_kddp.input_range import input_range, warn_of_other_range
+from keras_kddp.preparation import finalize, prepare, prepared_layers
+from keras_kddp.profiling import profile
+from keras_kddp.progress import EpochProgress, epoch_bars
+from keras_kddp.results import Compression, StudentResult
+from keras_kddp.run_directory import writable_directory, write_run
+from keras_kddp.splits import Split, as_split, check_split
+from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.teacher_cache import TeacherCache
+
+
+def compress(
+    teacher: keras.Model,
+    student: keras.Model,
+    train: Any,
+    validation: Any,
+    *,
+    test: Any = None,
+    epochs: int,
+    batch_size: int = 128,
+    optimizer: Any = "adam",
+    loss: Any = None,
+    temperature: float = 4.0,
+    pruning: DynamicPruning | None = None,
+    l1: float = 1e-2,
+    controls: Sequence[str] = (),
+    seed: int = 0,
+    run_dir: str | os.PathLike[str] | None = None,
+) -> Compression:
+    """Distils a student with dynamic pruning and measures what came out.
+
+    The teacher's outputs are computed once, in memory. Every control trains
+    with the same epochs, batches, optimizer, seed and teacher. Shows a bar a
+    run on standard error.
+
+    Args:
+        teacher: Trained classifier, logits or softmax; it is only read.
+        student: A built Sequential or Functional model of the same inputs and
+            outputs; it is only read. Its weights are where all runs start.
+            To prune some layers only, pass `prepare(student, layers=...)`.
+        train: `(x, y)` or `(x, y, sample_weight)` arrays, `y` class numbers;
+            or a finite iterable of such batches, which is read once.
+        validation: The same; its losses and metrics are logged, and it
+            chooses nothing yet.
+        test: The same; what accuracies are reported on. None: validation.
+        epochs: Passes over the training data, of each run.
+        batch_size: Examples a step.
+        optimizer: A name, or an optimizer that each run gets a copy of.
+        loss: Hard loss of `(y, outputs)`. None: cross-entropy on class
+            numbers.
+        temperature: Of the soft targets.
+        pruning: Schedule and criterion. None: `DynamicPruning()`.
+        l1: Charge for a mean activity of 1; see `prepare`.
+        controls: Names of further students to train for comparison:
+            `"kd"` (no penalty), `"same_size"` (widths of the result, from
+            scratch), `"same_size_labels"` (the same, without teacher), and
+            `"random"`, `"magnitude"`, `"contribution"` (the distilled student
+            is cut to these widths half-way).
+        seed: Of shuffling, Dropout and new weights.
+        run_dir: Where to leave `student.keras`, `student_float32.tflite`,
+            `student_int8.tflite` and `summary.json`. None: nowhere.
+
+    Returns:
+        The compact student and the numbers; see `Compression`.
+
+    Raises:
+        ValueError: If models, data and arguments do not fit together; before
+            anything is trained.
+        OSError: If `run_dir` cannot be written to; before as well.
+        ExportError: If the student cannot be converted.
+
+    Example:
+        ```python
+        found = keras_kddp.compress(
+            teacher, student, (x, y), (x_val, y_val), test=(x_test, y_test),
+            epochs=24, controls=["kd", "same_size"], run_dir="runs/mine",
+        )
+        found.student.summary()
+        ```
+    """
+    started = time.monotonic()
+    pruning = DynamicPruning() if pruning is None else pruning
+    splits = checked_splits(teacher, student, train, validation, test)
+    prepared = prepare(student, l1=l1)
+    layers = prepared_layers(ChannelGraph(prepared))
+    pruning.phases(epochs)
+    _check_controls(controls)
+    directory = None if run_dir is None else writable_directory(run_dir)
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        loss=default_loss(student) if loss is None else loss,
+        temperature=temperature,
+        seed=seed,
+    )
+    recipe.fresh_optimizer()  # says now if there is none of this name
+    common = Comparison(
+        student,
+        _with_teacher(teacher, splits["train"]),
+        _with_teacher(teacher, splits["validation"]),
+        recipe,
+    )
+    judged = splits.get("test", splits["validation"])
+    with epoch_bars(Console(stderr=True)) as bars:
+
+        def bar(description: str) -> EpochProgress:
+            return EpochProgress(bars, description, epochs)
+
+        compact, history = train_distilled(
+            prepared, common, [pruning, bar("student, dynamic pruning")]
+        )
+        trained = {
+            name: train_control(
+                name, common, compact, layers, [bar(CONTROLS[name])]
+            )
+            for name in controls
+        }
+    rows = splits["train"].x
+    compression = Compression(
+        result=_measured(compact, layers, rows, judged),
+        teacher_accuracy=accuracy(teacher, judged),
+        history=history,
+        before=profile(finalize(student)),
+        removals=tuple(pruning.removals),
+        units_before=_count_units(student, layers),
+        controls={
+            name: _measured(model, layers, rows, judged)
+            for name, model in trained.items()
+        },
+        split_sizes={name: len(split) for name, split in splits.items()},
+        seed=seed,
+        seconds=round(time.monotonic() - started, 1),
+    )
+    if directory is None:
+        return compression
+    return write_run(compression, directory, rows, judged)
+
+
+def checked_splits(
+    teacher: keras.Model,
+    student: keras.Model,
+    train: Any,
+    validation: Any,
+    test: Any = None,
+) -> dict[str, Split]:
+    """Returns the data as arrays, by split, after all checks.
+
+    Args:
+        teacher: Trained or not yet.
+        student: The student.
+        train: See `compress`.
+        validation: See `compress`.
+        test: See `compress`.
+
+    Raises:
+        ValueError: If models and data do not fit together.
+    """
+    check_models(teacher, student)
+    check_soft_targets(teacher, student)
+    given = {"train": train, "validation": validation, "test": test}
+    splits = {
+        name: as_split(name, data)
+        for name, data in given.items()
+        if data is not None or name != "test"
+    }
+    for name, split in splits.items():
+        check_split(name, split, student, every_class=name == "train")
+    seen = input_range(splits["train"].x)
+    for name, split in splits.items():
+        warn_of_other_range(seen, split.x, name)
+    return splits
+
+
+def _check_controls(names: Sequence[str]) -> None:
+    is_list = not isinstance(names, str) and isinstance(names, Sequence)
+    if not is_list or any(name not in CONTROLS for name in names):
+        raise ValueError(
+            f"`controls` must be a list of names out of {list(CONTROLS)}. "
+            f"Received: {names!r}."
+        )
+
+
+def _with_teacher(teacher: keras.Model, split: Split) -> Split:
+    cache = TeacherCache(teacher, split.x)
+    return replace(split, x=cache.pack(split.x))
+
+
+def _count_units(model: keras.Model, layers: Sequence[str]) -> int:
+    units = ChannelGraph(model).units
+    return sum(len(units[name]) for name in layers)
+
+
+def _measured(
+    model: keras.Model, layers: Sequence[str], rows: Any, judged: Split
+) -> StudentResult:
+    graph = ChannelGraph(model)
+    activity = activity_on(graph, sampled(graph, rows, SAMPLES))
+    return StudentResult(
+        model=model,
+        accuracy=accuracy(model, judged),
+        units=_count_units(model, layers),
+        live_units=sum(int(activity[name].live.sum()) for name in layers),
+        profile=profile(model),
+    )
