@@ -110,7 +110,7 @@ def train_supervised(
 ) -> keras.Model:
     """Trains a model on the labels alone, in place, and returns it."""
     keras.utils.set_random_seed(recipe.seed)
-    model.compile(recipe.fresh_optimizer(), recipe.loss, metrics=["accuracy"])
+    _compile(model, model, recipe)
     _fit(model, train, validation, recipe, callbacks)
     return model
 
@@ -136,9 +136,7 @@ def train_distilled(
         student_loss_weight=recipe.student_loss_weight,
         temperature=recipe.temperature,
     )
-    distiller.compile(
-        recipe.fresh_optimizer(), recipe.loss, metrics=["accuracy"]
-    )
+    _compile(distiller, student, recipe)
     history = _fit(
         distiller, common.train, common.validation, recipe, callbacks
     )
@@ -283,6 +281,20 @@ def accuracy(model: keras.Model, split: Split) -> float:
 
 def _without_teacher(split: Split) -> Split:
     return replace(split, x=unpacked(split.x)[0])
+
+
+def _compile(
+    trained: keras.Model, student: keras.Model, recipe: Recipe
+) -> None:
+    """Compiles with the accuracy of each output."""
+    outputs = output_structure(student)
+    metrics = keras.tree.map_structure(lambda _: ["accuracy"], outputs)
+    is_single = isinstance(outputs, keras.KerasTensor)
+    trained.compile(
+        recipe.fresh_optimizer(),
+        recipe.loss,
+        metrics=["accuracy"] if is_single else metrics,
+    )
 
 
 def _fit(

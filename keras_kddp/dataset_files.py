@@ -97,14 +97,15 @@ def read_npz(path: str) -> Arrays:
         ValueError: If it is damaged, lacks an array or holds objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        # Opened here: NumPy leaves a damaged file open.
+        with open(path, "rb") as file, np.load(file) as archive:
+            arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"'{path}' must be a file of numpy.savez. Received a path with no "
             "file."
         ) from error
-    except (AttributeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"'{path}' must be a complete file of numpy.savez with arrays of "
             f"numbers, no objects. Received: {error}."
@@ -134,7 +135,7 @@ def read_tfds(text: str) -> Arrays:
 
     Args:
         text: `NAME` or `NAME,train=SPLIT,validation=SPLIT,test=SPLIT`, with
-            SPLIT such as `train[:90%]`; a data set of (input, label) pairs.
+            SPLIT such as `train[:90%]`; a data set of inputs with a label each.
 
     Raises:
         ValueError: If the extra is not installed, or there is no such data
@@ -150,18 +151,15 @@ def read_tfds(text: str) -> Arrays:
                 f"validation=SPLIT or test=SPLIT. Received: {word!r}."
             )
         names[split] = value
-    loaded = _loaded(name, names)
-    for split, part in loaded.items():
-        if not (isinstance(part, tuple) and _are_arrays(part)):
-            raise ValueError(
-                f"tfds:{name} must have inputs of one shape and one label "
-                f"each. Received in `{split}`: {_kinds(part)}. Write the data "
-                "set as npz."
-            )
-    return loaded
+    parts, info = _loaded(name, names)
+    return {
+        split: _pair(f"tfds:{name}, {split}", part, info.supervised_keys)
+        for split, part in parts.items()
+    }
 
 
-def _loaded(name: str, names: dict[str, str]) -> dict[str, Any]:
+def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
+    """Returns the splits, each a dict of features, and the data set's info."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -170,8 +168,8 @@ def _loaded(name: str, names: dict[str, str]) -> dict[str, Any]:
             "pip install 'keras-kddp[data]'"
         ) from error
     try:
-        parts = tfds.load(
-            name, split=list(names.values()), batch_size=-1, as_supervised=True
+        parts, info = tfds.load(
+            name, split=list(names.values()), batch_size=-1, with_info=True
         )
     # Whatever the data set's own script, the network or the file system says.
     except Exception as error:
@@ -180,13 +178,25 @@ def _loaded(name: str, names: dict[str, str]) -> dict[str, Any]:
             f"downloaded, with the splits {sorted(names.values())}. Received: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return dict(zip(names, tfds.as_numpy(parts), strict=True))
+    return dict(zip(names, tfds.as_numpy(parts), strict=True)), info
 
 
-def _are_arrays(part: tuple[Any, ...]) -> bool:
-    return all(isinstance(array, np.ndarray) for array in part)
-
-
-def _kinds(part: Any) -> str:
-    leaves = part if isinstance(part, tuple) else (part,)
-    return ", ".join(type(leaf).__name__ for leaf in leaves)
+def _pair(
+    name: str, part: Any, keys: tuple[Any, Any] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns inputs and labels out of features."""
+    if keys is None and isinstance(part, dict):  # take what is beside `label`
+        others = sorted(set(part) - {"label"})
+        keys = (others[0], "label") if len(others) == 1 else None
+    found: list[Any] = [
+        part.get(key) if isinstance(part, dict) and isinstance(key, str) else 0
+        for key in keys or ()
+    ]
+    if len(found) != 2 or not all(isinstance(x, np.ndarray) for x in found):
+        kinds = {key: type(part[key]).__name__ for key in part}
+        raise ValueError(
+            f"{name}: the data set must have inputs of one shape and a label "
+            f"each. Received features {kinds}, of which {keys} are inputs and "
+            "labels. Write the data set as npz."
+        )
+    return found[0], found[1]

@@ -184,14 +184,11 @@ def test_zipped_batches_can_be_shuffled_afterwards():
             np.testing.assert_allclose(rows[index + 1][1], LOGITS[index])
 
 
-def test_a_zipped_dataset_of_unknown_length_trains():
+def test_a_dataset_of_unknown_length_is_zipped():
     dataset = batches(X, Y).filter(lambda x, y: True)
     cache = kddp.TeacherCache(make_teacher(), dataset)
-    distiller = compiled(None)
-    history = distiller.fit(
-        cache.zip(dataset), epochs=2, shuffle=False, verbose=0
-    ).history
-    assert np.isfinite(history["loss"]).all()
+    received = [outputs_in(x)[0] for x, _ in cache.zip(dataset)]
+    np.testing.assert_allclose(np.concatenate(received), LOGITS, rtol=1e-6)
 
 
 def test_a_pass_in_another_order_is_an_error():
