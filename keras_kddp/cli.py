@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = given.run
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
             return command(given)
     except (ImportError, OSError, TypeError, ValueError) as error:
@@ -107,7 +108,7 @@ def _add_compress(commands: Any) -> None:
     add("--batch-size", type=_count, default=Job.batch_size, help="examples")
     add(
         "--learning-rate",
-        type=float,
+        type=_rate,
         default=Job.learning_rate,
         help="of AdamW at the start; a cosine takes it to 0",
     )
@@ -199,6 +200,18 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"must be a finite number > 0. Received: {text}"
+        )
+    return rate
+
+
 def _whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(
@@ -213,3 +226,7 @@ def _count(text: str) -> int:
             f"must be a whole number >= 1. Received: {text}"
         )
     return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,10 +22,10 @@ from keras_kddp.surgery.rebuild import rebuild
 CONTROLS = {
     "kd": "student, no penalty",
     "same_size": "same size from scratch",
-    "same_size_labels": "same size, without teacher",
-    "random": "random units removed half-way",
-    "magnitude": "smallest weights removed half-way",
-    "contribution": "least contribution removed half-way",
+    "same_size_labels": "same size, no teacher",
+    "random": "random cut half-way",
+    "magnitude": "magnitude cut half-way",
+    "contribution": "contribution cut half-way",
 }
 """What each control is, by name."""
 

@@ -1,6 +1,6 @@
 """Comparisons as tables for a terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.table import Table
 
@@ -17,15 +17,14 @@ def comparison_table(title: str, found: Sequence[Compression]) -> Table:
             controls.
 
     Returns:
-        A table of means over the seeds, with the number of every seed beside
-        where there are several.
+        A table of means over the seeds; units and accuracies with those of
+        every seed below, where there are several.
     """
     table = Table(title=title)
     table.add_column("model")
     for heading in ("units", "live", "parameters", "accuracy"):
         table.add_column(heading, justify="right")
-    teachers = [each.teacher_accuracy for each in found]
-    table.add_row("teacher", "", "", "", _cell(teachers[:1], _percent))
+    table.add_row("teacher", "", "", "", _percent([found[0].teacher_accuracy]))
     students = {
         CONTROLS[name]: [each.controls[name] for each in found]
         for name in found[0].controls
@@ -34,38 +33,35 @@ def comparison_table(title: str, found: Sequence[Compression]) -> Table:
     for name, results in students.items():
         table.add_row(
             name,
-            _cell([each.units for each in results], _whole),
-            _cell([each.live_units for each in results], _whole),
-            _cell([each.profile.parameters for each in results], _whole),
-            _cell([each.accuracy for each in results], _percent),
+            _whole([each.units for each in results]),
+            _mean([each.live_units for each in results]),
+            _mean([each.profile.parameters for each in results]),
+            _percent([each.accuracy for each in results]),
         )
+    files = [each.files for each in found if each.files]
     for position, kind in enumerate(("float32", "int8")):
-        files = [each.files for each in found if each.files]
         rows = [each.agreement.rows[position] for each in files]
         accuracies = [row.accuracy for row in rows if row.accuracy is not None]
-        sizes = _cell([row.num_bytes for row in rows], _whole)
         if accuracies:
-            table.add_row(
-                f"  as {kind} .tflite",
-                *("", "", f"{sizes} bytes"),
-                _cell(accuracies, _percent),
-            )
+            size = _mean([row.num_bytes for row in rows])
+            name = f"  {kind}, {size} bytes"
+            table.add_row(name, "", "", "", _percent(accuracies))
     return table
 
 
-def _cell(values: Sequence[float], shown: Callable[[float], str]) -> str:
-    """Returns the mean of some numbers, with each of several in brackets."""
-    if not values:
-        return ""
-    mean = shown(sum(values) / len(values))
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({', '.join(map(shown, values))})"
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):,.0f}"
 
 
-def _percent(share: float) -> str:
-    return f"{share:.2%}"
+def _whole(values: Sequence[int]) -> str:
+    return _with_each(_mean(values), [f"{value:,}" for value in values])
 
 
-def _whole(number: float) -> str:
-    return f"{number:,.0f}"
+def _percent(shares: Sequence[float]) -> str:
+    mean = sum(shares) / len(shares)
+    return _with_each(f"{mean:.2%}", [f"{share:.2%}"[:-1] for share in shares])
+
+
+def _with_each(mean: str, each: Sequence[str]) -> str:
+    """Returns a mean, with the numbers of several seeds below it."""
+    return mean if len(each) == 1 else f"{mean}\n{' '.join(each)}"
