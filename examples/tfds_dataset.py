@@ -3,7 +3,7 @@
     pip install 'keras-kddp[data]'
     python examples/tfds_dataset.py
 
-downloads MNIST; another data set of (image, class number) pairs can be named:
+downloads MNIST; another data set of images with a label can be named:
 
     python examples/tfds_dataset.py NAME EPOCHS
 """
@@ -31,11 +31,13 @@ def dense_model(widths: list[int], shape: tuple[int, ...], classes: int):
 
 
 def main(name: str = "mnist", epochs: str = "12") -> None:
-    loaded, info = tfds.load(name, as_supervised=True, with_info=True)
-    train = loaded["train"].map(
-        lambda image, label: (tf.cast(image, "float32"), label)
-    )
-    test = loaded["test"].batch(256)
+    loaded, info = tfds.load(name, with_info=True)
+
+    def pair(row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.cast(row["image"], "float32"), row["label"]
+
+    train = loaded["train"].map(pair)
+    test = loaded["test"].map(pair).batch(256)
     shape = train.element_spec[0].shape
     classes = info.features["label"].num_classes
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 
 from keras_kddp.activity import UnitActivity
-from keras_kddp.criteria import CRITERIA, contribution, never_active
+from keras_kddp.criteria import (
+    CRITERIA,
+    contribution,
+    mean_activity,
+    never_active,
+    zero_fraction,
+)
 
 
-def activity(minimum, maximum, mean_abs):
+def activity(minimum, maximum, mean_abs, zero_fraction=None):
     """Returns statistics of which a criterion reads only these."""
     zeros = np.zeros(len(minimum))
     return UnitActivity(
@@ -16,7 +22,7 @@ def activity(minimum, maximum, mean_abs):
         mean=zeros,
         mean_abs=np.array(mean_abs),
         variance=zeros,
-        zero_fraction=zeros,
+        zero_fraction=zeros if zero_fraction is None else zero_fraction,
         count=4,
     )
 
@@ -39,6 +45,25 @@ def test_a_contribution_is_what_a_unit_sends_on_relative_to_the_largest():
     scores = contribution(statistics, np.array([3.0, 2.0, 0.5]))
 
     assert scores.tolist() == [1 * 3 / 8, 4 * 2 / 8, 2 * 0.5 / 8]
+
+
+def test_a_mean_activity_is_relative_to_the_largest():
+    statistics = activity([0.0] * 3, [9.0] * 3, mean_abs=[1.0, 4.0, 0.0])
+
+    scores = mean_activity(statistics, np.array([3.0, 2.0, 0.5]))
+
+    assert scores.tolist() == [1 / 4, 1.0, 0.0]
+    silent = activity([0.0] * 2, [0.0] * 2, mean_abs=[0.0, 0.0])
+    assert mean_activity(silent, np.ones(2)).tolist() == [0.0, 0.0]
+
+
+def test_a_zero_fraction_scores_how_often_a_unit_fires():
+    fractions = np.array([1.0, 0.75, 0.0])
+    statistics = activity([0.0] * 3, [9.0] * 3, [0.0] * 3, fractions)
+
+    scores = zero_fraction(statistics, np.array([3.0, 2.0, 0.5]))
+
+    assert scores.tolist() == [0.0, 0.25, 1.0]
 
 
 def test_a_unit_that_nothing_reads_contributes_nothing():
@@ -75,5 +100,7 @@ def test_the_scale_of_a_layer_does_not_change_its_contributions():
 def test_every_criterion_is_found_by_its_name_with_its_threshold():
     assert CRITERIA == {
         "never_active": (never_active, 0.0),
+        "mean_activity": (mean_activity, 0.01),
+        "zero_fraction": (zero_fraction, 0.01),
         "contribution": (contribution, 0.02),
     }

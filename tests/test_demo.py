@@ -1,6 +1,7 @@
 """The demo: its pieces on small runs, its promise over seeds."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -8,21 +9,17 @@ import pytest
 from rich.console import Console
 
 from keras_kddp import cli, demo
-from keras_kddp.controls import Recipe, accuracy, fresh
-from keras_kddp.datasets import Split, load_digits
+from keras_kddp.controls import accuracy, cosine_adamw, fresh
+from keras_kddp.datasets import load_digits
 from keras_kddp.models import digits_student
+from keras_kddp.splits import Split
 
 
 @pytest.fixture
 def short(monkeypatch):
     """Makes the demo's runs a few epochs long."""
-    recipe = Recipe(epochs=6, batch_size=64, learning_rate=5e-3)
-    monkeypatch.setattr(demo, "TEACHER", recipe)
-    monkeypatch.setattr(demo, "STUDENT", recipe)
-
-
-def quiet():
-    return Console(quiet=True)
+    job = replace(demo.DEMO, epochs=6, teacher_epochs=6, finetune_epochs=3)
+    monkeypatch.setattr(demo, "DEMO", job)
 
 
 def test_digits_splits_are_disjoint_complete_and_the_same_every_time():
@@ -50,9 +47,9 @@ def test_fresh_students_of_one_seed_start_alike():
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
-def test_the_recipe_decays_the_rate_to_zero_over_the_run():
-    recipe = Recipe(epochs=2, batch_size=4, learning_rate=0.5)
-    schedule = recipe.optimizer(examples=10).get_config()["learning_rate"]
+def test_the_rate_decays_to_zero_over_the_run():
+    optimizer = cosine_adamw(0.5, epochs=2, batch_size=4, examples=10)
+    schedule = optimizer.get_config()["learning_rate"]
     steps = 2 * 3  # three batches of at most 4 from 10 examples, twice
     assert schedule["config"]["decay_steps"] == steps
     assert schedule["config"]["initial_learning_rate"] == 0.5
@@ -65,6 +62,7 @@ def test_the_demo_leaves_its_run_directory(short, tmp_path, capsys):
         "teacher.keras",
         "student.keras",
         "student_float32.tflite",
+        "student_int8.tflite",
         "summary.json",
     }
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -73,11 +71,14 @@ def test_the_demo_leaves_its_run_directory(short, tmp_path, capsys):
         "kd_accuracy",
         "kd_same_size_accuracy",
         "kddp_accuracy",
+        "int8_accuracy",
         "units_before",
         "units_after",
         "parameters_before",
         "parameters_after",
         "tflite_float32_bytes",
+        "tflite_int8_bytes",
+        "int8_agreement",
         "split_sizes",
         "seed",
         "seconds",
@@ -86,16 +87,18 @@ def test_the_demo_leaves_its_run_directory(short, tmp_path, capsys):
     assert student.count_params() == summary["parameters_after"]
     assert student.get_layer("hidden").units == summary["units_after"]
     assert accuracy(student, load_digits().test) == summary["kddp_accuracy"]
-    artifact = tmp_path / "run" / "student_float32.tflite"
-    assert artifact.stat().st_size == summary["tflite_float32_bytes"]
+    for kind in ("float32", "int8"):
+        artifact = tmp_path / "run" / f"student_{kind}.tflite"
+        assert artifact.stat().st_size == summary[f"tflite_{kind}_bytes"]
     shown = capsys.readouterr().out
     assert "student, dynamic pruning" in shown
     assert "LiteRT" in shown
 
 
-def test_the_same_seed_gives_the_same_student_to_the_bit(short):
+def test_the_same_seed_gives_the_same_student_to_the_bit(short, tmp_path):
+    console = Console(quiet=True)
     first, second = (
-        demo.train_students(load_digits(), seed=5, console=quiet()).kddp
+        demo.run_demo(tmp_path, seed=5, console=console).student
         for _ in range(2)
     )
     assert first.count_params() == second.count_params()
@@ -139,25 +142,28 @@ def test_help_is_printed(capsys):
 
 
 @pytest.mark.slow
-def test_the_demo_keeps_its_promise_over_eight_seeds():
-    data = load_digits()
-    students = [
-        demo.train_students(data, seed=seed, console=quiet())
+def test_the_demo_keeps_its_promise_over_eight_seeds(tmp_path):
+    found = [
+        demo.run_demo(tmp_path, seed=seed, console=Console(quiet=True))
         for seed in range(8)
     ]
     scores = np.array(
         [
             [
-                accuracy(model, data.test)
-                for model in (s.kd, s.same_size, s.kddp)
+                each.controls["kd"].accuracy,
+                each.controls["same_size"].accuracy,
+                each.result.accuracy,
             ]
-            for s in students
+            for each in found
         ]
     )
-    units = [s.kddp.get_layer("hidden").units for s in students]
-    before = students[0].start.get_layer("hidden").units
+    units = [each.result.units for each in found]
     print("\nkd, same size, kddp:", scores.round(4).tolist(), units)
+    print("means:", scores.mean(axis=0).round(4).tolist())
+    print(
+        "int8:", [each.files.agreement.rows[1].top1_agreement for each in found]
+    )
     kd, same_size, kddp = scores.mean(axis=0)
-    assert units[0] <= before / 4
+    assert units[0] <= found[0].units_before / 4
     assert kddp - same_size >= 0
     assert kddp - kd >= -0.02
