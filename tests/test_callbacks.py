@@ -93,7 +93,8 @@ def test_only_units_that_never_fired_leave_by_the_papers_criterion():
     history = fit(distiller, pruning(criterion="never_active"))
 
     assert history["units"] == [4, 4, 3, 3]
-    np.testing.assert_array_equal(distiller.student(X), before)
+    # A product of another width may add up in another order.
+    np.testing.assert_allclose(distiller.student(X), before, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -833,7 +834,7 @@ def test_data_that_are_not_numbers_remove_nothing():
     "criterion", ["apoz", "Contribution", None, 0.02, ["contribution"]]
 )
 def test_a_criterion_that_does_not_exist_is_refused(criterion):
-    message = r"one of \['contribution', 'never_active'\] or a function"
+    message = r"one of \['contribution', .*'never_active', .*\] or a function"
     with pytest.raises(ValueError, match=message):
         DynamicPruning(criterion)
 

@@ -233,7 +233,7 @@ def test_a_file_that_puts_out_nan_fails(folder):
     agreement = verify(model, artifact, X)
     assert not agreement.passed
     assert math.isnan(agreement.rows[0].relative_error)
-    assert "FAILED (not <= 0.0001)" in str(agreement)
+    assert "FAILED (error not <= 0.0001)" in str(agreement)
 
 
 def test_a_model_of_zeros_agrees_only_with_zeros(folder, identity):
