@@ -13,6 +13,7 @@ from keras_kddp.controls import (
     cosine_adamw,
     default_loss,
     fresh,
+    reinitialized,
     train_supervised,
 )
 from keras_kddp.datasets import Dataset, load_dataset
@@ -78,13 +79,18 @@ def run_job(job: Job, console: Console | None = None) -> list[Compression]:
     """
     console = console or Console()
     data = load_dataset(job.data)
+    # Once, and before the teacher: Keras counts the names it gives to layers.
+    student = load_model(job.student)
     teacher = fresh(lambda: load_model(job.teacher), job.seeds[0])
-    _check(job, teacher, data)
+    _check(job, teacher, student, data)
     out = writable_directory(job.out)
     if not is_trained(job.teacher):
         teacher = _trained_teacher(job, teacher, data)
         teacher.save(out / "teacher.keras")
-    found = [_compressed(job, seed, teacher, data, out) for seed in job.seeds]
+    found = [
+        _compressed(job, seed, teacher, student, data, out)
+        for seed in job.seeds
+    ]
     title = f"{job.data}: accuracy on {len(data.test):,} test examples"
     console.print(comparison_table(title, found))
     runs = [each.files for each in found if each.files is not None]
@@ -103,9 +109,10 @@ def run_job(job: Job, console: Console | None = None) -> list[Compression]:
     return found
 
 
-def _check(job: Job, teacher: keras.Model, data: Dataset) -> None:
+def _check(
+    job: Job, teacher: keras.Model, student: keras.Model, data: Dataset
+) -> None:
     """Raises for what `compress` would refuse after the teacher's training."""
-    student = load_model(job.student)
     checked_splits(teacher, student, data.train, data.validation, data.test)
     prepare(student, job.l1, job.layers)
     _pruning(job).phases(job.epochs)
@@ -147,9 +154,15 @@ def _optimizer(
 
 
 def _compressed(
-    job: Job, seed: int, teacher: keras.Model, data: Dataset, out: Path
+    job: Job,
+    seed: int,
+    teacher: keras.Model,
+    student: keras.Model,
+    data: Dataset,
+    out: Path,
 ) -> Compression:
-    student = fresh(lambda: load_model(job.student), seed)
+    if not is_trained(job.student):
+        student = reinitialized(student, seed)
     directory = out if len(job.seeds) == 1 else out / f"seed-{seed}"
     found = compress(
         teacher,
