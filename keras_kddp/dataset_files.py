@@ -105,7 +105,14 @@ def read_npz(path: str) -> Arrays:
             f"'{path}' must be a file of numpy.savez. Received a path with no "
             "file."
         ) from error
-    except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (
+        EOFError,
+        NotImplementedError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(
             f"'{path}' must be a complete file of numpy.savez with arrays of "
             f"numbers, no objects. Received: {error}."

@@ -9,6 +9,7 @@ import numpy as np
 from keras_kddp.dataset_files import read_idx, read_npz, read_tfds
 from keras_kddp.splits import Split
 
+_REAL = (np.integer, np.floating)
 _VALIDATION_SHARE = 12  # one in twelve: Fashion-MNIST's last 5,000
 
 
@@ -48,9 +49,9 @@ def load_dataset(spec: str) -> Dataset:
             tensorflow-datasets, every split optional.
 
     Returns:
-        Integer images as float32 in [0, 1] with a channel axis, other inputs
-        as they are. Where the source has no validation split it is the last
-        twelfth of the training data.
+        uint8 images as float32 in [0, 1] with a channel axis, other inputs as
+        float32, as they are. Where the source has no validation split it is
+        the last twelfth of the training data.
 
     Raises:
         ValueError: If the text names nothing, or what it names is damaged.
@@ -84,24 +85,25 @@ def _checked(spec: str, split: str, x: np.ndarray, y: np.ndarray) -> Split:
     """Returns inputs and labels as a model takes them."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if len(x) == 0 or len(x) != len(y):
+    counts = [array.shape[0] if array.ndim else 0 for array in (x, y)]
+    if counts[0] == 0 or counts[0] != counts[1]:
         raise ValueError(
             f"{spec}: `{split}` must hold examples, each with a label. "
-            f"Received: {len(x)} inputs and {len(y)} labels."
+            f"Received: {counts[0]} inputs and {counts[1]} labels."
         )
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(
             f"{spec}: the labels of `{split}` must be class numbers, "
             f"(examples,) integers. Received: {y.dtype} of shape {y.shape}."
         )
-    if not np.issubdtype(x.dtype, np.number):
+    if not any(np.issubdtype(x.dtype, kind) for kind in _REAL):
         raise ValueError(
-            f"{spec}: the inputs of `{split}` must be numbers. Received: "
+            f"{spec}: the inputs of `{split}` must be real numbers. Received: "
             f"{x.dtype}."
         )
-    if x.dtype == np.uint8:
+    if x.dtype == np.uint8 and x.ndim > 2:  # images, not a table
         x = x.astype("float32") / 255
-        if x.ndim == 3:  # images without channels
+        if x.ndim == 3:  # without channels
             x = x[..., np.newaxis]
     return Split(x.astype("float32", copy=False), y.astype("int64"))
 

@@ -17,8 +17,9 @@ from keras_kddp.controls import (
     train_supervised,
 )
 from keras_kddp.datasets import Dataset, load_dataset
+from keras_kddp.export import check_conversion
 from keras_kddp.model_sources import is_trained, load_model
-from keras_kddp.pipeline import checked_splits, compress
+from keras_kddp.pipeline import check_options, checked_splits, compress
 from keras_kddp.preparation import prepare
 from keras_kddp.progress import EpochProgress, epoch_bars
 from keras_kddp.results import Compression
@@ -114,8 +115,14 @@ def _check(
 ) -> None:
     """Raises for what `compress` would refuse after the teacher's training."""
     checked_splits(teacher, student, data.train, data.validation, data.test)
+    check_conversion(student, data.train.x)
+    if len(set(job.seeds)) < len(job.seeds):
+        raise ValueError(
+            "The seeds must be different: each has a run of its own. Received: "
+            f"{list(job.seeds)}."
+        )
     prepare(student, job.l1, job.layers)
-    _pruning(job).phases(job.epochs)
+    check_options(_pruning(job), job.controls, job.epochs, job.batch_size)
 
 
 def _pruning(job: Job) -> DynamicPruning:

@@ -74,9 +74,7 @@ class SoftTargets(keras.distillation.DistillationLoss):
         """
         teachers = keras.tree.flatten(teacher_outputs)
         students = keras.tree.flatten(student_outputs)
-        weights = [None]  # `flatten` drops a None
-        if sample_weight is not None:
-            weights = keras.tree.flatten(sample_weight)
+        weights = keras.tree.flatten(sample_weight)
         if len(weights) == 1:
             weights = weights * len(students)
         divergences = map(self._divergence, teachers, students, weights)

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,12 +35,7 @@ def load_model(source: str) -> keras.Model:
         OSError: If a file cannot be read.
     """
     if is_trained(source):
-        if not Path(source).is_file():
-            raise FileNotFoundError(
-                f"'{source}' must be a .keras file. Received a path with no "
-                "file."
-            )
-        return keras.models.load_model(source, compile=False)
+        return model_file(source)
     module, colon, name = source.partition(":")
     make = _attribute(module, name) if colon else _own_models().get(source)
     if not callable(make):
@@ -54,6 +50,27 @@ def load_model(source: str) -> keras.Model:
             f"{type(model).__name__}. Begin it with keras.Input(shape)."
         )
     return model
+
+
+def model_file(path: str | os.PathLike[str]) -> keras.Model:
+    """Returns the model in a `.keras` file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If Keras cannot read it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"'{path}' must be a .keras file. Received a path with no file."
+        )
+    try:
+        return keras.models.load_model(path, compile=False)
+    # Whatever zip, JSON, HDF5 and the layers themselves say of a damaged file.
+    except Exception as error:
+        raise ValueError(
+            f"'{path}' must be a model that Keras can load. Received: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _own_models() -> dict[str, Callable[..., Any]]:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ from keras_kddp.controls import (
     train_control,
     train_distilled,
 )
+from keras_kddp.export import check_conversion
 from keras_kddp.input_range import input_range, warn_of_other_range
 from keras_kddp.preparation import finalize, prepare, prepared_layers
 from keras_kddp.profiling import profile
@@ -57,6 +59,8 @@ def compress(
     with the same epochs, batches, optimizer, seed and teacher. Shows a bar a
     run on standard error.
 
+    Seeds the global random states of Python, NumPy and the backend.
+
     Args:
         teacher: Trained classifier, logits or softmax; it is only read.
         student: A built Sequential or Functional model of the same inputs and
@@ -69,12 +73,14 @@ def compress(
         test: The same; what accuracies are reported on. None: validation.
         epochs: Passes over the training data, of each run.
         batch_size: Examples a step.
-        optimizer: A name, or an optimizer that each run gets a copy of.
+        optimizer: A name, or an optimizer that each run gets a copy of, made
+            from its config.
         loss: Hard loss of `(y, outputs)`. None: cross-entropy on class
             numbers.
         temperature: Of the soft targets.
         pruning: Schedule and criterion. None: `DynamicPruning()`.
-        l1: Charge for a mean activity of 1; see `prepare`.
+        l1: Charge for a mean activity of 1; see `prepare`. It replaces what a
+            prepared student has.
         controls: Names of further students to train for comparison:
             `"kd"` (no penalty), `"same_size"` (widths of the result, from
             scratch), `"same_size_labels"` (the same, without teacher), and
@@ -104,12 +110,14 @@ def compress(
     """
     started = time.monotonic()
     pruning = DynamicPruning() if pruning is None else pruning
+    check_options(pruning, controls, epochs, batch_size)
     splits = checked_splits(teacher, student, train, validation, test)
     prepared = prepare(student, l1=l1)
     layers = prepared_layers(ChannelGraph(prepared))
-    pruning.phases(epochs)
-    _check_controls(controls)
-    directory = None if run_dir is None else writable_directory(run_dir)
+    directory = None
+    if run_dir is not None:
+        check_conversion(student, *(split.x for split in splits.values()))
+        directory = writable_directory(run_dir)
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -156,9 +164,9 @@ def compress(
         seed=seed,
         seconds=round(time.monotonic() - started, 1),
     )
-    if directory is None:
-        return compression
-    return write_run(compression, directory, rows, judged)
+    if directory is not None:
+        compression = write_run(compression, directory, rows, judged)
+    return compression
 
 
 def checked_splits(
@@ -180,6 +188,7 @@ def checked_splits(
     Raises:
         ValueError: If models and data do not fit together.
     """
+    ChannelGraph(student)  # says if the student has no graph of layers
     check_models(teacher, student)
     check_soft_targets(teacher, student)
     given = {"train": train, "validation": validation, "test": test}
@@ -196,13 +205,36 @@ def checked_splits(
     return splits
 
 
-def _check_controls(names: Sequence[str]) -> None:
-    is_list = not isinstance(names, str) and isinstance(names, Sequence)
-    if not is_list or any(name not in CONTROLS for name in names):
+def check_options(
+    pruning: Any, controls: Any, epochs: Any, batch_size: Any
+) -> None:
+    """Checks the arguments of `compress` that need no model.
+
+    Raises:
+        ValueError: If one is no such thing, or out of range.
+    """
+    if not isinstance(pruning, DynamicPruning):
         raise ValueError(
-            f"`controls` must be a list of names out of {list(CONTROLS)}. "
-            f"Received: {names!r}."
+            "`pruning` must be a DynamicPruning, or None. Received: "
+            f"{pruning!r}. Try DynamicPruning(criterion='never_active')."
         )
+    is_list = not isinstance(controls, str) and isinstance(controls, Sequence)
+    if (
+        not is_list
+        or any(name not in list(CONTROLS) for name in controls)
+        or len(set(controls)) < len(controls)
+    ):
+        raise ValueError(
+            "`controls` must be a list of different names out of "
+            f"{list(CONTROLS)}. Received: {controls!r}."
+        )
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+        if not is_integer or value < 1:
+            raise ValueError(
+                f"`{name}` must be an integer >= 1. Received: {name}={value!r}."
+            )
+    pruning.phases(epochs)
 
 
 def _with_teacher(teacher: keras.Model, split: Split) -> Split:

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_kddp import _compat
 from keras_kddp._compat import CallNode
+from keras_kddp.text_table import aligned
 
 _TRANSPOSED = (
     keras.layers.Conv1DTranspose,
@@ -83,16 +84,7 @@ class ModelProfile:
             ),
             ("total", "", f"{self.parameters:,}", f"{self.macs:,}", ""),
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if place > 1 else cell.ljust(width)
-                for place, (cell, width) in enumerate(
-                    zip(row, widths, strict=True)
-                )
-            ).rstrip()
-            for row in rows
-        ]
+        lines = [line.rstrip() for line in aligned(rows, left=2)]
         peak = f"activation memory  {self.activation_bytes:,} bytes"
         return "\n".join([*lines, peak])
 

@@ -64,7 +64,7 @@ class Compression:
         controls: Name -> the student of each control.
         split_sizes: Number of examples by split.
         seed: Of weights, shuffling and Dropout.
-        seconds: How long it took.
+        seconds: How long training and measuring took, without the export.
         files: The run directory; None where none was asked for.
     """
 

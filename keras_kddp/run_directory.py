@@ -10,6 +10,7 @@ import keras
 
 from keras_kddp.export import to_tflite, verify
 from keras_kddp.input_range import input_range
+from keras_kddp.model_sources import model_file
 from keras_kddp.results import Compression, RunFiles
 from keras_kddp.splits import Split
 
@@ -64,8 +65,13 @@ def write_run(
         quantization="int8",
         calibration=calibration,
     )
-    labels = test.y if len(student.outputs) == 1 else None
-    agreement = verify(student, [float32, int8], test.x, labels)
+    labels = keras.tree.flatten(test.y)
+    agreement = verify(
+        student,
+        [float32, int8],
+        test.x,
+        labels[0] if len(labels) == 1 else None,
+    )
     files = RunFiles(directory, float32, int8, agreement)
     compression = replace(compression, files=files)
     summary = {
@@ -110,10 +116,34 @@ def read_run(
             "Received a directory without. Name what `kddp compress --out` or "
             "`kddp demo --out` wrote."
         )
+    return model_file(found[0]), files, _read_summary(found[1])
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """Returns a summary, in which what is read again has the right types."""
     try:
-        summary = json.loads(found[1].read_text())
-    except json.JSONDecodeError as error:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
-            f"'{found[1]}' must be JSON. Received: {error}."
+            f"'{path}' must be JSON. Received: {error}."
         ) from error
-    return keras.models.load_model(found[0], compile=False), files, summary
+    is_summary = (
+        isinstance(summary, dict)
+        and isinstance(summary.get("job", {}), dict)
+        and isinstance(summary.get("job", {}).get("data", ""), str)
+        and _is_range(summary.get("input_range", [0, 1]))
+    )
+    if not is_summary:
+        raise ValueError(
+            f"'{path}' must be the summary of a run, a JSON object. Received: "
+            f"{str(summary)[:200]}."
+        )
+    return summary
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(bound, (int, float)) for bound in value)
+    )

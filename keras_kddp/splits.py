@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_kddp.activity import finite_batches
+from keras_kddp.losses import output_structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,19 @@ def as_split(name: str, data: Any) -> Split:
             f"`{name}` must be (x, y), (x, y, sample_weight) or an iterable of "
             f"such batches. Received: {type(data).__name__}."
         )
-    return Split(*(keras.tree.map_structure(np.asarray, p) for p in parts))
+    return Split(*map(_as_arrays, parts))
+
+
+def _as_arrays(part: Any) -> Any:
+    """Returns a part of the data as arrays; None stays."""
+    if isinstance(part, list) and len(part) == 1 and np.ndim(part[0]):
+        part = part[0]  # one input or output in a list
+    is_numbers = isinstance(part, (list, tuple)) and not any(
+        np.ndim(leaf) for leaf in keras.tree.flatten(part)
+    )
+    if part is None or is_numbers:
+        return part if part is None else np.asarray(part)
+    return keras.tree.map_structure(np.asarray, part)
 
 
 def check_split(
@@ -93,12 +106,22 @@ def check_split(
         ValueError: If not.
     """
     _check_inputs(name, split, model)
+    _check_weights(name, split)
     shapes = [tuple(output.shape) for output in model.outputs]
     labels = keras.tree.flatten(split.y)
     if len(labels) != len(shapes):
         raise ValueError(
             f"The labels of `{name}` must be one array an output "
             f"({len(shapes)}). Received: {len(labels)}."
+        )
+    structures = [
+        keras.tree.map_structure(lambda _: "array", part)
+        for part in (split.y, output_structure(model))
+    ]
+    if len(labels) > 1 and structures[0] != structures[1]:
+        raise ValueError(
+            f"The labels of `{name}` must have the structure of the outputs, "
+            f"{structures[1]}. Received: {structures[0]}."
         )
     for numbers, shape in zip(labels, shapes, strict=True):
         _check_labels(name, numbers, len(split), shape)
@@ -130,8 +153,6 @@ def _check_inputs(name: str, split: Split, model: keras.Model) -> None:
             "Input, or the data."
         )
     counts = {shape[0] for shape in received} | {len(split)}
-    if split.sample_weight is not None:
-        counts |= {len(x) for x in keras.tree.flatten(split.sample_weight)}
     if len(counts) > 1:
         raise ValueError(
             f"`{name}` must have a label for each input. Received lengths: "
@@ -146,6 +167,18 @@ def _check_inputs(name: str, split: Split, model: keras.Model) -> None:
             )
 
 
+def _check_weights(name: str, split: Split) -> None:
+    if split.sample_weight is None:
+        return
+    for weights in keras.tree.flatten(split.sample_weight):
+        if weights.shape[:1] != (len(split),) or not np.isfinite(weights).all():
+            raise ValueError(
+                f"The sample weights of `{name}` must be finite numbers, one "
+                f"for each of {len(split)} examples. Received an array of "
+                f"shape {weights.shape}, or NaN."
+            )
+
+
 def _check_labels(
     name: str, labels: Any, count: int, shape: tuple[Any, ...]
 ) -> None:
@@ -154,7 +187,7 @@ def _check_labels(
         raise ValueError(
             f"The labels of `{name}` must be class numbers, one for each "
             f"example ({count}). Received an array of shape {labels.shape}. "
-            "Take the argmax of one-hot labels."
+            "Take the argmax of one-hot labels, y[:, 0] of a column."
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(

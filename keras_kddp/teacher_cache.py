@@ -70,6 +70,12 @@ class TeacherCache:
                 "`x` must hold at least one example. Received none. Pass "
                 "arrays, or an iterable that can be run through again."
             )
+        if not all(np.isfinite(part).all() for each in parts for part in each):
+            raise ValueError(
+                "The outputs of `teacher` must be finite. Received NaN or "
+                "infinity for some rows of `x`. Look for NaN in the data and "
+                "in the teacher's weights."
+            )
         flags = [name == "softmax" for name in output_activations(teacher)]
         self._checksums: np.ndarray = np.array(checksums)
         self._outputs: list[TeacherOutput] = [
@@ -104,8 +110,8 @@ class TeacherCache:
         if not np.array_equal(received, self._checksums):
             raise ValueError(
                 "`x` must hold the rows that the cache was made for, in their "
-                f"order: {len(self._checksums)}. Received {rows} rows, some "
-                "of them others. Make a TeacherCache for them."
+                f"order and dtype: {len(self._checksums)}. Received {rows} "
+                "rows, some of them others. Make a TeacherCache for them."
             )
         return packed(x, self._outputs)
 

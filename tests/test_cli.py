@@ -33,12 +33,25 @@ def unbuilt():
     return keras.Sequential([keras.layers.Dense(3)])
 """
 
+UNNAMED = """
+import keras
+
+def student():
+    return keras.Sequential([
+        keras.Input((6,)),
+        keras.layers.Dense(8, "relu"),
+        keras.layers.Dense(8, "relu"),
+        keras.layers.Dense(3),
+    ])
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Returns a folder with a module of models and data."""
     path = tmp_path_factory.mktemp("cli")
     (path / "own_models.py").write_text(MODELS)
+    (path / "broken.keras").write_bytes(b"PK no model")
     x = np.random.default_rng(0).normal(size=(140, 6)).astype("float32")
     y = x[:, :3].argmax(axis=-1)
     np.savez(
@@ -58,6 +71,24 @@ def inside(folder, monkeypatch):
     sys.modules.pop("own_models", None)
 
 
+@pytest.mark.parametrize("layers", ["dense", "dense_1"])
+def test_the_names_that_explain_shows_are_the_names_to_give(
+    layers, inside, capsys
+):
+    keras.backend.clear_session()  # as in a new process
+    (inside / "unnamed.py").write_text(UNNAMED)
+    assert cli.main(["explain", "unnamed:student"]) == 0
+    assert f"{layers} " in capsys.readouterr().out
+    keras.backend.clear_session()
+    options = words(
+        student="unnamed:student", layers=layers, out=f"runs/{layers}", epochs=4
+    )
+    # 1: so short a training may leave classes that int8 tells apart no more.
+    assert cli.main([*options, "--controls", "--seed", "0", "1"]) in (0, 1)
+    assert (inside / f"runs/{layers}/seed-1/summary.json").is_file()
+    sys.modules.pop("unnamed", None)
+
+
 def words(**options):
     """Returns the words of a short compression."""
     given = {
@@ -66,6 +97,7 @@ def words(**options):
         "data": "npz:data.npz",
         "epochs": 6,
         "l1": 1.0,
+        "learning_rate": 0.02,
         "out": "runs/one",
         **options,
     }
@@ -192,6 +224,9 @@ def test_a_teacher_that_comes_trained_is_not_trained(inside, capsys):
             {"finetune_epochs": 6},
             "The schedule must not be longer than the run",
         ),
+        ({"seed": "1 1"}, "The seeds must be different"),
+        ({"controls": "kd kd"}, "must be a list of different names"),
+        ({"teacher": "broken.keras"}, "must be a model that Keras can load"),
         ({"out": "data.npz/run"}, "data.npz"),
     ],
 )
@@ -224,6 +259,9 @@ def test_what_is_not_there_is_one_line_and_exit_code_2(given, message, capsys):
     ("name", "content", "message"),
     [
         ("summary.json", b"{", "must be JSON"),
+        ("summary.json", b"[]", "must be the summary of a run"),
+        ("summary.json", b'{"job": "x"}', "must be the summary of a run"),
+        ("summary.json", b'{"input_range": []}', "must be the summary of"),
         ("student.keras", b"no model", "student.keras"),
         ("student_int8.tflite", b"TFL3", "student_int8.tflite"),
     ],

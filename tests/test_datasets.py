@@ -161,7 +161,7 @@ def test_a_damaged_gzip_file_is_refused(change, tmp_path):
         ({"y_test": np.zeros((6, 3), int)}, r"shape \(6, 3\)"),
         (
             {"x_test": np.array(["a"] * 6)},
-            "`test` must be numbers. Received: <U",
+            "`test` must be real numbers. Received: <U",
         ),
         (
             {"x_train": np.zeros((11, 2)), "y_train": np.zeros(11, int)},

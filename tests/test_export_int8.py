@@ -173,3 +173,49 @@ def test_bad_arguments_leave_no_file(options, message, model, tmp_path):
     with pytest.raises(ValueError, match=message):
         to_tflite(model, path, **{"quantization": "int8", **options})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:`x` must be scaled:UserWarning")
+@pytest.mark.parametrize(
+    ("samples", "wrong", "passed"),
+    [
+        (1, 0, True),
+        (1, 1, False),
+        (2, 1, False),
+        (3, 1, True),
+        (19, 1, True),
+        (19, 2, False),
+        (100, 2, True),
+        (100, 3, False),
+    ],
+)
+def test_98_percent_or_all_but_one_of_the_classes_pass(
+    samples, wrong, passed, tmp_path
+):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    model.layers[0].kernel.assign(np.eye(4))
+    x = np.eye(4, dtype="float32")[np.arange(samples) % 4]
+    calibration = np.concatenate([x, -x])
+    artifact = to_tflite(
+        model,
+        tmp_path / "i.tflite",
+        quantization="int8",
+        calibration=calibration,
+    )
+    shown = x.copy()
+    shown[:wrong] = [[0, 1e-4, 0, 0]]  # in int8 all of it rounds to 0
+    assert verify(model, artifact, shown).passed is passed
+
+
+def test_a_scalar_beside_classes_is_held_to_an_error(tmp_path):
+    inputs = keras.Input((4,))
+    scalar = keras.layers.Dense(1, name="scalar")
+    outputs = [keras.layers.Dense(3, name="classes")(inputs), scalar(inputs)]
+    model = keras.Model(inputs, outputs)
+    x = X.reshape(-1, 4)[:100]
+    artifact = to_tflite(
+        model, tmp_path / "i.tflite", quantization="int8", calibration=x
+    )
+    assert verify(model, artifact, x).passed
+    scalar.kernel.assign(-scalar.kernel)
+    assert not verify(model, artifact, x).passed

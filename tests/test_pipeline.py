@@ -385,8 +385,15 @@ X, Y = TRAIN
         ({"train": 3}, r"must be \(x, y\), \(x, y, sample_weight\) or an iter"),
         ({"train": []}, "`train` must hold examples. Received an empty list"),
         ({"train": (X, {"a": Y, "b": Y})}, r"one array an output \(1\)"),
-        ({"train": (X, Y, np.ones(3))}, r"Received lengths: \[3, 96\]"),
-        ({"controls": "kd"}, "`controls` must be a list of names out of"),
+        ({"train": (X, Y, np.ones(3))}, r"sample weights .*shape \(3,\)"),
+        ({"train": (X, Y, np.full(96, np.nan))}, "sample weights .* or NaN"),
+        ({"train": (X, Y[:, None])}, r"y\[:, 0\] of a column"),
+        ({"pruning": "contribution"}, "`pruning` must be a DynamicPruning"),
+        ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
+        ({"epochs": 2.5}, "`epochs` must be an integer >= 1"),
+        ({"controls": ["kd", "kd"]}, "list of different names"),
+        ({"student": keras.Sequential()}, "must be a built Sequential"),
+        ({"controls": "kd"}, "`controls` must be a list of different names"),
         ({"controls": ["kd", "none"]}, r"Received: \['kd', 'none'\]"),
         ({"optimizer": "no such"}, "no such"),
         ({"l1": -1}, "`l1` must be a finite number"),
@@ -402,6 +409,42 @@ def test_bad_input_is_refused_before_training(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         compressed(**{"run_dir": folder, **options})
     assert not (folder / "student.keras").exists()
+
+
+def test_what_cannot_be_exported_is_refused_before_training(tmp_path):
+    def model(units):
+        inputs = keras.Input((None, 6))
+        x = keras.layers.GlobalMaxPooling1D()(inputs)
+        x = keras.layers.Dense(units, "relu", name="hidden")(x)
+        return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+    x = X[:, None]
+    arguments = {"train": (x, Y), "validation": (x, Y), "test": (x, Y)}
+    models = {"teacher": model(16), "student": model(8)}
+    with pytest.raises(ValueError, match="but the batch must be fixed"):
+        compressed(**arguments, **models, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_nan_is_refused():
+    model = teacher()
+    model.get_layer("logits").bias.assign([np.nan, 0, 0])
+    with pytest.raises(ValueError, match="outputs of `teacher` must be finite"):
+        compressed(teacher=model)
+
+
+def test_one_input_and_one_output_may_stand_in_lists(tmp_path):
+    def wrapped(split):
+        return [split[0]], [split[1]]
+
+    found = compressed(
+        train=wrapped(TRAIN),
+        validation=wrapped(VALIDATION),
+        test=wrapped(TEST),
+        epochs=4,
+        run_dir=tmp_path,
+    )
+    assert found.files.agreement.passed
 
 
 def test_an_unwritable_directory_is_refused_before_training(tmp_path):

@@ -3,7 +3,11 @@
 from keras_kddp.export._converter import ExportError
 from keras_kddp.export.agreement import Agreement, RuntimeAgreement
 from keras_kddp.export.runtimes import LiteRTRuntime, Runtime
-from keras_kddp.export.tflite import TFLiteArtifact, to_tflite
+from keras_kddp.export.tflite import (
+    TFLiteArtifact,
+    check_conversion,
+    to_tflite,
+)
 from keras_kddp.export.verify import verify
 
 __all__ = [
@@ -13,6 +17,7 @@ __all__ = [
     "Runtime",
     "RuntimeAgreement",
     "TFLiteArtifact",
+    "check_conversion",
     "to_tflite",
     "verify",
 ]

@@ -1,8 +1,9 @@
 """What a comparison with Keras says, as values and as a table."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from keras_kddp.text_table import aligned
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class Agreement:
         verdicts = ["", "", *map(_verdict, self.rows)]
         lines = [
             f"{line}  {verdict}".rstrip()
-            for line, verdict in zip(_aligned(table), verdicts, strict=True)
+            for line, verdict in zip(
+                aligned(table, left=1), verdicts, strict=True
+            )
         ]
         title = f"Agreement with Keras on {self.samples:,} samples"
         return "\n".join([title, *lines])
@@ -100,17 +103,3 @@ def _verdict(row: RuntimeAgreement) -> str:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.2%}"
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the lines: first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(
-                zip(cells, widths, strict=True)
-            )
-        )
-        for cells in table
-    ]

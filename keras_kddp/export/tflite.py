@@ -91,6 +91,7 @@ def to_tflite(
         print(keras_kddp.export.verify(student, artifact, x_test, y_test))
     """
     target = Path(path)
+    _check_backend()
     _check_options(target, quantization, calibration, samples)
     check_exportable(model)
     rows = None
@@ -116,15 +117,36 @@ def to_tflite(
     )
 
 
-def _check_options(
-    target: Path, quantization: str, calibration: Any, samples: int
-) -> None:
+def check_conversion(model: keras.Model, *inputs: Any) -> None:
+    """Checks what can be known about an export before a model is trained.
+
+    Args:
+        model: The model, or one of the same inputs.
+        *inputs: Inputs that it will be calibrated or verified with.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If an input's size is not fixed, inputs do not fit by name,
+            shape or dtype, or the backend is not TensorFlow.
+    """
+    _check_backend()
+    check_exportable(model)
+    for x in inputs:
+        arrange_inputs(x, input_signature(model))
+
+
+def _check_backend() -> None:
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "TFLite export must run on the TensorFlow backend. Received: "
             f"backend {keras.backend.backend()!r}. Save the model as .keras, "
             "set KERAS_BACKEND=tensorflow in a new process and export there."
         )
+
+
+def _check_options(
+    target: Path, quantization: str, calibration: Any, samples: int
+) -> None:
     if quantization not in _QUANTIZATIONS:
         raise ValueError(
             f"`quantization` must be one of {_QUANTIZATIONS}. Received: "

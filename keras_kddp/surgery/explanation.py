@@ -3,6 +3,7 @@
 import keras
 
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.text_table import aligned
 
 
 def explain(model: keras.Model) -> str:
@@ -33,13 +34,8 @@ def explain(model: keras.Model) -> str:
             if name in graph.units or name in blocked
         ),
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+    lines = aligned(rows, left=len(header))
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _explained(graph: ChannelGraph, name: str) -> tuple[str, ...]:

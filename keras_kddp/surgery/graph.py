@@ -232,6 +232,7 @@ class ChannelGraph:
                     for (variable, axis), found in slices.items()
                     if found is self.units[name] and axis > 0
                 )
+                + np.zeros(len(self.units[name]))
             )
             for name, slices in self.records.slices.items()
             if name in self.units
