@@ -8,14 +8,7 @@ import keras
 from rich.console import Console
 
 from keras_kddp.callbacks import DynamicPruning
-from keras_kddp.controls import (
-    Recipe,
-    cosine_adamw,
-    default_loss,
-    fresh,
-    reinitialized,
-    train_supervised,
-)
+from keras_kddp.controls import reinitialized
 from keras_kddp.datasets import Dataset, load_dataset
 from keras_kddp.export import check_conversion
 from keras_kddp.model_sources import is_trained, load_model
@@ -25,6 +18,13 @@ from keras_kddp.progress import EpochProgress, epoch_bars
 from keras_kddp.results import Compression
 from keras_kddp.run_directory import annotate_run, writable_directory
 from keras_kddp.tables import comparison_table
+from keras_kddp.training import (
+    Recipe,
+    cosine_adamw,
+    default_loss,
+    fresh,
+    train_supervised,
+)
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,7 @@ from rich.console import Console
 from keras_kddp.activity import activity_on, sampled
 from keras_kddp.callbacks import DynamicPruning
 from keras_kddp.compatibility import check_models, check_soft_targets
-from keras_kddp.controls import (
-    CONTROLS,
-    SAMPLES,
-    Comparison,
-    Recipe,
-    accuracy,
-    default_loss,
-    train_control,
-    train_distilled,
-)
+from keras_kddp.controls import CONTROLS, SAMPLES, train_control
 from keras_kddp.export import check_conversion
 from keras_kddp.input_range import input_range, warn_of_other_range
 from keras_kddp.preparation import finalize, prepare, prepared_layers
@@ -33,6 +24,13 @@ from keras_kddp.run_directory import writable_directory, write_run
 from keras_kddp.splits import Split, as_split, check_split
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.teacher_cache import TeacherCache
+from keras_kddp.training import (
+    Comparison,
+    Recipe,
+    accuracy,
+    default_loss,
+    train_distilled,
+)
 
 
 def compress(

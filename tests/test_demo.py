@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from keras_kddp import cli, demo
-from keras_kddp.controls import accuracy, cosine_adamw, fresh
 from keras_kddp.datasets import load_digits
 from keras_kddp.models import digits_student
 from keras_kddp.splits import Split
+from keras_kddp.training import accuracy, cosine_adamw, fresh
 
 
 @pytest.fixture

@@ -9,18 +9,16 @@ import tensorflow as tf
 from helpers import to_numpy, variable_values
 
 import keras_kddp as kddp
-from keras_kddp.controls import (
-    CONTROLS,
+from keras_kddp.controls import CONTROLS, reinitialized, train_control
+from keras_kddp.packing import unpacked
+from keras_kddp.splits import Split
+from keras_kddp.training import (
     Comparison,
     Recipe,
     accuracy,
     default_loss,
     fresh,
-    reinitialized,
-    train_control,
 )
-from keras_kddp.packing import unpacked
-from keras_kddp.splits import Split
 
 CLASSES = 3
 

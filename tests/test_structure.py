@@ -34,6 +34,7 @@ ORDER = [
     "datasets",
     "models",
     "model_sources",
+    "training",
     "controls",
     "export",
     "results",
