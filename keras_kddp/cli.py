@@ -126,6 +126,12 @@ def _add_compress(commands: Any) -> None:
         default=argparse.SUPPRESS,
     )
     add(
+        "--minimum-units",
+        type=_count,
+        default=Job.minimum_units,
+        help="units that stay in every layer",
+    )
+    add(
         "--controls",
         nargs="*",
         choices=[*CONTROLS, "all"],

@@ -44,6 +44,7 @@ class Job:
         l1: Charge for a mean activity of 1.
         layers: Those to prune; None: all that can be.
         finetune_epochs: Last epochs without penalty; None: a third.
+        minimum_units: So many units stay in every layer.
         controls: Names of controls to train beside.
         seeds: One run each; the first is the teacher's too.
     """
@@ -59,6 +60,7 @@ class Job:
     l1: float = 1e-2
     layers: Sequence[str] | None = None
     finetune_epochs: int | None = None
+    minimum_units: int = 1
     controls: Sequence[str] = ("kd", "same_size")
     seeds: Sequence[int] = (0,)
 
@@ -126,7 +128,9 @@ def _check(
 
 
 def _pruning(job: Job) -> DynamicPruning:
-    return DynamicPruning(finetune_epochs=job.finetune_epochs)
+    return DynamicPruning(
+        finetune_epochs=job.finetune_epochs, minimum_units=job.minimum_units
+    )
 
 
 def _trained_teacher(
