@@ -19,6 +19,7 @@ DEMO = Job(
     teacher_epochs=40,
     batch_size=64,
     learning_rate=5e-3,
+    teacher_learning_rate=2e-3,
     l1=2.0,
     finetune_epochs=48,
 )

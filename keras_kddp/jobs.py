@@ -41,6 +41,7 @@ class Job:
         teacher_epochs: Of the teacher; None: as many; 0: it comes trained.
         batch_size: Examples a step.
         learning_rate: At the start, of AdamW on a cosine to 0.
+        teacher_learning_rate: The teacher's; None: the same.
         l1: Charge for a mean activity of 1.
         layers: Those to prune; None: all that can be.
         finetune_epochs: Last epochs without penalty; None: a third.
@@ -57,6 +58,7 @@ class Job:
     teacher_epochs: int | None = None
     batch_size: int = 128
     learning_rate: float = 2e-3
+    teacher_learning_rate: float | None = None
     l1: float = 1e-2
     layers: Sequence[str] | None = None
     finetune_epochs: int | None = None
@@ -142,7 +144,9 @@ def _trained_teacher(
     recipe = Recipe(
         epochs=epochs,
         batch_size=job.batch_size,
-        optimizer=_optimizer(job, epochs, data),
+        optimizer=_optimizer(
+            job, job.teacher_learning_rate or job.learning_rate, epochs, data
+        ),
         loss=default_loss(teacher),
         seed=job.seeds[0],
     )
@@ -154,10 +158,10 @@ def _trained_teacher(
 
 
 def _optimizer(
-    job: Job, epochs: int, data: Dataset
+    job: Job, learning_rate: float, epochs: int, data: Dataset
 ) -> keras.optimizers.Optimizer:
     return cosine_adamw(
-        job.learning_rate,
+        learning_rate,
         epochs=epochs,
         batch_size=job.batch_size,
         examples=len(data.train),
@@ -183,7 +187,7 @@ def _compressed(
         test=data.test,
         epochs=job.epochs,
         batch_size=job.batch_size,
-        optimizer=_optimizer(job, job.epochs, data),
+        optimizer=_optimizer(job, job.learning_rate, job.epochs, data),
         pruning=_pruning(job),
         l1=job.l1,
         controls=job.controls,
