@@ -33,7 +33,8 @@ class TeacherCache:
         batch_size: Rows a step, for arrays.
 
     Raises:
-        ValueError: If `teacher` is no model, or `x` is empty or endless.
+        ValueError: If `teacher` is no model or puts out NaN, or `x` is empty
+            or endless.
 
     Example:
         ```python

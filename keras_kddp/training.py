@@ -88,7 +88,15 @@ def train_supervised(
     recipe: Recipe,
     callbacks: Callbacks = (),
 ) -> keras.Model:
-    """Trains a model on the labels alone, in place, and returns it."""
+    """Trains a model on the labels alone, in place, and returns it.
+
+    Args:
+        model: A built classifier; compiled anew.
+        train: What is learned from; `x` is plain.
+        validation: The same; it is logged.
+        recipe: Its epochs, batches, optimizer, loss and seed.
+        callbacks: Keras callbacks.
+    """
     keras.utils.set_random_seed(recipe.seed)
     _compile(model, model, recipe)
     _fit(model, train, validation, recipe, callbacks)

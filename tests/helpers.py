@@ -20,6 +20,26 @@ Units = Mapping[str, Sequence[int]]
 Constants = Mapping[str, Mapping[int, float]]
 
 
+SUMMARY_FIELDS = {
+    "teacher_accuracy",
+    "kd_accuracy",
+    "kd_same_size_accuracy",
+    "kddp_accuracy",
+    "int8_accuracy",
+    "units_before",
+    "units_after",
+    "parameters_before",
+    "parameters_after",
+    "tflite_float32_bytes",
+    "tflite_int8_bytes",
+    "int8_agreement",
+    "split_sizes",
+    "seed",
+    "seconds",
+}
+"""What `summary.json` of a run has at least."""
+
+
 def held_outputs(
     model: keras.Model,
     units: Units,

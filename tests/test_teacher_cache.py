@@ -194,13 +194,17 @@ def test_a_dataset_of_unknown_length_is_zipped():
 def test_a_pass_in_another_order_is_an_error():
     cache = kddp.TeacherCache(make_teacher(), X)
     shuffled = batches(X[[1, 0, 2]], Y)
-    with pytest.raises(Exception, match="the rows that were cached"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="the rows that were cached"
+    ):
         list(cache.zip(shuffled))
 
 
 def test_more_rows_than_were_cached_are_an_error():
     cache = kddp.TeacherCache(make_teacher(), X)
-    with pytest.raises(Exception, match="others from row 2 on"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="others from row 2 on"
+    ):
         list(cache.zip(batches(np.concatenate([X, X]))))
 
 
