@@ -26,6 +26,8 @@ class CallNode(NamedTuple):
         kwargs: Its keyword arguments.
         inputs: Flat symbolic inputs.
         outputs: Flat symbolic outputs.
+        name: Name of the operation; with those of the models around it,
+            "outer/inner", where calls of nested models are listed.
     """
 
     operation: Any
@@ -33,6 +35,7 @@ class CallNode(NamedTuple):
     kwargs: dict[str, Any]
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
+    name: str
 
 
 def functional_graph(model: keras.Model) -> Any:
@@ -60,6 +63,7 @@ def call_nodes(model: keras.Model) -> list[CallNode]:
             dict(node.arguments.kwargs),
             tuple(node.input_tensors),
             tuple(node.output_tensors),
+            node.operation.name,
         )
         for depth in sorted(by_depth, reverse=True)
         for node in by_depth[depth]
@@ -87,6 +91,7 @@ def producing_node(tensor: Any) -> CallNode:
         dict(node.arguments.kwargs),
         tuple(node.input_tensors),
         tuple(node.output_tensors),
+        history.operation.name,
     )
 
 

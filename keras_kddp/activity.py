@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.observer import Observer
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,15 +122,19 @@ def activity_on(
         for name in graph.removable_layers()
     }
     tensors = {id(x): x for found in points.values() for x in found}
-    sums = {key: _Sums(tensors[key].shape[-1]) for key in tensors}
+    axes = {key: graph.channels[key].axis for key in tensors}
+    sums = {
+        key: _Sums(tensor.shape[axes[key]]) for key, tensor in tensors.items()
+    }
     if not tensors:
         return {}
-    observer = keras.Model(input_structure(graph.model), list(tensors.values()))
+    observer = Observer(graph, list(tensors.values()))
     seen = 0
     for batch in batches_of(data, batch_size):
-        outputs = keras.tree.flatten(observer(batch, training=False))
-        for key, output in zip(tensors, outputs, strict=True):
-            sums[key].add(keras.ops.convert_to_numpy(output))
+        outputs = observer(batch)
+        for (key, axis), output in zip(axes.items(), outputs, strict=True):
+            array = keras.ops.convert_to_numpy(output)
+            sums[key].add(np.moveaxis(array, axis, -1))
         seen += 1
     if not seen:
         raise ValueError(
@@ -202,15 +207,6 @@ class _FirstRows:
             seen += keras.tree.flatten(x)[0].shape[0]
             if seen >= self._rows:
                 return
-
-
-def input_structure(model: keras.Model) -> Any:
-    """Returns a model's symbolic inputs in the structure that batches have.
-
-    `model.inputs` is a list, and a Sequential that was never called has no
-    `model.input`.
-    """
-    return model.inputs[0] if len(model.inputs) == 1 else model.input
 
 
 def _merged(parts: list[UnitActivity]) -> UnitActivity:

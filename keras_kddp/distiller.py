@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
-from keras_kddp.activity import are_arrays, input_structure
+from keras_kddp.activity import are_arrays
 from keras_kddp.compatibility import (
     check_models,
     check_needs_no_layer,
@@ -27,6 +27,7 @@ from keras_kddp.losses import (
 )
 from keras_kddp.optimizers import carry_optimizer
 from keras_kddp.packing import TeacherOutput, unpacked
+from keras_kddp.surgery.observer import input_structure
 from keras_kddp.surgery.plan import RemovalPlan
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
+from keras_kddp.surgery.calls import layers_by_path
 from keras_kddp.surgery.rule import register_rule
-from keras_kddp.surgery.rules import DenseRule, IdentityRule
+from keras_kddp.surgery.rules.channelwise import IdentityRule
+from keras_kddp.surgery.rules.mixing import DenseRule
 
 _PACKAGE = "keras_kddp"
 
@@ -29,13 +31,15 @@ class _PenaltyMixin(keras.layers.Layer):
             autocast=False,
         )
 
-    def _charge(self, activations: Any, *, non_negative: bool) -> Any:
+    def _charge(
+        self, activations: Any, *, non_negative: bool, axis: int = -1
+    ) -> Any:
         """Adds the charge and returns the activations to go on with."""
         dtype = keras.backend.result_type(activations.dtype, "float32")
         wide = keras.ops.cast(activations, dtype)
         measure = _and_sum if non_negative else _and_absolute_sum
         passed, total = measure(wide)
-        units = activations.shape[-1]
+        units = activations.shape[axis]
         means_of = keras.ops.cast(keras.ops.size(wide), dtype) / units
         strength = keras.ops.cast(self.strength, dtype)
         self.add_loss(strength * self.l1 * total / means_of)
@@ -104,13 +108,14 @@ class ActivityPenalty(_PenaltyMixin):
         l1: Charge for a mean activity of 1, a number >= 0.
         non_negative: Says that the inputs come out of a ReLU; the same charge
             is then computed faster. `prepare` sets it where that is so.
+        axis: The axis of the units; 1 behind a channels_first convolution.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
         strength: Scalar variable, 1 at first; `keras_kddp.DynamicPruning`
             moves it between 0 and 1 without retracing.
 
-    Input and output shape: `(batch, ..., units)`, the same.
+    Input and output shape: `(batch, ..., units)`, the same, units on `axis`.
 
     Raises:
         ValueError: If `l1` is negative or not finite.
@@ -128,11 +133,17 @@ class ActivityPenalty(_PenaltyMixin):
     """
 
     def __init__(
-        self, l1: float = 1e-2, *, non_negative: bool = False, **kwargs: Any
+        self,
+        l1: float = 1e-2,
+        *,
+        non_negative: bool = False,
+        axis: int = -1,
+        **kwargs: Any,
     ) -> None:
         """Sets the charge."""
         super().__init__(**kwargs)
         self.non_negative = non_negative
+        self.axis = axis
         self._start_penalty(l1)
         self.supports_masking = True
 
@@ -143,7 +154,9 @@ class ActivityPenalty(_PenaltyMixin):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns `inputs`; charges for them while training."""
         if training:
-            return self._charge(inputs, non_negative=self.non_negative)
+            return self._charge(
+                inputs, non_negative=self.non_negative, axis=self.axis
+            )
         return inputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -152,7 +165,11 @@ class ActivityPenalty(_PenaltyMixin):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "non_negative": self.non_negative}
+        return {
+            **super().get_config(),
+            "non_negative": self.non_negative,
+            "axis": self.axis,
+        }
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -280,15 +297,17 @@ def is_relu(operation: Any) -> bool:
 
 
 def penalty_layers(model: keras.Model) -> list[Any]:
-    """Returns the layers of a model that charge for activity."""
-    return [x for x in model.layers if isinstance(x, _PenaltyMixin)]
+    """Returns the layers of a model that charge for activity, nested ones too.
+    """
+    found = layers_by_path(model).values()
+    return [x for x in found if isinstance(x, _PenaltyMixin)]
 
 
 def check_penalties(model: keras.Model) -> None:
-    """Checks that every penalty stands in the model itself.
+    """Checks that every penalty stands in the graph of the model.
 
     Raises:
-        ValueError: If one is inside a nested model or a wrapper, where no
+        ValueError: If one is inside a wrapper or a subclassed model, where no
             schedule moves it, or is of a subclass, which could not be taken
             out again.
     """
@@ -299,8 +318,8 @@ def check_penalties(model: keras.Model) -> None:
         if all(layer is not other for other in own):
             raise ValueError(
                 "Penalties must be layers of the student itself. Received "
-                f"'{layer.name}' inside a nested model or a wrapper. Move it "
-                "out, or build the student without nesting."
+                f"'{layer.name}' inside a wrapper or a subclassed model. Move "
+                "it out."
             )
         if type(layer) not in (ActivityPenalty, ActivityRegularizedDense):
             raise ValueError(

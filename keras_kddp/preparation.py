@@ -17,11 +17,12 @@ from keras_kddp.layers import (
     penalty_layers,
     validated_l1,
 )
+from keras_kddp.surgery.calls import is_flattened, layers_by_path
 from keras_kddp.surgery.explanation import explain
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rebuild import (
     Config,
-    layers_of,
+    entries_by_path,
     rebuild,
     to_numpy,
 )
@@ -66,25 +67,44 @@ def prepare(
     check_penalties(student)
     _check_places(graph)
     names = _chosen_layers(graph, layers)
-    references: dict[_Reference, Any] = {}
+    wanted: dict[tuple[str, _Reference], Any] = {}
     updated: set[str] = set()
     for name in names:
         for tensor in graph.observation_points(name):
-            operation = _compat.producing_node(tensor).operation
-            if isinstance(operation, _PENALTIES):
-                updated.add(operation.name)
-            else:
-                reference = _compat.tensor_reference(tensor, graph.nodes)
-                references[tuple(reference)] = tensor
+            maker = graph.maker(tensor)
+            if isinstance(maker.operation, _PENALTIES):
+                updated.add(maker.name)
+                continue
+            origin = graph.origin(tensor)
+            reference = _compat.tensor_reference(
+                origin.tensor, _compat.call_nodes(origin.model)
+            )
+            penalty = ActivityPenalty(
+                l1,
+                non_negative=is_relu(maker.operation),
+                axis=_axis(graph, tensor),
+                name="penalty",
+                dtype=tensor.dtype,
+            )
+            place = "/".join(origin.path), tuple(reference)
+            wanted[place] = penalty, tensor
 
     def edit(config: Config) -> None:
-        for entry in config["layers"]:
-            if entry["config"]["name"] in updated:
+        configs = {"": config}
+        for name, entry in entries_by_path(config):
+            configs[name] = entry["config"]
+            if name in updated:
                 entry["config"]["l1"] = l1
-        for reference, tensor in references.items():
-            _insert_penalty(config, reference, tensor, l1)
+        for (path, reference), (penalty, tensor) in wanted.items():
+            _insert_penalty(configs[path], reference, penalty, tensor)
 
     return _copied(student, edit)
+
+
+def _axis(graph: ChannelGraph, tensor: Any) -> int:
+    """Returns the axis of a tensor's units, -1 for the last."""
+    axis = graph.channels[id(tensor)].axis
+    return -1 if axis in (None, len(tensor.shape) - 1) else int(axis)
 
 
 def finalize(student: keras.Model) -> keras.Model:
@@ -99,42 +119,46 @@ def finalize(student: keras.Model) -> keras.Model:
         layers of your own.
 
     Raises:
-        ValueError: If the model is subclassed, or has penalties inside nested
-            models.
+        ValueError: If the model is subclassed, or has penalties inside
+            wrappers.
     """
     ChannelGraph(student)
     check_penalties(student)
 
-    def edit(config: Config) -> None:
-        dropped: dict[_Reference, Any] = {}
-        kept = []
-        for entry in config["layers"]:
-            if _is_class(entry, ActivityPenalty):
-                for call, node in enumerate(entry.get("inbound_nodes", ())):
-                    reference = (entry["config"]["name"], call, 0)
-                    dropped[reference] = node["args"][0]
-                continue
-            if _is_class(entry, ActivityRegularizedDense):
-                del entry["config"]["l1"]
-                entry["module"] = "keras.layers"
-                entry["class_name"] = "Dense"
-                entry["registered_name"] = None
-            kept.append(entry)
-        config["layers"] = kept
-        _redirect(config, lambda reference: _source(reference, dropped))
+    return _copied(student, _drop_penalties)
 
-    return _copied(student, edit)
+
+def _drop_penalties(config: Config) -> None:
+    """Takes the penalties out of a config and out of those nested in it."""
+    dropped: dict[_Reference, Any] = {}
+    kept = []
+    for entry in config["layers"]:
+        if "layers" in entry["config"]:
+            _drop_penalties(entry["config"])
+        if _is_class(entry, ActivityPenalty):
+            for call, node in enumerate(entry.get("inbound_nodes", ())):
+                reference = (entry["config"]["name"], call, 0)
+                dropped[reference] = node["args"][0]
+            continue
+        if _is_class(entry, ActivityRegularizedDense):
+            del entry["config"]["l1"]
+            entry["module"] = "keras.layers"
+            entry["class_name"] = "Dense"
+            entry["registered_name"] = None
+        kept.append(entry)
+    config["layers"] = kept
+    _redirect(config, lambda reference: _source(reference, dropped))
 
 
 def _check_places(graph: ChannelGraph) -> None:
     """Raises for a penalty that no layer's activity is observed at."""
     observed = {
-        _compat.producing_node(tensor).operation.name
+        id(graph.maker(tensor).operation)
         for name in graph.units
         for tensor in graph.observation_points(name)
     }
     for layer in penalty_layers(graph.model):
-        if layer.name not in observed:
+        if id(layer) not in observed:
             raise ValueError(
                 f"The penalty '{layer.name}' must follow a layer's last "
                 "channelwise operation: its activation, before Dropout, "
@@ -152,10 +176,10 @@ def _copied(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
             "keras.Model(student.inputs, student.outputs)."
         )
     new_model = rebuild(model, edit)
-    successors = layers_of(new_model)
-    for name, layer in layers_of(model).items():
-        if name not in successors:  # a penalty that was taken out
-            continue
+    successors = layers_by_path(new_model)
+    for name, layer in layers_by_path(model).items():
+        if name not in successors or is_flattened(layer):
+            continue  # a penalty that was taken out; a model of its layers
         new_layer = successors[name]
         kept = [
             variable
@@ -206,25 +230,22 @@ def prepared_layers(graph: ChannelGraph) -> list[str]:
         name
         for name in graph.removable_layers()
         if all(
-            isinstance(_compat.producing_node(tensor).operation, _PENALTIES)
+            isinstance(graph.maker(tensor).operation, _PENALTIES)
             for tensor in graph.observation_points(name)
         )
     ]
 
 
 def _insert_penalty(
-    config: Config, reference: _Reference, tensor: Any, l1: float
+    config: Config, reference: _Reference, penalty: ActivityPenalty, tensor: Any
 ) -> None:
     """Puts a penalty behind a tensor; all its readers then read the penalty."""
     source, call, _ = reference
     name = f"{source}_penalty" + (f"_{call}" if call else "")
     while any(other["config"]["name"] == name for other in config["layers"]):
         name += "_"
-    operation = _compat.producing_node(tensor).operation
-    penalty = ActivityPenalty(
-        l1, non_negative=is_relu(operation), name=name, dtype=tensor.dtype
-    )
     entry = keras.saving.serialize_keras_object(penalty)
+    entry["config"]["name"] = name
     position = next(
         index
         for index, other in enumerate(config["layers"])

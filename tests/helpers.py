@@ -56,29 +56,31 @@ def held_outputs(
         constants: Layer name -> unit -> the value held; 0 by default.
         training: The mode that layers run in.
     """
-    held = _held_entries(model, units, constants or {})
+    graph = ChannelGraph(model)
+    held = _held_entries(graph, units, constants or {})
     arrays = x if isinstance(x, (list, tuple)) else [x]
     values = {
         id(symbol): keras.ops.convert_to_tensor(array, dtype=symbol.dtype)
         for symbol, array in zip(model.inputs, arrays, strict=True)
     }
     with unchanged_variables(model):
-        for node in _compat.call_nodes(model):
+        for node in graph.nodes:
             if not node.inputs:
                 continue
             outputs = keras.tree.flatten(_run(node, values, training))
             for symbol, output in zip(node.outputs, outputs, strict=True):
                 values[id(symbol)] = _overwritten(
-                    output, held.get(id(symbol), {})
+                    output,
+                    held.get(id(symbol), {}),
+                    graph.channels[id(symbol)].axis,
                 )
-    return [to_numpy(values[id(symbol)]) for symbol in model.outputs]
+    return [to_numpy(values[id(symbol)]) for symbol in graph.outputs]
 
 
 def _held_entries(
-    model: keras.Model, units: Units, constants: Constants
+    graph: ChannelGraph, units: Units, constants: Constants
 ) -> dict[int, dict[int, float]]:
     """Returns `id(observed tensor) -> channel -> value`."""
-    graph = ChannelGraph(model)
     held: dict[int, dict[int, float]] = {}
     for name, indices in units.items():
         for tensor in graph.observation_points(name):
@@ -96,16 +98,23 @@ def _run(
     args, kwargs = keras.tree.map_structure(
         lambda leaf: values.get(id(leaf), leaf), (node.args, node.kwargs)
     )
+    if isinstance(node.operation, keras.layers.InputLayer):
+        return args[0]  # of a nested model
     parameters = inspect.signature(node.operation.call).parameters
     if "training" in parameters:
         kwargs["training"] = training  # as a Keras model does
     return node.operation(*args, **kwargs)
 
 
-def _overwritten(output: Any, entries: Mapping[int, float]) -> Any:
+def _overwritten(
+    output: Any, entries: Mapping[int, float], axis: int | None
+) -> Any:
+    if not entries:
+        return output
     array = np.array(to_numpy(output))
+    channels = np.moveaxis(array, axis, -1)  # a view
     for channel, value in entries.items():
-        array[..., channel] = value
+        channels[..., channel] = value
     return keras.ops.convert_to_tensor(array)
 
 

@@ -22,7 +22,7 @@ def explain(model: keras.Model) -> str:
     """
     graph = ChannelGraph(model)
     header = ("layer", "units", "removable", "partners", "why not")
-    names = dict.fromkeys(node.operation.name for node in graph.nodes)
+    names = dict.fromkeys(node.name for node in graph.nodes)
     blocked = graph.records.blocked
     rows = [
         header,

@@ -5,9 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_kddp._compat import CallNode
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.rule import NotFoldableError, Values, describe
+from keras_kddp.surgery.rule import (
+    Call,
+    NotFoldableError,
+    Values,
+    describe,
+)
 
 Constants = Mapping[str, Mapping[int, float]]
 
@@ -81,12 +85,12 @@ class _Walk:
         self._held = self._held_values(constants)
         self._training = training
         self._values: dict[int, Values] = {}
-        self._makers = {id(x): n for n in graph.nodes for x in n.outputs}
         self._readers = {name for name, _, _ in graph.records.consumed}
         self._readers.update(graph.units)
         self.increments: dict[str, Values] = {}
         self.arriving: dict[tuple[int, int], Values] = {}
         self.arriving_roots: dict[tuple[int, int], np.ndarray] = {}
+        self._first: dict[tuple[str, int], int] = {}
         for index in range(len(graph.nodes)):
             self._visit(index)
 
@@ -116,16 +120,17 @@ class _Walk:
 
     def _visit(self, index: int) -> None:
         node, rule = self._graph.nodes[index], self._graph.rules[index]
-        if not node.inputs:
+        call = self._graph.calls[index]
+        if call is None:
             for tensor in node.outputs:
                 self._values[id(tensor)] = self._unknown(tensor)
             return
         inputs = [self._values[id(x)] for x in node.inputs]
-        self._read(index, inputs)
+        self._read(index, call, inputs)
         if len(node.outputs) != 1 or all(np.isnan(v).all() for v in inputs):
             outputs = [self._unknown(x) for x in node.outputs]
         else:
-            outputs = [rule.constant(node, inputs, self._training)]
+            outputs = [rule.constant(call, inputs, self._training)]
         for tensor, values in zip(node.outputs, outputs, strict=True):
             held = self._held.get(id(tensor))
             if held is not None:
@@ -133,27 +138,29 @@ class _Walk:
                 values = np.where(gone, np.nan_to_num(held), values)
             self._values[id(tensor)] = values
 
+    def _labels(self, tensor: object) -> np.ndarray:
+        return self._graph.channels[id(tensor)].labels
+
     def _unknown(self, tensor: object) -> Values:
-        return np.full(len(self._graph.labels[id(tensor)]), np.nan)
+        return np.full(len(self._labels(tensor)), np.nan)
 
     def _roots(self, tensor: object) -> np.ndarray:
-        return self._graph.roots[self._graph.labels[id(tensor)]]
+        return self._graph.roots[self._labels(tensor)]
 
     def _obstacle(self, tensor: object, root: int) -> str:
         """Returns where a removed channel of a tensor became unknown."""
-        node = self._makers[id(tensor)]
+        node = self._graph.maker(tensor)
         for source in node.inputs:
             unknown = np.isnan(self._values[id(source)])
             if (unknown & (self._roots(source) == root)).any():
                 return self._obstacle(source, root)
         return f"its value is no constant behind {describe(node.operation)}"
 
-    def _read(self, index: int, inputs: list[Values]) -> None:
+    def _read(self, index: int, call: Call, inputs: list[Values]) -> None:
         """Lets a mixing layer take constants into its bias."""
-        node = self._graph.nodes[index]
-        if node.operation.name not in self._readers:
+        if call.name not in self._readers:
             return
-        for position, tensor in enumerate(node.inputs):
+        for position, tensor in enumerate(call.node.inputs):
             roots = self._roots(tensor)
             gone = self._is_removed[roots]
             if not gone.any():
@@ -161,43 +168,42 @@ class _Walk:
             for root in roots[gone & np.isnan(inputs[position])].tolist():
                 self._refuse(root, self._obstacle(tensor, root))
             values = np.where(gone, np.nan_to_num(inputs[position]), 0.0)
-            self._check_shared(node, position, values)
+            self._check_shared(call, position, values, roots)
             self.arriving[index, position] = values
             self.arriving_roots[index, position] = roots
+            self._first.setdefault((call.name, position), index)
             try:
-                self._fold(index, values)
+                self._fold(index, call, values)
             except NotFoldableError as error:
                 for root in roots[values != 0].tolist():
                     self._refuse(root, str(error))
 
-    def _fold(self, index: int, values: Values) -> None:
-        node, rule = self._graph.nodes[index], self._graph.rules[index]
+    def _fold(self, index: int, call: Call, values: Values) -> None:
         if not values.any():
             return
-        increments = rule.fold(node, values) if len(node.inputs) == 1 else None
+        rule = self._graph.rules[index]
+        increments = rule.fold(call, values) if len(call.node.inputs) == 1 else None
         if increments is None:
             raise NotFoldableError(
-                f"{describe(node.operation)} cannot take a constant into a bias"
+                f"{describe(call.operation)} cannot take a constant into a bias"
             )
         if increments.any():
-            self.increments[node.operation.name] = increments
+            self.increments[call.name] = increments
 
     def _check_shared(
-        self, node: CallNode, position: int, values: Values
+        self, call: Call, position: int, values: Values, roots: np.ndarray
     ) -> None:
         """Refuses what differs between calls of a layer: it has one bias."""
-        for (index, other_position), other in self.arriving.items():
-            is_same = self._graph.nodes[index].operation is node.operation
-            if not is_same or other_position != position:
-                continue
-            roots = self.arriving_roots[index, position]
-            differs = ~np.isclose(values, other, rtol=1e-12, atol=0)
-            for root in roots[differs].tolist():
-                self._refuse(
-                    root,
-                    f"layer '{node.operation.name}' is called twice, with "
-                    "constants that differ",
-                )
+        first = self._first.get((call.name, position))
+        if first is None:
+            return
+        other = self.arriving[first, position]
+        for root in roots[~np.isclose(values, other, rtol=1e-12, atol=0)]:
+            self._refuse(
+                int(root),
+                f"layer '{call.name}' is called twice, with constants that "
+                "differ",
+            )
 
     def _refuse(self, root: int, reason: str) -> None:
         self.refusals.setdefault(root, reason)

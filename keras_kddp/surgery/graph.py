@@ -10,12 +10,13 @@ from scipy.sparse.csgraph import connected_components
 
 from keras_kddp import _compat
 from keras_kddp._compat import CallNode
+from keras_kddp.surgery.calls import Origin, flat_calls
 from keras_kddp.surgery.rule import (
     Call,
+    Channels,
     Labels,
     Records,
     Rule,
-    channel_count,
     float64_value,
     rule_for,
 )
@@ -42,9 +43,11 @@ class ChannelGraph:
 
     Attributes:
         model: The model; it is only read.
-        nodes: Its calls, inputs first.
+        nodes: Its calls, inputs first, those in nested models among them.
+        outputs: Its symbolic outputs.
         rules: The rule of each call.
-        labels: `id(symbolic tensor)` -> labels along its last axis.
+        calls: Each call as its rule saw it; None for an input of the model.
+        channels: `id(symbolic tensor)` -> its channels.
         roots: Label -> number of its group.
         units: Layer name -> labels of its declared units.
         reasons: Group number -> why it must stay.
@@ -65,42 +68,51 @@ class ChannelGraph:
         """
         _require_graph(model)
         self.model = model
-        self.nodes = _compat.call_nodes(model)
+        self.nodes, self.outputs, self._origins = flat_calls(model)
         self._layers = _by_name(self.nodes)
         self.rules: list[Rule] = [rule_for(n.operation) for n in self.nodes]
-        self.labels: dict[int, Labels] = {}
+        self.calls: list[Call | None] = []
+        self.channels: dict[int, Channels] = {}
         self.records = Records()
         for node, rule in zip(self.nodes, self.rules, strict=True):
-            self._walk(node, rule)
+            self.calls.append(self._walk(node, rule))
         self._check_slices()
-        for tensor in model.outputs:
+        for tensor in self.outputs:
             self._pin(tensor, "it is an output of the model")
         for node in self.nodes:
-            reason = (pinned or {}).get(node.operation.name)
+            reason = (pinned or {}).get(node.name)
             if reason:
                 self._pin(node.outputs[0], reason)
         self.units = self.records.units
         self.roots = self._roots()
         self.reasons = self._reasons()
         self._members = self._collect_members()
+        self._makers = {id(x): n for n in self.nodes for x in n.outputs}
+        self._readers: dict[int, list[int]] = {}
+        self._indices: dict[str, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            self._indices.setdefault(node.name, []).append(index)
+            for key in {id(x) for x in node.inputs}:
+                self._readers.setdefault(key, []).append(index)
 
-    def _walk(self, node: CallNode, rule: Rule) -> None:
+    def _walk(self, node: CallNode, rule: Rule) -> Call | None:
         if not node.inputs:
             for tensor in node.outputs:
-                size = tensor.shape[-1] if len(tensor.shape) > 1 else 0
-                self.labels[id(tensor)] = self.records.fresh(size or 0)
-                self._pin(tensor, "it is an input of the model")
-            return
-        inputs = [self.labels[id(x)] for x in node.inputs]
+                self.channels[id(tensor)] = Channels.fixed(
+                    "it is an input of the model"
+                )
+            return None
+        inputs = [self.channels[id(x)] for x in node.inputs]
         call = Call(node, inputs, self.records)
         if len(node.outputs) != 1:
-            call.block(f"{node.operation.name} has several outputs")
-            for tensor in node.outputs:
-                count = channel_count(tensor.shape)
-                self.labels[id(tensor)] = self.records.fresh(count)
-                self._pin(tensor, f"{node.operation.name} has several outputs")
-            return
-        self.labels[id(node.outputs[0])] = rule.flow(call)
+            fixed = call.block(f"{node.operation.name} has several outputs")
+            self.channels |= {id(tensor): fixed for tensor in node.outputs}
+            return call
+        result = rule.flow(call)
+        if not isinstance(result, Channels):
+            result = Channels(result, len(call.output_shape) - 1)
+        call.output = self.channels[id(node.outputs[0])] = result
+        return call
 
     def _check_slices(self) -> None:
         for name, slices in self.records.slices.items():
@@ -115,7 +127,8 @@ class ChannelGraph:
                     )
 
     def _pin(self, tensor: Any, reason: str) -> None:
-        self.records.pins.append((self.labels[id(tensor)], reason))
+        labels = self.channels[id(tensor)].labels
+        self.records.pins.append((labels, reason))
 
     def _roots(self) -> np.ndarray:
         size = self.records.size
@@ -159,12 +172,24 @@ class ChannelGraph:
 
     def partners(self, layer_name: str) -> list[str]:
         """Returns the other layers whose units leave together with its."""
-        roots = set(self.roots[self.units[layer_name]].tolist())
-        return [
+        names = {
             name
-            for name, labels in self.units.items()
-            if name != layer_name and not roots.isdisjoint(self.roots[labels])
-        ]
+            for root in set(self.roots[self.units[layer_name]].tolist())
+            for name, _ in self._members[root]
+        }
+        return [name for name in self.units if name in names - {layer_name}]
+
+    def operation(self, name: str) -> Any:
+        """Returns the layer or operation of a name ("outer/inner")."""
+        return self._layers[name]
+
+    def maker(self, tensor: Any) -> CallNode:
+        """Returns the call that makes a symbolic tensor of the graph."""
+        return self._makers[id(tensor)]
+
+    def origin(self, tensor: Any) -> Origin:
+        """Returns where a symbolic tensor comes from, nested or not."""
+        return self._origins[id(tensor)]
 
     def observation_points(self, layer_name: str) -> list[Any]:
         """Returns where the activity of a layer's units is observed.
@@ -178,25 +203,22 @@ class ChannelGraph:
         Returns:
             Symbolic tensors, (batch, ..., units), one a call of the layer.
         """
-        rules = dict(zip(map(id, self.nodes), self.rules, strict=True))
-        consumers: dict[int, list[CallNode]] = {}
-        for node in self.nodes:
-            for key in {id(x) for x in node.inputs}:
-                consumers.setdefault(key, []).append(node)
-        outputs = {id(x) for x in self.model.outputs}
+        outputs = {id(x) for x in self.outputs}
         points = {}
-        for node in self.nodes:
-            if node.operation.name != layer_name:
-                continue
-            while not rules[id(node)].ends_observation:
-                tensor = node.outputs[0]
-                following = consumers.get(id(tensor), [])
+        for index in self._indices[layer_name]:
+            while not self.rules[index].ends_observation:
+                tensor = self.nodes[index].outputs[0]
+                following = self._readers.get(id(tensor), [])
                 if id(tensor) in outputs or len(following) != 1:
                     break
-                if not rules[id(following[0])].channelwise:
-                    break
-                node = following[0]
-            points[id(node.outputs[0])] = node.outputs[0]
+                behind = self.channels[id(self.nodes[following[0]].outputs[0])]
+                if not self.rules[following[0]].channelwise or len(
+                    behind.labels
+                ) != len(self.units[layer_name]):
+                    break  # a depth multiplier, or one channel for many
+                index = following[0]
+            tensor = self.nodes[index].outputs[0]
+            points[id(tensor)] = tensor
         return list(points.values())
 
     def outgoing_norms(self) -> dict[str, np.ndarray]:
@@ -299,11 +321,18 @@ def _require_graph(model: keras.Model) -> None:
 
 def _by_name(nodes: list[CallNode]) -> dict[str, Any]:
     named: dict[str, Any] = {}
+    names: dict[int, str] = {}
     for node in nodes:
-        operation = node.operation
-        if named.setdefault(operation.name, operation) is not operation:
+        operation, name = node.operation, node.name
+        if named.setdefault(name, operation) is not operation:
             raise SurgeryError(
                 "Layers must have different names. Received two called "
-                f"'{operation.name}'. Rename one."
+                f"'{name}'. Rename one."
+            )
+        if names.setdefault(id(operation), name) != name:
+            raise SurgeryError(
+                "A layer must stand in one model only, or its config cannot "
+                f"keep it one. Received it as '{names[id(operation)]}' and as "
+                f"'{name}'. Call the nested model in both places."
             )
     return named

@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_kddp.surgery.calls import layers_by_path
 from keras_kddp.surgery.folding import Constants, fold_constants
 from keras_kddp.surgery.graph import (
     ChannelGraph,
@@ -16,7 +18,7 @@ from keras_kddp.surgery.graph import (
 )
 from keras_kddp.surgery.rebuild import (
     Config,
-    layers_of,
+    entries_by_path,
     paired_variables,
     rebuild,
     to_numpy,
@@ -32,6 +34,7 @@ class RemovalPlan:
     Attributes:
         model: The model it was made for; never changed.
         removed: Layer name -> indices of the units that go.
+        widths: Layer name -> its units before, of the same layers.
         slices: Layer name -> weight name -> axis -> kept indices.
         arguments: Layer name -> config argument -> its new value.
         folds: Layer name -> what its bias gains, one number a unit of the
@@ -41,8 +44,9 @@ class RemovalPlan:
 
     model: keras.Model = field(repr=False)
     removed: Mapping[str, tuple[int, ...]]
+    widths: Mapping[str, int] = field(repr=False)
     slices: Mapping[str, Mapping[str, Slices]] = field(repr=False)
-    arguments: Mapping[str, Mapping[str, int]] = field(repr=False)
+    arguments: Mapping[str, Mapping[str, Any]] = field(repr=False)
     folds: Mapping[str, tuple[float, ...]] = field(repr=False)
     constants: Constants = field(repr=False)
 
@@ -50,13 +54,11 @@ class RemovalPlan:
         """Returns the dry run: what goes, layer by layer."""
         if not self.removed:
             return "Nothing is removed."
-        lines = []
-        for name, units in self.removed.items():
-            kept = next(iter(self.arguments[name].values()))
-            lines.append(
-                f"{name}: {kept + len(units)} -> {kept} units, without "
-                + _abbreviate(units)
-            )
+        lines = [
+            f"{name}: {self.widths[name]} -> {self.widths[name] - len(units)} "
+            f"units, without {_abbreviate(units)}"
+            for name, units in self.removed.items()
+        ]
         for name, weights in self.slices.items():
             shrunk = ", ".join(
                 f"{weight} axis {axis} to {len(kept)}"
@@ -92,7 +94,8 @@ class RemovalPlan:
         return model
 
     def _fold(self, model: keras.Model) -> None:
-        old_layers, layers = layers_of(self.model), layers_of(model)
+        old_layers = layers_by_path(self.model)
+        layers = layers_by_path(model)
         for name, increments in self.folds.items():
             gone = set(self.removed.get(name, ()))
             kept = [g for i, g in enumerate(increments) if i not in gone]
@@ -102,8 +105,7 @@ class RemovalPlan:
             bias.assign((to_numpy(bias) if had_bias else 0) + np.asarray(kept))
 
     def _edit(self, config: Config) -> None:
-        for entry in config["layers"]:
-            name = entry["config"]["name"]
+        for name, entry in entries_by_path(config):
             entry["config"].update(self.arguments.get(name, {}))
             if name in self.folds and "use_bias" in entry["config"]:
                 entry["config"]["use_bias"] = True
@@ -119,8 +121,8 @@ class RemovalPlan:
         Yields:
             The old variable, the new one, and the kept indices by axis.
         """
-        for layer, old, new in paired_variables(self.model, new_model):
-            yield old, new, self.slices.get(layer.name, {}).get(old.name, {})
+        for name, old, new in paired_variables(self.model, new_model):
+            yield old, new, self.slices.get(name, {}).get(old.name, {})
 
     def to_json(self) -> str:
         """Returns the plan as JSON text, without the model."""
@@ -206,14 +208,9 @@ def plan_on(
     return RemovalPlan(
         model=graph.model,
         removed=removed,
+        widths={name: len(graph.units[name]) for name in removed},
         slices=_slices(graph, gone),
-        arguments={
-            name: {
-                argument: int((~gone[labels]).sum())
-                for argument, labels in graph.records.arguments[name].items()
-            }
-            for name in removed
-        },
+        arguments=_arguments(graph, gone),
         constants=constants or {},
         folds={
             name: tuple(increments.tolist())
@@ -343,6 +340,24 @@ def _slices(
                 by_axis = slices.setdefault(name, {}).setdefault(variable, {})
                 by_axis[axis] = kept
     return slices
+
+
+def _arguments(
+    graph: ChannelGraph, gone: np.ndarray
+) -> Mapping[str, Mapping[str, Any]]:
+    """Returns layer name -> config argument -> its value without channels."""
+    arguments: dict[str, dict[str, Any]] = {}
+    for name, counted in graph.records.arguments.items():
+        for (argument, position), labels in counted.items():
+            if not gone[labels].any():
+                continue
+            kept: Any = int((~gone[labels]).sum())
+            if position is not None:
+                value = list(getattr(graph.operation(name), argument))
+                value[position] = kept
+                kept = tuple(value)
+            arguments.setdefault(name, {})[argument] = kept
+    return arguments
 
 
 def _listed(members: Sequence[tuple[str, int]]) -> str:

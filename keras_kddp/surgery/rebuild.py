@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_kddp import _compat
+from keras_kddp.surgery.calls import is_flattened, layers_by_path
 from keras_kddp.surgery.graph import SurgeryError
 
 Config = dict[str, Any]
@@ -36,16 +37,36 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
             "of its own. Make it with `keras.Model(inputs, outputs)`."
         )
     _keep_activations(model, config)
-    for entry in config["layers"]:
+    for _, entry in entries_by_path(config):
         entry.pop("build_config", None)  # it would build at the old widths
+        entry["config"].pop("build_input_shape", None)
     edit(config)
     with _explained_failure(model), _compat.untouched_seeds():
         new_model = type(model).from_config(
             config, custom_objects=_custom_objects(model)
         )
     new_model.dtype_policy = model.dtype_policy  # a config leaves it out
-    _carry_trainable_flags(model, new_model)
+    _carry_flags(model, new_model)
     return new_model
+
+
+def entries_by_path(
+    config: Config, prefix: str = ""
+) -> Iterator[tuple[str, Config]]:
+    """Yields the entries of a model's config by name, nested ones too.
+
+    Args:
+        config: Of a Sequential or Functional model.
+        prefix: What stands before the names.
+
+    Yields:
+        "name" or "outer/inner", and the entry, which may be changed.
+    """
+    for entry in list(config["layers"]):
+        name = prefix + entry["config"]["name"]
+        yield name, entry
+        if "layers" in entry["config"]:
+            yield from entries_by_path(entry["config"], f"{name}/")
 
 
 @contextlib.contextmanager
@@ -69,7 +90,7 @@ def _keep_activations(model: keras.Model, config: Config) -> None:
     operations = {op.name: op for op in _operations(model)}
     for entry in config["layers"]:
         operation: Any = operations.get(entry["config"]["name"])
-        if _is_nested(operation):
+        if is_flattened(operation):
             _keep_activations(operation, entry["config"])
         activation = getattr(operation, "activation", None)
         if isinstance(activation, types.FunctionType) and _is_from_keras(
@@ -82,7 +103,7 @@ def _custom_objects(model: keras.Model) -> dict[str, Any]:
     """Returns classes and functions that a user need not have registered."""
     found: dict[str, Any] = {}
     for operation in _operations(model):
-        if _is_nested(operation):
+        if is_flattened(operation):
             found.update(_custom_objects(operation))
         custom: list[Any] = [type(operation)]
         if not _is_from_keras(type(operation).from_config):
@@ -99,45 +120,43 @@ def _operations(model: keras.Model) -> list[Any]:
     return [node.operation for node in _compat.call_nodes(model)]
 
 
-def _is_nested(operation: Any) -> bool:
-    is_model = isinstance(operation, keras.Model)
-    return is_model and _compat.functional_graph(operation) is not None
-
-
 def _is_from_keras(value: Any) -> bool:
     return value.__module__.startswith("keras.")
 
 
-def _carry_trainable_flags(model: keras.Model, new_model: keras.Model) -> None:
-    """Copies what configs leave out: a Sequential's flag, a weight's own."""
+def _carry_flags(model: keras.Model, new_model: keras.Model) -> None:
+    """Copies what configs leave out.
+
+    A Sequential's `trainable`, a weight's own, and a nested model's policy.
+    """
     if new_model.trainable != model.trainable:
         new_model.trainable = model.trainable  # and of every layer with it
-    old_layers = layers_of(model)
-    for name, layer in layers_of(new_model).items():
-        if name in old_layers and layer.trainable != old_layers[name].trainable:
+    old_layers = layers_by_path(model)
+    for name, layer in layers_by_path(new_model).items():
+        if name not in old_layers:
+            continue
+        if layer.trainable != old_layers[name].trainable:
             layer.trainable = old_layers[name].trainable
+        if is_flattened(layer):
+            layer.dtype_policy = old_layers[name].dtype_policy
     for _, old, new in paired_variables(model, new_model):
         new.trainable = old.trainable
 
 
-def layers_of(model: keras.Model) -> dict[str, keras.Layer]:
-    """Returns the layers of a model by name."""
-    return {layer.name: layer for layer in model.layers}
-
-
 def paired_variables(
     old_model: keras.Model, new_model: keras.Model
-) -> Iterator[tuple[keras.Layer, keras.Variable, keras.Variable]]:
+) -> Iterator[tuple[str, keras.Variable, keras.Variable]]:
     """Pairs the variables of layers that two models have in common.
 
     Seed states of Dropout and its like are among them.
 
     Yields:
-        The old layer, its variable, and the variable of the new model.
+        The name of the layer ("outer/inner" in a nested model), its variable,
+        and the variable of the new model.
     """
-    successors = layers_of(new_model)
-    for name, layer in layers_of(old_model).items():
-        if name not in successors:
+    successors = layers_by_path(new_model)
+    for name, layer in layers_by_path(old_model).items():
+        if name not in successors or is_flattened(layer):
             continue
         old, new = layer.variables, successors[name].variables
         if len(old) != len(new):  # a bias was gained, or a penalty went
@@ -145,7 +164,7 @@ def paired_variables(
             old = [variable for variable in old if variable.name in by_name]
             new = [by_name[variable.name] for variable in old]
         for old_variable, variable in zip(old, new, strict=True):
-            yield layer, old_variable, variable
+            yield name, old_variable, variable
 
 
 def to_numpy(variable: keras.Variable) -> np.ndarray:

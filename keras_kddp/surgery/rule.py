@@ -1,12 +1,12 @@
 """How a layer class says what it does to channels.
 
-A channel is one position along the last axis of a symbolic tensor. Every
-channel carries an integer label; channels with the same label, or with tied
-labels, can only leave together.
+A channel is one position along one axis of a symbolic tensor, most often the
+last. Every channel carries an integer label; channels with the same label, or
+with tied labels, can only leave together.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +15,26 @@ from keras_kddp._compat import CallNode
 
 Labels = np.ndarray  # (channels,) int64
 Values = np.ndarray  # (channels,) float64, NaN where a channel varies
+
+
+class Channels(NamedTuple):
+    """The channels of one symbolic tensor.
+
+    Attributes:
+        labels: One label a channel, (channels,) int64.
+        axis: The axis they lie on, counted from the batch axis, 0. None where
+            no part of the tensor can go along any axis.
+        reason: Why none can go; "" where `axis` is a number.
+    """
+
+    labels: Labels
+    axis: int | None
+    reason: str = ""
+
+    @classmethod
+    def fixed(cls, reason: str) -> "Channels":
+        """Returns the channels of a tensor that must stay whole."""
+        return cls(np.zeros(0, dtype=int), None, reason)
 
 
 class NotFoldableError(Exception):
@@ -27,7 +47,8 @@ class Records:
     Attributes:
         size: Number of labels handed out.
         units: Layer name -> labels of its declared units.
-        arguments: Layer name -> config argument -> the labels it counts.
+        arguments: Layer name -> (config argument, position in it or None) ->
+            the labels it counts.
         slices: Layer name -> (variable, axis) -> labels along that axis.
         consumed: The (layer name, variable, axis) that read channels.
         ties: Pairs of equally long label arrays that leave together.
@@ -39,7 +60,7 @@ class Records:
         """Starts empty."""
         self.size = 0
         self.units: dict[str, Labels] = {}
-        self.arguments: dict[str, dict[str, Labels]] = {}
+        self.arguments: dict[str, dict[tuple[str, int | None], Labels]] = {}
         self.slices: dict[str, dict[tuple[str, int], Labels]] = {}
         self.consumed: set[tuple[str, str, int]] = set()
         self.ties: list[tuple[Labels, Labels]] = []
@@ -57,52 +78,101 @@ class Call:
 
     Attributes:
         operation: The layer or raw operation.
-        inputs: Label arrays of the symbolic inputs, each (channels,).
-        input_shapes: Their shapes, batch axis first.
+        name: Its name; "outer/inner" inside a nested model.
+        channels: The channels of each symbolic input.
+        input_shapes: The shapes of the inputs, batch axis first.
         output_shape: Shape of the first output.
+        output: Channels of the first output, once the rule has said them.
         node: Arguments and symbolic tensors of the call.
     """
 
     def __init__(
-        self, node: CallNode, inputs: list[Labels], records: Records
+        self, node: CallNode, channels: Sequence[Channels], records: Records
     ) -> None:
         """Binds a call to the records that its rule may write."""
         self.node = node
         self.operation = node.operation
-        self.inputs = inputs
+        self.name = node.name
+        self.channels = list(channels)
         self.input_shapes = [tuple(x.shape) for x in node.inputs]
         self.output_shape = tuple(node.outputs[0].shape)
+        self.output = Channels.fixed("its rule has not run")
         self._records = records
 
-    def produce(self, argument: str) -> Labels:
+    @property
+    def inputs(self) -> list[Labels]:
+        """Labels along the last axis of each input, each (channels,)."""
+        return [self.along(i, -1) for i in range(len(self.channels))]
+
+    def along(self, index: int, axis: int) -> Labels:
+        """Returns the labels along an axis of an input.
+
+        Channels that lie along another axis are pinned by this, and the
+        labels returned are pinned too.
+
+        Args:
+            index: Which symbolic input.
+            axis: Its axis; negative counts from the end.
+        """
+        channels, shape = self.channels[index], self.input_shapes[index]
+        axis %= max(len(shape), 1)
+        if channels.axis == axis:
+            return channels.labels
+        reason = channels.reason or (
+            f"{describe(self.operation)} reads axis {axis} of a tensor with "
+            f"channels on axis {channels.axis}"
+        )
+        self.pin(channels.labels, reason)
+        labels = self._records.fresh(_size(shape, axis))
+        self.pin(labels, reason)
+        return labels
+
+    def produce(self, argument: str, count: int | None = None) -> Labels:
         """Declares units of this layer.
 
         Args:
             argument: The config argument that counts them (`"units"`).
+            count: How many there are; None: the value of the argument.
 
         Returns:
             Their labels; the same at every call of a shared layer.
         """
-        name = self.operation.name
         units = self._records.units
-        if name not in units:
+        if self.name not in units:
             count = getattr(self.operation, argument)
-            units[name] = self._records.fresh(count)
-            self._records.arguments[name] = {argument: units[name]}
-        return units[name]
+            units[self.name] = self._records.fresh(count)
+            self.count(argument, units[self.name])
+        return units[self.name]
+
+    def count(
+        self, argument: str, labels: Labels, position: int | None = None
+    ) -> None:
+        """Says that a config argument is the number of some channels.
+
+        Args:
+            argument: Its name (`"filters"`).
+            labels: The channels.
+            position: Where in the argument the number stands, if that is a
+                tuple (`target_shape`).
+        """
+        counted = self._records.arguments.setdefault(self.name, {})
+        self._note(counted, (argument, position), labels)
 
     def consume(self, variable: str, axis: int, labels: Labels) -> None:
         """Says that a weight reads the channels along one of its axes."""
-        self._records.consumed.add((self.operation.name, variable, axis))
+        self._records.consumed.add((self.name, variable, axis))
         self.slice(variable, axis, labels)
 
     def slice(self, variable: str, axis: int, labels: Labels) -> None:
         """Says that a weight has one entry a channel along an axis."""
-        slices = self._records.slices.setdefault(self.operation.name, {})
-        if (variable, axis) in slices:  # another call of a shared layer
-            self.tie(slices[variable, axis], labels)
+        slices = self._records.slices.setdefault(self.name, {})
+        self._note(slices, (variable, axis), labels)
+
+    def _note(self, notes: dict[Any, Labels], key: Any, labels: Labels) -> None:
+        if key in notes:  # another call of a shared layer
+            self.tie(notes[key], labels)
         else:
-            slices[variable, axis] = labels
+            notes[key] = labels
 
     def tie(self, first: Labels, second: Labels) -> None:
         """Makes two label arrays leave together, position by position."""
@@ -112,14 +182,20 @@ class Call:
         """Keeps channels in place, with the reason a user will read."""
         self._records.pins.append((labels, reason))
 
-    def block(self, reason: str) -> Labels:
-        """Pins every input channel and returns pinned output labels."""
-        self._records.blocked.setdefault(self.operation.name, reason)
-        for labels in self.inputs:
-            self.pin(labels, reason)
-        output = self._records.fresh(channel_count(self.output_shape))
-        self.pin(output, reason)
-        return output
+    def fresh(self, count: int) -> Labels:
+        """Returns labels that nothing else carries, to tie others to."""
+        return self._records.fresh(count)
+
+    def block(self, reason: str) -> Channels:
+        """Pins every input channel; the output must stay whole."""
+        for channels in self.channels:
+            self.pin(channels.labels, reason)
+        return self.stop(reason)
+
+    def stop(self, reason: str) -> Channels:
+        """Says that the output must stay whole; the inputs may go."""
+        self._records.blocked.setdefault(self.name, reason)
+        return Channels.fixed(reason)
 
 
 class Rule:
@@ -131,25 +207,32 @@ class Rule:
         channelwise: The call keeps every channel and every position where it
             is and depends on nothing else, so that the activity of a unit may
             be observed behind it.
+        elementwise: Each number of the output depends on one number of the
+            input, so that the layer may serve as an activation.
         ends_observation: The activity is observed right behind this layer.
     """
 
     channelwise = False
+    elementwise = False
     ends_observation = False
 
-    def flow(self, call: Call) -> Labels:
-        """Notes what the call does and returns the labels of its output."""
+    def flow(self, call: Call) -> Labels | Channels:
+        """Notes what the call does.
+
+        Returns:
+            The labels along the last axis of the output, or its `Channels`.
+        """
         return call.block(
             f"{describe(call.operation)} has a rule that lets nothing through"
         )
 
     def constant(
-        self, node: CallNode, values: list[Values], training: bool
+        self, call: Call, values: list[Values], training: bool
     ) -> Values:
         """Returns what constant input channels are behind the call.
 
         Args:
-            node: The call.
+            call: The call.
             values: One array a symbolic input; NaN where a channel varies.
             training: The mode the value is asked for.
 
@@ -158,14 +241,14 @@ class Rule:
         """
         del training
         if self.channelwise:
-            return replay(node, values)
-        return np.full(channel_count(node.outputs[0].shape), np.nan)
+            return replay(call, values)
+        return np.full(len(call.output.labels), np.nan)
 
-    def fold(self, node: CallNode, values: Values) -> Values | None:
+    def fold(self, call: Call, values: Values) -> Values | None:
         """Returns what constant inputs add to this layer's bias.
 
         Args:
-            node: The call.
+            call: The call.
             values: The constants, zero for channels that stay.
 
         Returns:
@@ -175,7 +258,7 @@ class Rule:
         Raises:
             NotFoldableError: If a bias cannot express it.
         """
-        del node, values
+        del call, values
         return None
 
 
@@ -226,14 +309,26 @@ def register_rule(
     return decorate
 
 
-class _Blocking(Rule):
+class BlockingRule(Rule):
     """Lets nothing through, and says why."""
 
     def __init__(self, reason: str) -> None:
+        """Keeps what follows the name of the layer in the reason."""
         self.reason = reason
 
-    def flow(self, call: Call) -> Labels:
-        return call.block(self.reason)
+    def flow(self, call: Call) -> Channels:
+        """Pins what the call reads."""
+        return call.block(f"{describe(call.operation)} {self.reason}")
+
+
+def block_class(layer_class: type, reason: str) -> None:
+    """Says that a layer class lets nothing through for now, and why."""
+    _RULES[layer_class] = BlockingRule(reason)
+
+
+def rules() -> dict[type | str, Rule]:
+    """Returns the rules, by layer class or name of a raw operation."""
+    return dict(_RULES)
 
 
 def rule_for(operation: Any) -> Rule:
@@ -246,24 +341,20 @@ def rule_for(operation: Any) -> Rule:
     if not isinstance(operation, keras.layers.Layer):
         built_in = type(operation).__module__.startswith("keras.")
         rule = _RULES.get(type(operation).__name__) if built_in else None
-        return rule or _Blocking(
-            f"the operation {operation.name} ({type(operation).__name__}) has "
-            "no surgery rule"
-        )
+        return rule or BlockingRule("is an operation without a surgery rule")
     for base in type(operation).__mro__:
         if base in _RULES:
             return _RULES[base]
         if not vars(base).keys().isdisjoint({"call", "convolution_op"}):
             break
-    reason = "has no surgery rule (see `register_rule`)"
     if isinstance(operation, keras.Model):
-        reason = "is a nested model"
-    return _Blocking(f"{describe(operation)} {reason}")
+        return BlockingRule("is a nested model with a call of its own")
+    return BlockingRule("has no surgery rule (see `register_rule`)")
 
 
-def channel_count(shape: tuple[int | None, ...]) -> int:
-    """Returns the size of the last axis, 0 for a scalar or an unknown size."""
-    return (shape[-1] or 0) if shape else 0
+def _size(shape: tuple[int | None, ...], axis: int) -> int:
+    """Returns the size of an axis, 0 for a scalar or an unknown size."""
+    return (shape[axis] or 0) if shape else 0
 
 
 def describe(operation: Any) -> str:
@@ -278,14 +369,18 @@ def float64_value(variable: Any) -> np.ndarray:
     )
 
 
-def replay(node: CallNode, values: list[Values]) -> Values:
-    """Runs a channelwise call on one position that holds `values`."""
+def replay(call: Call, values: list[Values]) -> Values:
+    """Runs a channelwise call on one position that holds `values`.
+
+    Returns:
+        (channels of the output,); NaN where it varies or is not finite.
+    """
+    node = call.node
     tensors = {
-        id(symbol): keras.ops.convert_to_tensor(
-            value.reshape((1,) * (len(symbol.shape) - 1) + (-1,)),
-            dtype=symbol.dtype,
+        id(symbol): _one_position(symbol, value, channels.axis)
+        for symbol, value, channels in zip(
+            node.inputs, values, call.channels, strict=True
         )
-        for symbol, value in zip(node.inputs, values, strict=True)
     }
     args, kwargs = keras.tree.map_structure(
         lambda leaf: tensors.get(id(leaf), leaf), (node.args, node.kwargs)
@@ -294,6 +389,19 @@ def replay(node: CallNode, values: list[Values]) -> Values:
     # catches the losses and the state that a layer of the user may write.
     with keras.StatelessScope():
         output = node.operation.call(*args, **kwargs)
-    return np.asarray(
+    result = np.asarray(
         keras.ops.convert_to_numpy(output), dtype="float64"
     ).reshape(-1)
+    return np.where(np.isfinite(result), result, np.nan)
+
+
+def _one_position(symbol: Any, value: Values, axis: int | None) -> Any:
+    """Returns a tensor of one example and position; NaN where all varies."""
+    shape = [1] * len(symbol.shape)
+    if axis is None:
+        value = np.full(1, np.nan)
+    else:
+        shape[axis] = -1
+    return keras.ops.convert_to_tensor(
+        value.reshape(shape), dtype=symbol.dtype
+    )

@@ -1,0 +1,145 @@
+"""The calls of a model in one list, those inside nested models among them."""
+
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_kddp import _compat
+from keras_kddp._compat import CallNode
+
+
+class Origin(NamedTuple):
+    """Where a symbolic tensor of the list comes from.
+
+    Attributes:
+        path: Names of the nested models around it, outermost first.
+        model: The model whose graph it belongs to.
+        tensor: The tensor in that graph.
+    """
+
+    path: tuple[str, ...]
+    model: keras.Model
+    tensor: Any
+
+
+class FlatCalls(NamedTuple):
+    """A model without nesting.
+
+    The calls inside a nested model stand in the place of its own call, once a
+    call of the nested model, with tensors that stand for that call's. Its
+    InputLayers read the tensors that it is called with.
+
+    Attributes:
+        nodes: The calls, inputs first; a nested layer is named "outer/inner".
+        outputs: Symbolic outputs of the model.
+        origins: `id(symbolic tensor)` -> its `Origin`.
+    """
+
+    nodes: list[CallNode]
+    outputs: list[Any]
+    origins: dict[int, Origin]
+
+
+def flat_calls(model: keras.Model) -> FlatCalls:
+    """Returns the calls of a built Sequential or Functional model."""
+    flattener = _Flattener()
+    outputs = flattener.walk(model, (), None)
+    return FlatCalls(flattener.nodes, outputs, flattener.origins)
+
+
+class _Flattener:
+    """Walks through a model and the models in it."""
+
+    def __init__(self) -> None:
+        self.nodes: list[CallNode] = []
+        self.origins: dict[int, Origin] = {}
+
+    def walk(
+        self, model: keras.Model, path: tuple[str, ...], arguments: Any
+    ) -> list[Any]:
+        """Lists the calls of a model.
+
+        Args:
+            model: The model.
+            path: The nested models around its calls.
+            arguments: The tensors it is called with; None outside.
+
+        Returns:
+            What stands for its flat outputs.
+        """
+        bound: dict[int, Any] = {}
+        if arguments is not None:
+            bound = dict(zip(map(id, model.inputs), arguments, strict=True))
+        for node in _compat.call_nodes(model):
+            if is_flattened(node.operation) and _fits(node):
+                inputs = [bound.get(id(x), x) for x in node.inputs]
+                outputs = self.walk(
+                    node.operation, (*path, node.operation.name), inputs
+                )
+                bound |= zip(map(id, node.outputs), outputs, strict=True)
+            else:
+                self._list(node, Origin(path, model, None), bound)
+        return [bound.get(id(x), x) for x in model.outputs]
+
+    def _list(
+        self, node: CallNode, origin: Origin, bound: dict[int, Any]
+    ) -> None:
+        path = origin.path
+        node = node._replace(name="/".join((*path, node.name)))
+        if path and not node.inputs:  # reads what the model is called with
+            inputs = tuple(bound[id(x)] for x in node.outputs)
+            node = node._replace(args=inputs, inputs=inputs)
+        elif bound:
+            args, kwargs = keras.tree.map_structure(
+                lambda leaf: bound.get(id(leaf), leaf), (node.args, node.kwargs)
+            )
+            inputs = tuple(bound.get(id(x), x) for x in node.inputs)
+            node = node._replace(args=args, kwargs=kwargs, inputs=inputs)
+        outputs = node.outputs
+        if path:
+            outputs = tuple(
+                keras.KerasTensor(x.shape, x.dtype, name=x.name)
+                for x in node.outputs
+            )
+            bound |= zip(map(id, node.outputs), outputs, strict=True)
+        self.origins |= {
+            id(symbol): origin._replace(tensor=tensor)
+            for symbol, tensor in zip(outputs, node.outputs, strict=True)
+        }
+        self.nodes.append(node._replace(outputs=outputs))
+
+
+def _fits(node: CallNode) -> bool:
+    """Says whether a nested model takes the tensors as they are."""
+    inner, given = node.operation.inputs, node.inputs
+    return len(inner) == len(given) and all(
+        len(a.shape) == len(b.shape) and a.dtype == b.dtype
+        for a, b in zip(inner, given, strict=True)
+    )
+
+
+def is_flattened(operation: Any) -> bool:
+    """Says whether an operation is a nested model whose calls are listed."""
+    if not isinstance(operation, keras.Model):
+        return False
+    for base in type(operation).__mro__:
+        if base.__module__.startswith("keras."):
+            return _compat.functional_graph(operation) is not None
+        if "call" in vars(base):
+            return False
+    return False
+
+
+def layers_by_path(model: keras.Model) -> dict[str, keras.Layer]:
+    """Returns a model's layers, nested models before what is in them.
+
+    Returns:
+        "name", or "outer/inner" inside a nested model -> layer.
+    """
+    found: dict[str, keras.Layer] = {}
+    for layer in model.layers:
+        found[layer.name] = layer
+        if is_flattened(layer):
+            inner = layers_by_path(layer)
+            found |= {f"{layer.name}/{name}": x for name, x in inner.items()}
+    return found

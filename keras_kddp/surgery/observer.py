@@ -1,0 +1,79 @@
+"""Runs a model up to tensors inside it, nested models included."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_kddp._compat import CallNode
+from keras_kddp.surgery.graph import ChannelGraph
+
+
+class Observer:
+    """Computes symbolic tensors of a graph at inference.
+
+    Calls the layers of the model themselves, one by one: tensors inside a
+    nested model belong to no `keras.Model` that could be made of them.
+    """
+
+    def __init__(self, graph: ChannelGraph, tensors: Sequence[Any]) -> None:
+        """Finds the calls that the tensors need.
+
+        Args:
+            graph: The model.
+            tensors: Symbolic tensors of the graph.
+        """
+        self._symbols = graph.model.inputs
+        self._tensors = tensors
+        # It only brings inputs into the order and dtypes of the model's.
+        self._inputs = keras.Model(
+            input_structure(graph.model), list(graph.model.inputs)
+        )
+        self._nodes: list[CallNode] = []
+        needed = {id(tensor) for tensor in tensors}
+        for node in reversed(graph.nodes):
+            if node.inputs and not needed.isdisjoint(map(id, node.outputs)):
+                self._nodes.append(node)
+                needed.update(map(id, node.inputs))
+        self._nodes.reverse()
+
+    def __call__(self, inputs: Any) -> list[Any]:
+        """Returns the tensors for a batch of inputs.
+
+        Args:
+            inputs: What the model takes.
+        """
+        flat = keras.tree.flatten(self._inputs(inputs))
+        values = dict(zip(map(id, self._symbols), flat, strict=True))
+        for node in self._nodes:
+            outputs = keras.tree.flatten(run(node, values, training=False))
+            values.update(zip(map(id, node.outputs), outputs, strict=True))
+        return [values[id(tensor)] for tensor in self._tensors]
+
+
+def run(node: CallNode, values: dict[int, Any], *, training: bool) -> Any:
+    """Returns the output of one call.
+
+    Args:
+        node: The call.
+        values: `id(symbolic tensor)` -> its value, for every input.
+        training: The mode, given to whatever takes one, as Functional does.
+    """
+    args, kwargs = keras.tree.map_structure(
+        lambda leaf: values.get(id(leaf), leaf), (node.args, node.kwargs)
+    )
+    if isinstance(node.operation, keras.layers.InputLayer):
+        return args[0]
+    if "training" in inspect.signature(node.operation.call).parameters:
+        kwargs["training"] = training
+    return node.operation(*args, **kwargs)
+
+
+def input_structure(model: keras.Model) -> Any:
+    """Returns a model's symbolic inputs in the structure that batches have.
+
+    `model.inputs` is a list, and a Sequential that was never called has no
+    `model.input`.
+    """
+    return model.inputs[0] if len(model.inputs) == 1 else model.input

@@ -1,0 +1,264 @@
+"""Layers and operations that keep every channel where it is."""
+
+import keras
+import numpy as np
+
+from keras_kddp.surgery.rule import (
+    Call,
+    Channels,
+    NotFoldableError,
+    Rule,
+    Values,
+    describe,
+    float64_value,
+    register_rule,
+)
+from keras_kddp.surgery.rules.mixing import summed_kernel
+from keras_kddp.surgery.rules.obstacles import (
+    activation_obstacle,
+    channel_axis,
+    kernel_obstacle,
+)
+
+layers = keras.layers
+
+
+@register_rule(layers.ReLU, layers.LeakyReLU, layers.ELU)
+class ElementwiseRule(Rule):
+    """Maps each number by itself: units pass."""
+
+    channelwise = True
+    elementwise = True
+
+    def flow(self, call: Call) -> Channels:
+        return call.channels[0]
+
+
+@register_rule(
+    *["Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign"],
+    *["SoftShrink", "SparsePlus", "Silu", "Squareplus", "LogSigmoid"],
+    *["LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu"],
+    *["TanhShrink", "HardTanh", "HardShrink", "Threshold"],
+    *["Abs", "Absolute", "Fabs", "Negative", "Square", "Sqrt", "Cbrt"],
+    *["Exp", "Exp2", "Expm1", "Log", "Log10", "Log1p", "Log2", "Reciprocal"],
+    *["Sin", "Cos", "Tan", "Arcsin", "Arccos", "Arctan"],
+    *["Sinh", "Cosh", "Tanh", "Arcsinh", "Arccosh", "Arctanh"],
+    *["Sign", "Floor", "Ceil", "Round", "Trunc", "NanToNum", "Copy"],
+    *["Cast", "SaturateCast", "StopGradient"],
+)
+class ElementwiseOperationRule(ElementwiseRule):
+    """A raw operation that maps each number by itself: units pass."""
+
+    def flow(self, call: Call) -> Channels:
+        if len(call.channels) != 1:
+            return call.block(
+                f"the operation {call.operation.name} has several inputs"
+            )
+        return call.channels[0]
+
+
+@register_rule("Clip")
+class ClipRule(ElementwiseRule):
+    """Clips by two numbers: units pass."""
+
+    def flow(self, call: Call) -> Channels:
+        operation = call.operation
+        if np.ndim(operation.x_min) or np.ndim(operation.x_max):
+            return call.block(
+                f"the operation {operation.name} clips each channel by "
+                "numbers of its own"
+            )
+        return call.channels[0]
+
+
+@register_rule(layers.Activation)
+class ActivationRule(ElementwiseRule):
+    """An activation by name or function: units pass if it is elementwise."""
+
+    def flow(self, call: Call) -> Channels:
+        if obstacle := activation_obstacle(call.operation):
+            return call.block(obstacle)
+        return call.channels[0]
+
+
+@register_rule(layers.Identity, layers.ActivityRegularization)
+class IdentityRule(ElementwiseRule):
+    """Hands everything on: units pass."""
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        del call, training
+        return values[0]
+
+
+@register_rule(layers.InputLayer)
+class NestedInputRule(IdentityRule):
+    """The input of a model: stays; of a nested model: units pass."""
+
+    def flow(self, call: Call) -> Channels:
+        channels = call.channels[0]
+        if channels.axis is not None:
+            call.count("batch_shape", channels.labels, channels.axis)
+        return channels
+
+
+@register_rule(layers.Rescaling)
+class RescalingRule(ElementwiseRule):
+    """Scale and offset for all channels alike: units pass."""
+
+    def flow(self, call: Call) -> Channels:
+        layer = call.operation
+        if np.ndim(layer.scale) or np.ndim(layer.offset):
+            return call.block(
+                f"{describe(layer)} scales each channel by a number of its own"
+            )
+        return call.channels[0]
+
+
+@register_rule(layers.BatchNormalization)
+class BatchNormalizationRule(Rule):
+    """Scales and shifts each channel: units pass, its entries are cut."""
+
+    channelwise = True
+
+    def flow(self, call: Call) -> Channels:
+        axis = call.operation.axis % len(call.output_shape)
+        labels = call.along(0, axis)
+        for variable in call.operation.weights:
+            call.slice(variable.name, 0, labels)
+        return Channels(labels, axis)
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        layer, value = call.operation, values[0]
+        mean, variance = (
+            float64_value(layer.moving_mean),
+            float64_value(layer.moving_variance),
+        )
+        if training and layer.trainable:
+            # A constant is its own batch mean: only the shift remains.
+            mean = value
+        scaled = (value - mean) / np.sqrt(variance + layer.epsilon)
+        if layer.scale:
+            scaled = scaled * float64_value(layer.gamma)
+        return scaled + (float64_value(layer.beta) if layer.center else 0.0)
+
+
+@register_rule(layers.PReLU)
+class PReLURule(Rule):
+    """A slope for each channel or number: units pass, slopes are cut."""
+
+    channelwise = True
+
+    def flow(self, call: Call) -> Channels:
+        channels, alpha = call.channels[0], call.operation.alpha
+        if channels.axis is not None:
+            axis = channels.axis - 1
+            if alpha.shape[axis] == len(channels.labels):
+                call.slice("alpha", axis, channels.labels)
+        return channels
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        del training
+        alpha = float64_value(call.operation.alpha)
+        alpha = np.moveaxis(alpha, (call.channels[0].axis or 0) - 1, -1)
+        slopes = alpha.reshape(-1, alpha.shape[-1])
+        slopes = np.broadcast_to(slopes, (len(slopes), len(values[0])))
+        negative = values[0] * slopes[0]
+        negative[(slopes != slopes[0]).any(axis=0)] = np.nan  # by position
+        return np.where(values[0] < 0, negative, values[0])
+
+
+@register_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+class DepthwiseConvolutionRule(Rule):
+    """A kernel a channel: units pass with theirs, observed behind it."""
+
+    channelwise = True
+
+    def flow(self, call: Call) -> Channels:
+        layer = call.operation
+        if obstacle := kernel_obstacle(layer):
+            return call.block(obstacle)
+        axis = channel_axis(layer, len(call.output_shape))
+        inputs = call.along(0, axis)
+        outputs = np.repeat(inputs, layer.depth_multiplier)
+        call.slice("kernel", len(layer.kernel.shape) - 2, inputs)
+        if layer.use_bias:
+            call.slice("bias", 0, outputs)
+        if obstacle := activation_obstacle(layer):
+            call.pin(outputs, obstacle)
+        return Channels(outputs, axis)
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        del training
+        layer, value = call.operation, values[0]
+        try:
+            kernel = summed_kernel(layer, layer.kernel, np.nan_to_num(value))
+        except NotFoldableError:
+            value = np.where(value == 0, 0.0, np.nan)
+            kernel = summed_kernel(layer, layer.kernel, np.zeros(1))
+        result = (value[:, None] * kernel).reshape(-1)
+        if layer.use_bias:
+            result = result + float64_value(layer.bias)
+        if layer.activation is None:
+            return result
+        dtype = layer.compute_dtype
+        tensor = keras.ops.convert_to_tensor(result, dtype=dtype)
+        with keras.StatelessScope():
+            activated = layer.activation(tensor)
+        return np.asarray(keras.ops.convert_to_numpy(activated), "float64")
+
+
+@register_rule(
+    layers.Dropout,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+)
+class DropoutRule(Rule):
+    """Zeros by chance while training: units pass, observed before it."""
+
+    def flow(self, call: Call) -> Channels:
+        layer, channels = call.operation, call.channels[0]
+        shape = getattr(layer, "noise_shape", None)
+        if channels.axis is None or not shape:
+            return channels
+        if shape[channels.axis] not in (None, 1):
+            return call.block(
+                f"{describe(layer)} has a noise_shape with "
+                f"{shape[channels.axis]} channels"
+            )
+        return channels
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        if not training or not call.operation.rate:
+            return values[0]
+        return np.where(values[0] == 0, 0.0, np.nan)
+
+
+@register_rule(layers.GaussianDropout)
+class GaussianDropoutRule(DropoutRule):
+    """Noise times each number in training: units pass, observed before it."""
+
+
+@register_rule(layers.GaussianNoise)
+class GaussianNoiseRule(Rule):
+    """Noise on each number in training: units pass, observed before it."""
+
+    def flow(self, call: Call) -> Channels:
+        return call.channels[0]
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        if not training or not call.operation.stddev:
+            return values[0]
+        return np.full(len(values[0]), np.nan)

@@ -1,0 +1,135 @@
+"""Layers and operations that bring several tensors together."""
+
+import keras
+import numpy as np
+
+from keras_kddp.surgery.rule import (
+    Call,
+    Channels,
+    Rule,
+    Values,
+    describe,
+    register_rule,
+)
+from keras_kddp.surgery.rules.obstacles import has_array_argument
+
+layers = keras.layers
+
+
+@register_rule(
+    *[layers.Add, layers.Subtract, layers.Average],
+    *[layers.Maximum, layers.Minimum],
+    *["Add", "Subtract", "Maximum", "Minimum"],
+)
+class JoiningRule(Rule):
+    """Joins tensors number by number: the units on all sides go together."""
+
+    channelwise = True
+
+    def flow(self, call: Call) -> Channels:
+        if has_array_argument(call.node):
+            return call.block(
+                f"{describe(call.operation)} joins an array to its input"
+            )
+        axis = _common_axis(call)
+        if axis is None:
+            return call.channels[0]
+        size = call.output_shape[axis]
+        joined = None
+        for index, shape in enumerate(call.input_shapes):
+            own = axis - (len(call.output_shape) - len(shape))
+            if own < 1 or (shape[own] == 1 and size != 1):
+                call.pin(
+                    call.channels[index].labels,
+                    f"{describe(call.operation)} spreads it over all channels",
+                )
+                continue
+            labels = call.along(index, own)
+            if joined is None:
+                joined = labels
+            else:
+                call.tie(joined, labels)
+        if joined is None or len(joined) != size:
+            return call.block(
+                f"{describe(call.operation)} joins tensors of shapes that "
+                "surgery cannot follow"
+            )
+        return Channels(joined, axis)
+
+
+@register_rule(layers.Multiply, "Multiply")
+class MultiplicationRule(JoiningRule):
+    """Multiplies tensors: the units on all sides go together."""
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        result = super().constant(call, values, training)
+        for value in values:  # 0 times whatever varies is 0
+            if len(value) == len(result):
+                result = np.where(value == 0, 0.0, result)
+        return result
+
+
+@register_rule("Divide", "TrueDivide", "Power")
+class ByNumberRule(JoiningRule):
+    """Divides by, or raises to, one number: units pass."""
+
+    def flow(self, call: Call) -> Channels:
+        if len(call.channels) != 1 or has_array_argument(call.node):
+            return call.block(
+                f"{describe(call.operation)} takes a tensor where surgery "
+                "only follows a number"
+            )
+        return call.channels[0]
+
+
+@register_rule(layers.Concatenate, "Concatenate")
+class ConcatenateRule(Rule):
+    """Side by side: units pass; along positions they go together."""
+
+    def flow(self, call: Call) -> Channels:
+        if has_array_argument(call.node):
+            return call.block(
+                f"{describe(call.operation)} joins an array to its inputs"
+            )
+        axis = _common_axis(call)
+        if axis is None:
+            return call.channels[0]
+        labels = [call.along(i, axis) for i in range(len(call.channels))]
+        if call.operation.axis % len(call.output_shape) == axis:
+            return Channels(np.concatenate(labels), axis)
+        for other in labels[1:]:
+            call.tie(labels[0], other)
+        return Channels(labels[0], axis)
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        del training
+        axis = call.output.axis or 0
+        values = [
+            value if channels.axis == axis else np.full(shape[axis] or 0, np.nan)
+            for value, channels, shape in zip(
+                values, call.channels, call.input_shapes, strict=True
+            )
+        ]
+        if call.operation.axis % len(call.output_shape) == axis:
+            return np.concatenate(values)
+        return agreed(np.stack(values))
+
+
+def agreed(values: np.ndarray) -> Values:
+    """Returns the first of several rows, NaN where the others differ."""
+    return np.where((values == values[0]).all(axis=0), values[0], np.nan)
+
+
+def _common_axis(call: Call) -> int | None:
+    """Returns the axis of the output that channels lie on, None if all stay."""
+    for channels, shape in zip(call.channels, call.input_shapes, strict=True):
+        if channels.axis is not None and shape[channels.axis] != 1:
+            return channels.axis + len(call.output_shape) - len(shape)
+    for channels, shape in zip(call.channels, call.input_shapes, strict=True):
+        if channels.axis is not None:
+            return channels.axis + len(call.output_shape) - len(shape)
+    return None
