@@ -484,15 +484,43 @@ def test_a_layer_without_its_partner_is_refused():
         prepare(residual(), layers=["first", "fc"])
 
 
-def test_a_penalty_inside_a_nested_model_is_refused():
+def test_a_penalty_inside_a_nested_model_goes_in_and_out():
     inner = keras.Sequential(
-        [keras.Input((4,)), ActivityRegularizedDense(3, name="inner")]
+        [keras.Input((4,)), keras.layers.Dense(3, "relu", name="fc")],
+        name="inner",
+    )
+    inputs = keras.Input((4,))
+    both = keras.layers.Concatenate()([inner(inputs), inner(2 * inputs)])
+    student = keras.Model(inputs, keras.layers.Dense(2)(both))
+    prepared = prepare(student, l1=0.5)
+    penalty = prepared.get_layer("inner").get_layer("fc_penalty")
+    assert penalty.l1 == 0.5
+    assert prepare(prepared, l1=0.25).get_layer("inner").layers[-1].l1 == 0.25
+    x = np.ones((2, 4))
+    prepared(x, training=True)
+    activities = [inner(x), inner(2 * x)]
+    expected = sum(0.5 * np.abs(a).mean(0).sum() for a in activities)
+    assert sum(map(float, prepared.losses)) == pytest.approx(expected)
+    plain = finalize(prepared)
+    assert [layer.name for layer in plain.get_layer("inner").layers] == ["fc"]
+    np.testing.assert_array_equal(plain(x), student(x))
+
+
+def test_a_penalty_inside_a_wrapper_is_refused():
+    wrapped = keras.layers.TimeDistributed(
+        ActivityRegularizedDense(3, name="inner")
     )
     student = keras.Sequential(
-        [keras.Input((4,)), inner, keras.layers.Dense(5), keras.layers.Dense(2)]
+        [
+            keras.Input((5, 4)),
+            wrapped,
+            keras.layers.Flatten(),
+            keras.layers.Dense(5),
+            keras.layers.Dense(2),
+        ]
     )
     for act in (prepare, finalize):
-        with pytest.raises(ValueError, match="'inner' inside a nested model"):
+        with pytest.raises(ValueError, match="'inner' inside a wrapper"):
             act(student)
 
 

@@ -83,16 +83,18 @@ def test_a_join_of_images_reaches_every_consumer():
     assert sum(not group.reason for group in groups) == 3 + 3
 
 
-def test_a_join_along_positions_lets_nothing_through():
+def test_channels_joined_along_positions_leave_together():
     inputs = keras.Input((6, 2))
-    part = layers.Conv1D(3, 3, name="conv")(inputs)
-    both = layers.Concatenate(axis=1, name="join")([part, part])
+    parts = [layers.Conv1D(3, 3, name=name)(inputs) for name in ("a", "b")]
+    both = layers.Concatenate(axis=1, name="join")(parts)
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(both)))
-    assert "join (Concatenate) joins along axis 1, not the last" in explain(
-        model
-    )
-    with pytest.raises(SurgeryError, match="joins along axis 1"):
-        remove_units(model, {"conv": [0]})
+    randomize(model, seed=1)
+    with pytest.raises(SurgeryError, match=r"a\[0\], b\[0\] can only leave"):
+        remove_units(model, {"a": [0]})
+    x = random_inputs(model, seed=2)
+    smaller = remove_units(model, {"a": [0], "b": [0]})
+    expected = held_outputs(model, {"a": [0], "b": [0]}, x)
+    assert relative_error(outputs_of(smaller, x), expected) <= 1e-6
 
 
 def test_an_array_in_a_join_lets_nothing_through():

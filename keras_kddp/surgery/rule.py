@@ -341,7 +341,7 @@ def rule_for(operation: Any) -> Rule:
     if not isinstance(operation, keras.layers.Layer):
         built_in = type(operation).__module__.startswith("keras.")
         rule = _RULES.get(type(operation).__name__) if built_in else None
-        return rule or BlockingRule("is an operation without a surgery rule")
+        return rule or BlockingRule("has no surgery rule")
     for base in type(operation).__mro__:
         if base in _RULES:
             return _RULES[base]
