@@ -4,6 +4,8 @@ Hypothesis chooses the number of steps and a seed; the graph follows from both.
 Chosen draw by draw, most examples would be variations of the first ones.
 """
 
+import functools
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +33,26 @@ RAW_OPERATIONS = [
     keras.ops.tanh,
     keras.ops.abs,
     keras.ops.negative,
+    keras.ops.square,
     lambda x: x + 0.5,
+    lambda x: x * -1.5,
+    lambda x: 1.0 - x,
+    lambda x: x / 2,
+    lambda x: keras.ops.clip(x, -0.5, 1.0),
+]
+JOINS = [
+    keras.layers.Add,
+    keras.layers.Subtract,
+    keras.layers.Multiply,
+    keras.layers.Average,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+]
+RAW_JOINS = [
+    lambda x: x[0] + x[1],
+    lambda x: x[0] - x[1],
+    lambda x: x[0] * x[1],
+    lambda x: keras.ops.maximum(x[0], x[1]),
 ]
 
 
@@ -128,8 +149,9 @@ def functional_model(
 
 def random_input_shape(chance: random.Random) -> Shape:
     """Returns the shape of a batch of vectors, sequences or images."""
-    positions = chance.choices([0, 1, 2], weights=[3, 2, 4])[0]
-    sizes = [chance.randint(3, 5) for _ in range(positions)]
+    positions = chance.choices([0, 1, 2, 3], weights=[3, 2, 4, 1])[0]
+    largest = 3 if positions == 3 else 5
+    sizes = [chance.randint(3, largest) for _ in range(positions)]
     return (None, *sizes, chance.randint(1, 3 if positions else 4))
 
 
@@ -152,8 +174,12 @@ class _RandomGraph:
             self.add_sum,
             self.add_concatenation,
             self.add_shared_layer,
+            self.add_gate,
+            self.add_reduction,
+            self.add_nested_model,
         ]
-        self.chance.choices(steps, weights=[5, 2, 2, 2, 1])[0]()
+        weights = [6, 2, 2, 2, 1, 1, 1, 1]
+        self.chance.choices(steps, weights=weights)[0]()
 
     def add_layer(self) -> None:
         source = self.source()
@@ -163,16 +189,71 @@ class _RandomGraph:
         self.call(self.chance.choice(RAW_OPERATIONS), self.source())
 
     def add_sum(self) -> None:
-        """Adds two tensors of the same shape; makes one where needed."""
+        """Joins two tensors of the same shape; makes one where needed."""
         first = self.source()
         second = self.partner(first)
+        join = self.chance.choice(RAW_JOINS)
         if self.chance.random() < 0.5:
-            self.call(lambda x: x[0] + x[1], [first, second])
+            make = self.chance.choice([keras.layers.Add, *JOINS])
+            join = make(dtype=DTYPE, name=self.name())
+        self.call(join, [first, second])
+
+    def add_gate(self) -> None:
+        """Squeezes and excites: each channel times a number of its own."""
+        source = self.source()
+        rank, units = len(source.shape), source.shape[-1]
+        if rank == 2:
+            squeezed = source
         else:
-            self.call(
-                keras.layers.Add(dtype=DTYPE, name=self.name()),
-                [first, second],
+            axes = list(range(1, rank - 1))
+            squeezed = self.call(
+                lambda x: keras.ops.mean(x, axis=axes, keepdims=True), source
             )
+        middle = self.call(random_dense(self.chance, self.name()), squeezed)
+        gate = keras.layers.Dense(
+            units, activation="sigmoid", name=self.name(), **WEIGHTS
+        )
+        gate = self.call(gate, middle)
+        self.call(lambda x: x[0] * x[1], [source, gate])
+
+    def add_reduction(self) -> None:
+        """Reduces an axis of positions, or puts a vector at several."""
+        source = self.source()
+        rank = len(source.shape)
+        if rank == 2:
+            self.call(
+                keras.layers.RepeatVector(2, dtype=DTYPE, name=self.name()),
+                source,
+            )
+            return
+        reduce = self.chance.choice(
+            [keras.ops.mean, keras.ops.max, keras.ops.sum]
+        )
+        axis = self.chance.randint(1, rank - 2)
+        self.call(lambda x: reduce(x, axis=axis), source)
+
+    def add_nested_model(self) -> None:
+        """Calls a model of a few layers, once or twice."""
+        source = self.source()
+        name, shape = self.name(), source.shape
+        inputs = keras.Input(shape[1:], dtype=DTYPE, name=f"{name}_x")
+        outputs = inputs
+        for index in range(self.chance.randint(1, 3)):
+            layer = random_layer(
+                self.chance,
+                outputs.shape,
+                f"inner{index}",
+                dropout=self.dropout,
+            )
+            outputs = layer(outputs)
+        if self.chance.random() < 0.3 and outputs.shape == shape:
+            outputs = outputs + inputs
+        nested = keras.Model(inputs, outputs, name=name)
+        if self.chance.random() < 0.3:
+            nested = keras.Sequential([inputs, nested], name=f"{name}_outer")
+        self.call(nested, source)
+        if self.chance.random() < 0.4:
+            self.call(nested, self.partner(source))
 
     def add_concatenation(self) -> None:
         """Joins two or three tensors of the same shape, along some axis."""
@@ -254,8 +335,12 @@ def _channel_mixer(rank: int, units: int, name: str) -> keras.Layer:
     """Returns a layer that changes nothing but the number of channels."""
     if rank == 2:
         return keras.layers.Dense(units, name=name, **WEIGHTS)
-    convolution = keras.layers.Conv1D if rank == 3 else keras.layers.Conv2D
-    return convolution(units, 1, name=name, **WEIGHTS)
+    return of_rank("Conv", rank)(units, 1, name=name, **WEIGHTS)
+
+
+def of_rank(name: str, rank: int, suffix: str = "") -> Callable[..., Any]:
+    """Returns the layer class, such as Conv2D, for tensors of a rank."""
+    return getattr(keras.layers, f"{name}{rank - 2}D{suffix}")
 
 
 def random_layer(
@@ -271,11 +356,19 @@ def random_layer(
     if len(shape) > 2:
         sizes, rank = shape[1:-1], len(shape)
         small, large = min(sizes), max(sizes)
+        is_small = large < MAXIMUM_SIZE and rank < 5
         makers |= {
-            lambda: random_convolution(chance, name, rank, largest=small): 5,
+            lambda: random_convolution(chance, name, rank, largest=small): 4,
+            lambda: random_grouped(chance, name, shape): 2,
+            lambda: random_transposed(chance, name, rank): is_small,
             lambda: random_flattening(chance, name, rank): 1,
-            lambda: random_pooling(chance, name, rank): 2 * (small > 1),
+            # TensorFlow pools three dimensions in float32 only.
+            lambda: random_pooling(chance, name, rank): (
+                2 * (small > 1 and rank < 5)
+            ),
+            lambda: random_cropping(chance, name, rank): small > 2,
             lambda: random_padding(chance, name, rank): large < MAXIMUM_SIZE,
+            lambda: random_reshaping(chance, name, shape): 1,
         }
     return chance.choices(list(makers), weights=list(makers.values()))[0]()
 
@@ -295,7 +388,18 @@ def random_convolution(
 ) -> keras.Layer:
     largest = min(largest, 3)
     is_1d = rank == 3
-    make = keras.layers.Conv1D if is_1d else keras.layers.Conv2D
+    make = of_rank("Conv", rank)
+    if rank < 5 and chance.random() < 0.3:
+        make = random_separable(chance, rank)
+        sizes = (chance.randint(1, largest),) * (rank - 2)
+        return make(
+            chance.randint(2, 4),
+            sizes,
+            padding=chance.choice(["valid", "same"]),
+            activation=chance.choice(ACTIVATIONS),
+            use_bias=chance.random() < 0.5,
+            name=name,
+        )
     return make(
         chance.randint(2, 4),
         tuple(chance.randint(1, largest) for _ in range(rank - 2)),
@@ -306,6 +410,90 @@ def random_convolution(
         name=name,
         **WEIGHTS,
     )
+
+
+def random_separable(
+    chance: random.Random, rank: int
+) -> Callable[..., keras.layers.Layer]:
+    """Returns what makes a SeparableConv."""
+    return functools.partial(
+        of_rank("SeparableConv", rank),
+        depth_multiplier=chance.randint(1, 2),
+        depthwise_initializer="zeros",
+        pointwise_initializer="zeros",
+        dtype=DTYPE,
+    )
+
+
+def random_grouped(
+    chance: random.Random, name: str, shape: Shape
+) -> keras.Layer:
+    """Returns a convolution of each channel, or of each half of them."""
+    rank, channels = len(shape), shape[-1]
+    size = chance.randint(1, min(min(shape[1:-1]), 2))
+    options = {
+        "padding": chance.choice(["valid", "same"]),
+        "activation": chance.choice(ACTIVATIONS),
+        "use_bias": chance.random() < 0.5,
+        "name": name,
+        "dtype": DTYPE,
+    }
+    if rank == 5 or (channels % 2 == 0 and chance.random() < 0.4):
+        groups = 1 if channels % 2 else 2
+        filters = groups * chance.randint(1, 2)
+        return of_rank("Conv", rank)(
+            filters, size, groups=groups, kernel_initializer="zeros", **options
+        )
+    return of_rank("DepthwiseConv", rank)(
+        size,
+        depth_multiplier=chance.choice([1, 1, 2]),
+        depthwise_initializer="zeros",
+        **options,
+    )
+
+
+def random_transposed(
+    chance: random.Random, name: str, rank: int
+) -> keras.Layer:
+    return of_rank("Conv", rank, "Transpose")(
+        chance.randint(2, 4),
+        chance.randint(1, 2),
+        strides=chance.randint(1, 2),
+        padding=chance.choice(["valid", "same"]),
+        activation=chance.choice(ACTIVATIONS),
+        name=name,
+        **WEIGHTS,
+    )
+
+
+def random_cropping(
+    chance: random.Random, name: str, rank: int
+) -> keras.Layer:
+    return of_rank("Cropping", rank)(1, dtype=DTYPE, name=name)
+
+
+def random_reshaping(
+    chance: random.Random, name: str, shape: Shape
+) -> keras.Layer:
+    """Returns what merges positions, adds an axis or changes their order."""
+    sizes, channels = shape[1:-1], shape[-1]
+    rank = len(shape)
+    order = list(range(1, rank))
+    chance.shuffle(order)
+    makers = [
+        lambda: keras.layers.Reshape(
+            (math.prod(sizes), channels), dtype=DTYPE, name=name
+        ),
+        lambda: keras.layers.Reshape((-1, channels), dtype=DTYPE, name=name),
+        lambda: keras.layers.Permute(order, dtype=DTYPE, name=name),
+    ]
+    if rank == 3:
+        makers.append(
+            lambda: keras.layers.Reshape(
+                (1, *shape[1:]), dtype=DTYPE, name=name
+            )
+        )
+    return chance.choice(makers)()
 
 
 def random_normalization(chance: random.Random, name: str) -> keras.Layer:
@@ -329,6 +517,7 @@ def random_elementwise(chance: random.Random, name: str) -> keras.Layer:
         lambda **options: layers.Activation("relu6", **options),
         lambda **options: layers.Rescaling(0.5, **options),
         lambda **options: layers.Rescaling(2.0, offset=-1.0, **options),
+        lambda **options: layers.PReLU(alpha_initializer="zeros", **options),
     ]
     return chance.choice(makers)(dtype=DTYPE, name=name)
 
@@ -339,35 +528,24 @@ def random_dropout(chance: random.Random, name: str) -> keras.Layer:
 
 
 def random_pooling(chance: random.Random, name: str, rank: int) -> keras.Layer:
-    poolings = {
-        3: [keras.layers.MaxPooling1D, keras.layers.AveragePooling1D],
-        4: [keras.layers.MaxPooling2D, keras.layers.AveragePooling2D],
-    }
-    pooling = chance.choice(poolings[rank])
+    kind = chance.choice(["MaxPooling", "AveragePooling"])
     padding = chance.choice(["valid", "same"])
-    return pooling(2, padding=padding, dtype=DTYPE, name=name)
+    return of_rank(kind, rank)(2, padding=padding, dtype=DTYPE, name=name)
 
 
 def random_padding(chance: random.Random, name: str, rank: int) -> keras.Layer:
-    if rank == 3:
-        padding = chance.choice([1, (0, 1)])
-        return keras.layers.ZeroPadding1D(padding, dtype=DTYPE, name=name)
-    padding = chance.choice([1, ((0, 1), (0, 0))])
-    return keras.layers.ZeroPadding2D(padding, dtype=DTYPE, name=name)
+    padding: Any = chance.choice([1, (0, 1)])
+    if rank > 3 and padding != 1:
+        padding = ((0, 1),) * (rank - 2)
+    return of_rank("ZeroPadding", rank)(padding, dtype=DTYPE, name=name)
 
 
 def random_flattening(
     chance: random.Random, name: str, rank: int
 ) -> keras.Layer:
-    flattenings = {
-        3: [
-            keras.layers.GlobalAveragePooling1D,
-            keras.layers.GlobalMaxPooling1D,
-        ],
-        4: [
-            keras.layers.GlobalAveragePooling2D,
-            keras.layers.GlobalMaxPooling2D,
-        ],
-    }
-    flattening = chance.choice([keras.layers.Flatten, *flattenings[rank]])
-    return flattening(dtype=DTYPE, name=name)
+    flattenings = [
+        keras.layers.Flatten,
+        of_rank("GlobalAveragePooling", rank),
+        of_rank("GlobalMaxPooling", rank),
+    ]
+    return chance.choice(flattenings)(dtype=DTYPE, name=name)

@@ -329,7 +329,8 @@ def _by_name(nodes: list[CallNode]) -> dict[str, Any]:
                 "Layers must have different names. Received two called "
                 f"'{name}'. Rename one."
             )
-        if names.setdefault(id(operation), name) != name:
+        is_input = isinstance(operation, keras.layers.InputLayer)
+        if not is_input and names.setdefault(id(operation), name) != name:
             raise SurgeryError(
                 "A layer must stand in one model only, or its config cannot "
                 f"keep it one. Received it as '{names[id(operation)]}' and as "
