@@ -10,7 +10,6 @@ from helpers import (
     held_outputs,
     outputs_of,
     relative_error,
-    to_numpy,
 )
 
 from keras_kddp.surgery import ChannelGraph, explain, remove_units
@@ -47,7 +46,7 @@ def family(name: str) -> keras.Model:
     )
     random = np.random.default_rng(1)
     for weight in model.weights:
-        if weight.name == "gamma":
+        if weight.name == "gamma" or "layer_scale" in weight.path:
             value = random.uniform(0.5, 1.5, weight.shape)
         elif weight.name in ("beta", "bias"):
             value = random.normal(0, 0.3, weight.shape)
@@ -97,10 +96,8 @@ def random_removal(
             for name, unit in groups[root].members:
                 units.setdefault(name, []).append(unit)
     removed = sum(map(len, units.values()))
-    total = sum(
-        len(groups[root].members) for root in free
-    )
-    assert removed >= 0.2 * total, (removed, total)
+    total = sum(len(groups[root].members) for root in free)
+    assert removed >= 0.2 * total
     return units
 
 
@@ -118,10 +115,9 @@ def check_family(name: str, seeds: range) -> None:
         expected = held_outputs(model, units, x)
         assert relative_error(received, expected) <= tolerance
         assert relative_error(received, [original]) > 1e-3
+        after = ChannelGraph(smaller).units
         for layer, indices in units.items():
-            width = len(ChannelGraph(smaller).units[layer])
-            assert width == len(graph.units[layer]) - len(indices)
-            break
+            assert len(after[layer]) == len(graph.units[layer]) - len(indices)
 
 
 @pytest.mark.parametrize(
@@ -133,10 +129,23 @@ def check_family(name: str, seeds: range) -> None:
 )
 def test_a_family_equals_the_oracle(name):
     with float64():
-        check_family(name, range(3 if name not in FAST else 1))
+        check_family(name, range(3))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_equals_the_oracle_in_float32(name):
     check_family(name, range(1))
+
+
+@pytest.mark.parametrize(
+    "name", ["MobileNetV2", "ResNetV2", "EfficientNetV2"]
+)
+def test_every_convolution_of_a_family_can_shrink_but_the_classifier(name):
+    make, size = FAMILIES[name]
+    model = make(weights=None, input_shape=(size, size, 3), classes=7)
+    rows = [line.split() for line in explain(model).splitlines()[1:]]
+    stays = [row[0] for row in rows if row[2] != row[1]]
+    allowed = {model.layers[-1].name, "normalization"}
+    assert set(stays) <= allowed | {"-"}
+    assert len(rows) > 30

@@ -22,10 +22,13 @@ class Folding(NamedTuple):
     Attributes:
         increments: Layer name -> what its bias gains, (units,) float64.
         refusals: Group number -> why its constant cannot be folded.
+        errors: Layer name -> how far an approximate fold is off at most,
+            before the layer's activation.
     """
 
     increments: dict[str, Values]
     refusals: dict[int, str]
+    errors: dict[str, float]
 
 
 def fold_constants(
@@ -34,6 +37,7 @@ def fold_constants(
     constants: Constants,
     *,
     training: bool,
+    approximate: bool = False,
 ) -> Folding:
     """Follows held units to their consumers.
 
@@ -45,13 +49,14 @@ def fold_constants(
         removed: Numbers of the groups that go.
         constants: Layer name -> unit -> value at the observation point.
         training: Also refuse what is exact at inference only.
+        approximate: Fold what is exact but for the border of an image too.
 
     Returns:
         The increments of the consumers' biases, and what was refused.
     """
-    walk = _Walk(graph, removed, constants, training=False)
+    walk = _Walk(graph, removed, constants, approximate=approximate)
     if not training:
-        return Folding(walk.increments, walk.refusals)
+        return Folding(walk.increments, walk.refusals, walk.errors)
     trained = _Walk(graph, removed, constants, training=True)
     refusals = trained.refusals | walk.refusals
     for key, values in walk.arriving.items():
@@ -64,7 +69,7 @@ def fold_constants(
                 f"{other[position]:.4g} in training and "
                 f"{values[position]:.4g} at inference",
             )
-    return Folding(walk.increments, refusals)
+    return Folding(walk.increments, refusals, walk.errors)
 
 
 class _Walk:
@@ -76,9 +81,12 @@ class _Walk:
         removed: set[int],
         constants: Constants,
         *,
-        training: bool,
+        training: bool = False,
+        approximate: bool = False,
     ) -> None:
         self._graph = graph
+        self._approximate = approximate
+        self.errors: dict[str, float] = {}
         self._is_removed = np.zeros(graph.records.size + 1, dtype=bool)
         self._is_removed[list(removed)] = True
         self.refusals: dict[int, str] = {}
@@ -175,6 +183,11 @@ class _Walk:
             try:
                 self._fold(index, call, values)
             except NotFoldableError as error:
+                if self._approximate and error.closest:
+                    increments, distance = error.closest()
+                    self.increments[call.name] = increments
+                    self.errors[call.name] = distance
+                    continue
                 for root in roots[values != 0].tolist():
                     self._refuse(root, str(error))
 

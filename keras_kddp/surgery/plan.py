@@ -1,6 +1,7 @@
 """A removal, planned in full before anything is built."""
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -40,6 +41,9 @@ class RemovalPlan:
         folds: Layer name -> what its bias gains, one number a unit of the
             layer as it was when the plan was made.
         constants: Layer name -> unit -> what its activity is held at.
+        errors: Layer name -> how far its outputs are off at most, before its
+            activation, where the plan is approximate; measured on an image of
+            the constants.
     """
 
     model: keras.Model = field(repr=False)
@@ -49,6 +53,7 @@ class RemovalPlan:
     arguments: Mapping[str, Mapping[str, Any]] = field(repr=False)
     folds: Mapping[str, tuple[float, ...]] = field(repr=False)
     constants: Constants = field(repr=False)
+    errors: Mapping[str, float] = field(repr=False)
 
     def __str__(self) -> str:
         """Returns the dry run: what goes, layer by layer."""
@@ -66,7 +71,10 @@ class RemovalPlan:
                 for axis, kept in axes.items()
             )
             lines.append(f"  {name}: {shrunk}")
-        lines += [f"  {name}: constants fold into bias" for name in self.folds]
+        for name in self.folds:
+            error = self.errors.get(name, 0.0)
+            off = f", off by {error:.3g} at the border" if error else ""
+            lines.append(f"  {name}: constants fold into bias{off}")
         return "\n".join(lines)
 
     def build(self) -> keras.Model:
@@ -83,7 +91,12 @@ class RemovalPlan:
         plan = self
         if self.folds:  # of the weights as they are now
             graph = ChannelGraph(self.model)
-            plan = plan_on(graph, self.removed, constants=self.constants)
+            plan = plan_on(
+                graph,
+                self.removed,
+                constants=self.constants,
+                approximate=bool(self.errors),
+            )
         return plan._built()
 
     def _built(self) -> keras.Model:
@@ -132,6 +145,7 @@ class RemovalPlan:
                 "arguments": self.arguments,
                 "slices": self.slices,
                 "folds": self.folds,
+                "errors": self.errors,
             }
         )
 
@@ -141,6 +155,7 @@ def plan_removal(
     units: Mapping[str, Sequence[int]],
     *,
     constants: Constants | None = None,
+    approximate: bool = False,
 ) -> RemovalPlan:
     """Returns the plan that takes units out of a model; builds nothing yet.
 
@@ -153,6 +168,9 @@ def plan_removal(
         constants: Layer name -> unit -> the value its activity is held at; 0
             where nothing is said. What arrives at a consumer as non-zero is
             folded into that consumer's bias.
+        approximate: Fold too what is exact but for the border of an image,
+            where a convolution pads with zeros. `plan.errors` has the measured
+            error, and `str(plan)` shows it.
 
     Returns:
         A frozen plan; `str(plan)` is the dry run.
@@ -169,7 +187,12 @@ def plan_removal(
         smaller = plan.build()
         ```
     """
-    return plan_on(ChannelGraph(model), units, constants=constants or {})
+    return plan_on(
+        ChannelGraph(model),
+        units,
+        constants=constants,
+        approximate=approximate,
+    )
 
 
 def plan_on(
@@ -177,6 +200,7 @@ def plan_on(
     units: Mapping[str, Sequence[int]],
     *,
     constants: Constants | None = None,
+    approximate: bool = False,
 ) -> RemovalPlan:
     """Returns `plan_removal` on a graph that was read already."""
     _require_mapping("units", units)
@@ -187,7 +211,13 @@ def plan_on(
     }
     roots = _complete_groups(graph, wanted)
     _check_constants(graph, wanted, constants or {})
-    folding = fold_constants(graph, roots, constants or {}, training=False)
+    folding = fold_constants(
+        graph,
+        roots,
+        constants or {},
+        training=False,
+        approximate=approximate,
+    )
     for root, reason in folding.refusals.items():
         raise SurgeryError(
             f"Units {_listed(graph.groups()[root].members)} cannot be removed: "
@@ -216,6 +246,7 @@ def plan_on(
             name: tuple(increments.tolist())
             for name, increments in folding.increments.items()
         },
+        errors=folding.errors,
     )
 
 
@@ -224,15 +255,17 @@ def remove_units(
     units: Mapping[str, Sequence[int]],
     *,
     constants: Constants | None = None,
+    approximate: bool = False,
 ) -> keras.Model:
     """Returns a new model without some units; the input model is untouched.
 
-    The same as `plan_removal(model, units, constants=constants).build()`.
+    The same as `plan_removal(...).build()`.
 
     Args:
         model: A built Sequential or Functional model.
         units: Layer name -> indices of the units to remove.
         constants: Layer name -> unit -> the value its activity is held at.
+        approximate: See `plan_removal`; the measured error is warned of.
 
     Returns:
         The smaller model, uncompiled.
@@ -240,7 +273,17 @@ def remove_units(
     Raises:
         SurgeryError: See `plan_removal`.
     """
-    return plan_removal(model, units, constants=constants).build()
+    plan = plan_removal(
+        model, units, constants=constants, approximate=approximate
+    )
+    if plan.errors:
+        listed = ", ".join(f"{n} by {e:.3g}" for n, e in plan.errors.items())
+        warnings.warn(
+            "`approximate=True`: at the border of the image, before the "
+            f"activation, the outputs of these layers are off: {listed}.",
+            stacklevel=2,
+        )
+    return plan.build()
 
 
 def take(value: np.ndarray, axes: Slices) -> np.ndarray:

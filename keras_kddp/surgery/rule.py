@@ -37,8 +37,47 @@ class Channels(NamedTuple):
         return cls(np.zeros(0, dtype=int), None, reason)
 
 
+class Bounds(NamedTuple):
+    """What the numbers of a tensor lie between, at inference.
+
+    Attributes:
+        low: (channels,) float64, or () for all alike; may be -inf.
+        high: The same; may be inf.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray) -> "Bounds":
+        """Returns the bounds of what lies between two arrays, NaN open."""
+        low, high = np.minimum(first, second), np.maximum(first, second)
+        return cls(
+            np.where(np.isnan(low), -np.inf, low),
+            np.where(np.isnan(high), np.inf, high),
+        )
+
+
+UNBOUNDED = Bounds(np.array(-np.inf), np.array(np.inf))
+
+
 class NotFoldableError(Exception):
-    """Says why a constant cannot become part of a consumer's bias."""
+    """Says why a constant cannot become part of a consumer's bias.
+
+    Attributes:
+        closest: Returns the increments of the bias, (units,), that come
+            closest, and how far they are off at most before the activation;
+            None where nothing comes close.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        closest: Callable[[], tuple[np.ndarray, float]] | None = None,
+    ) -> None:
+        """Keeps the reason and the way to an approximation."""
+        super().__init__(reason)
+        self.closest = closest
 
 
 class Records:
@@ -209,11 +248,13 @@ class Rule:
             be observed behind it.
         elementwise: Each number of the output depends on one number of the
             input, so that the layer may serve as an activation.
+        monotone: It rises with its input everywhere, or falls everywhere.
         ends_observation: The activity is observed right behind this layer.
     """
 
     channelwise = False
     elementwise = False
+    monotone = False
     ends_observation = False
 
     def flow(self, call: Call) -> Labels | Channels:
@@ -260,6 +301,21 @@ class Rule:
         """
         del call, values
         return None
+
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Returns what the output lies between, for inputs within bounds.
+
+        Args:
+            call: The call.
+            inputs: One a symbolic input.
+
+        Returns:
+            Bounds that hold for every such input; `UNBOUNDED` where unknown.
+        """
+        if not self.monotone or len(inputs) != 1:
+            return UNBOUNDED
+        ends = [replay(call, [np.atleast_1d(end)]) for end in inputs[0]]
+        return Bounds.of(*ends)
 
 
 _RULES: dict[type | str, Rule] = {}
@@ -342,6 +398,10 @@ def rule_for(operation: Any) -> Rule:
         built_in = type(operation).__module__.startswith("keras.")
         rule = _RULES.get(type(operation).__name__) if built_in else None
         return rule or BlockingRule("has no surgery rule")
+    if type(operation).__module__.startswith("keras.src.applications"):
+        rule = _RULES.get(type(operation).__name__)  # no public class
+        if rule:
+            return rule
     for base in type(operation).__mro__:
         if base in _RULES:
             return _RULES[base]
@@ -398,10 +458,10 @@ def replay(call: Call, values: list[Values]) -> Values:
 def _one_position(symbol: Any, value: Values, axis: int | None) -> Any:
     """Returns a tensor of one example and position; NaN where all varies."""
     shape = [1] * len(symbol.shape)
-    if axis is None:
+    if len(value) == 0:
         value = np.full(1, np.nan)
-    else:
-        shape[axis] = -1
+    if shape:
+        shape[-1 if axis is None else axis] = -1
     return keras.ops.convert_to_tensor(
         value.reshape(shape), dtype=symbol.dtype
     )

@@ -4,16 +4,17 @@ import keras
 import numpy as np
 
 from keras_kddp.surgery.rule import (
+    Bounds,
     Call,
     Channels,
-    NotFoldableError,
     Rule,
     Values,
     describe,
     float64_value,
     register_rule,
 )
-from keras_kddp.surgery.rules.mixing import summed_kernel
+from keras_kddp.surgery.rules.intervals import activated
+from keras_kddp.surgery.rules.mixing import pads, summed_kernel
 from keras_kddp.surgery.rules.obstacles import (
     activation_obstacle,
     channel_axis,
@@ -29,24 +30,19 @@ class ElementwiseRule(Rule):
 
     channelwise = True
     elementwise = True
+    monotone = True
 
     def flow(self, call: Call) -> Channels:
         return call.channels[0]
 
 
 @register_rule(
-    *["Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign"],
-    *["SoftShrink", "SparsePlus", "Silu", "Squareplus", "LogSigmoid"],
-    *["LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu"],
-    *["TanhShrink", "HardTanh", "HardShrink", "Threshold"],
-    *["Abs", "Absolute", "Fabs", "Negative", "Square", "Sqrt", "Cbrt"],
-    *["Exp", "Exp2", "Expm1", "Log", "Log10", "Log1p", "Log2", "Reciprocal"],
-    *["Sin", "Cos", "Tan", "Arcsin", "Arccos", "Arctan"],
-    *["Sinh", "Cosh", "Tanh", "Arcsinh", "Arccosh", "Arctanh"],
-    *["Sign", "Floor", "Ceil", "Round", "Trunc", "NanToNum", "Copy"],
-    *["Cast", "SaturateCast", "StopGradient"],
+    *["Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Sigmoid"],
+    *["HardSigmoid", "LogSigmoid", "Softplus", "Softsign", "Tanh", "HardTanh"],
+    *["Negative", "Cbrt", "Exp", "Exp2", "Expm1", "Arctan", "Sinh", "Arcsinh"],
+    *["Sign", "Floor", "Ceil", "Round", "Trunc", "StopGradient", "Copy"],
 )
-class ElementwiseOperationRule(ElementwiseRule):
+class MonotoneOperationRule(ElementwiseRule):
     """A raw operation that maps each number by itself: units pass."""
 
     def flow(self, call: Call) -> Channels:
@@ -55,6 +51,20 @@ class ElementwiseOperationRule(ElementwiseRule):
                 f"the operation {call.operation.name} has several inputs"
             )
         return call.channels[0]
+
+
+@register_rule(
+    *["SparseSigmoid", "SoftShrink", "SparsePlus", "Silu", "Squareplus"],
+    *["HardSilu", "Gelu", "TanhShrink", "HardShrink", "Threshold"],
+    *["Abs", "Absolute", "Fabs", "Square", "Sqrt", "Reciprocal"],
+    *["Log", "Log10", "Log1p", "Log2", "Cosh", "Arccosh", "Arctanh"],
+    *["Sin", "Cos", "Tan", "Arcsin", "Arccos"],
+    *["NanToNum", "Cast", "SaturateCast"],
+)
+class ElementwiseOperationRule(MonotoneOperationRule):
+    """A raw operation that maps each number by itself: units pass."""
+
+    monotone = False
 
 
 @register_rule("Clip")
@@ -80,6 +90,9 @@ class ActivationRule(ElementwiseRule):
             return call.block(obstacle)
         return call.channels[0]
 
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        return activated(call.operation, inputs[0])
+
 
 @register_rule(layers.Identity, layers.ActivityRegularization)
 class IdentityRule(ElementwiseRule):
@@ -90,6 +103,10 @@ class IdentityRule(ElementwiseRule):
     ) -> Values:
         del call, training
         return values[0]
+
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        del call
+        return inputs[0]
 
 
 @register_rule(layers.InputLayer)
@@ -145,6 +162,13 @@ class BatchNormalizationRule(Rule):
             scaled = scaled * float64_value(layer.gamma)
         return scaled + (float64_value(layer.beta) if layer.center else 0.0)
 
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        count = len(call.output.labels)
+        ends = [np.broadcast_to(end, (count,)) for end in inputs[0]]
+        return Bounds.of(
+            *(self.constant(call, [end], training=False) for end in ends)
+        )
+
 
 @register_rule(layers.PReLU)
 class PReLURule(Rule):
@@ -198,12 +222,9 @@ class DepthwiseConvolutionRule(Rule):
     ) -> Values:
         del training
         layer, value = call.operation, values[0]
-        try:
-            kernel = summed_kernel(layer, layer.kernel, np.nan_to_num(value))
-        except NotFoldableError:
+        if pads(layer):
             value = np.where(value == 0, 0.0, np.nan)
-            kernel = summed_kernel(layer, layer.kernel, np.zeros(1))
-        result = (value[:, None] * kernel).reshape(-1)
+        result = (value[:, None] * summed_kernel(layer.kernel)).reshape(-1)
         if layer.use_bias:
             result = result + float64_value(layer.bias)
         if layer.activation is None:
@@ -211,8 +232,8 @@ class DepthwiseConvolutionRule(Rule):
         dtype = layer.compute_dtype
         tensor = keras.ops.convert_to_tensor(result, dtype=dtype)
         with keras.StatelessScope():
-            activated = layer.activation(tensor)
-        return np.asarray(keras.ops.convert_to_numpy(activated), "float64")
+            output = layer.activation(tensor)
+        return np.asarray(keras.ops.convert_to_numpy(output), "float64")
 
 
 @register_rule(
@@ -236,6 +257,10 @@ class DropoutRule(Rule):
             )
         return channels
 
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        del call
+        return inputs[0]
+
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
@@ -250,11 +275,8 @@ class GaussianDropoutRule(DropoutRule):
 
 
 @register_rule(layers.GaussianNoise)
-class GaussianNoiseRule(Rule):
+class GaussianNoiseRule(DropoutRule):
     """Noise on each number in training: units pass, observed before it."""
-
-    def flow(self, call: Call) -> Channels:
-        return call.channels[0]
 
     def constant(
         self, call: Call, values: list[Values], training: bool

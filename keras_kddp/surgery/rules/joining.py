@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_kddp.surgery.rule import (
+    Bounds,
     Call,
     Channels,
     Rule,
@@ -20,11 +21,13 @@ layers = keras.layers
     *[layers.Add, layers.Subtract, layers.Average],
     *[layers.Maximum, layers.Minimum],
     *["Add", "Subtract", "Maximum", "Minimum"],
+    "CustomScaleLayer",  # a scaled sum in keras.applications
 )
 class JoiningRule(Rule):
     """Joins tensors number by number: the units on all sides go together."""
 
     channelwise = True
+    monotone = True  # of one tensor and a number
 
     def flow(self, call: Call) -> Channels:
         if has_array_argument(call.node):
@@ -56,6 +59,13 @@ class JoiningRule(Rule):
             )
         return Channels(joined, axis)
 
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        is_sum = type(call.operation).__name__ == "Add"
+        if len(inputs) > 1 and is_sum:
+            lows, highs = zip(*inputs, strict=True)
+            return Bounds(sum(lows), sum(highs))
+        return super().bounds(call, inputs)
+
 
 @register_rule(layers.Multiply, "Multiply")
 class MultiplicationRule(JoiningRule):
@@ -74,6 +84,8 @@ class MultiplicationRule(JoiningRule):
 @register_rule("Divide", "TrueDivide", "Power")
 class ByNumberRule(JoiningRule):
     """Divides by, or raises to, one number: units pass."""
+
+    monotone = False
 
     def flow(self, call: Call) -> Channels:
         if len(call.channels) != 1 or has_array_argument(call.node):

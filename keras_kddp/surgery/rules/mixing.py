@@ -6,6 +6,8 @@ import keras
 import numpy as np
 
 from keras_kddp.surgery.rule import (
+    UNBOUNDED,
+    Bounds,
     Call,
     Channels,
     Labels,
@@ -16,6 +18,7 @@ from keras_kddp.surgery.rule import (
     float64_value,
     register_rule,
 )
+from keras_kddp.surgery.rules.intervals import linear_bounds
 from keras_kddp.surgery.rules.obstacles import (
     activation_obstacle,
     channel_axis,
@@ -57,6 +60,11 @@ class DenseRule(_MixingRule):
     def fold(self, call: Call, values: Values) -> Values:
         return values @ float64_value(call.operation.kernel)
 
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        return linear_bounds(
+            call.operation, call.operation.kernel, inputs[0]
+        )
+
 
 @register_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)
 class ConvolutionRule(_MixingRule):
@@ -77,11 +85,22 @@ class ConvolutionRule(_MixingRule):
 
     def fold(self, call: Call, values: Values) -> Values:
         layer = call.operation
-        kernel = summed_kernel(layer, layer.kernel, values)
-        if layer.groups == 1:
-            return values @ kernel
-        # Only whole groups go, and with them every filter that reads one.
-        return np.zeros(kernel.shape[-1])
+        if layer.groups > 1:
+            # Only whole groups go, with every filter that reads one.
+            return np.zeros(layer.filters)
+        if pads(layer) and values.any():
+            is_causal = layer.padding == "causal"
+            raise NotFoldableError(
+                padding_reason(layer),
+                None if is_causal else lambda: _inside_of(call, values),
+            )
+        return values @ summed_kernel(layer.kernel)
+
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        layer = call.operation
+        if layer.groups > 1:
+            return UNBOUNDED
+        return linear_bounds(layer, layer.kernel, inputs[0])
 
 
 @register_rule(
@@ -120,7 +139,9 @@ class SeparableConvolutionRule(_MixingRule):
 
     def fold(self, call: Call, values: Values) -> Values:
         layer = call.operation
-        depthwise = summed_kernel(layer, layer.depthwise_kernel, values)
+        if pads(layer) and values.any():
+            raise NotFoldableError(padding_reason(layer))
+        depthwise = summed_kernel(layer.depthwise_kernel)
         pointwise = float64_value(layer.pointwise_kernel)
         between = (values[:, None] * depthwise).reshape(-1)
         return between @ pointwise.reshape(-1, pointwise.shape[-1])
@@ -157,16 +178,42 @@ class RecurrentRule(Rule):
         )
 
 
-def summed_kernel(layer: Any, kernel: Any, values: Values) -> np.ndarray:
-    """Returns a kernel summed over its positions, (inputs, outputs).
+def pads(layer: Any) -> bool:
+    """Says whether a convolution reads zeros beyond the border."""
+    return layer.padding != "valid" and max(layer.kernel_size) > 1
 
-    Raises:
-        NotFoldableError: If a constant other than 0 meets padding with zeros.
-    """
-    if layer.padding != "valid" and max(layer.kernel_size) > 1 and values.any():
-        raise NotFoldableError(
-            f"{describe(layer)} pads with zeros (padding='{layer.padding}'), "
-            "so a constant input looks different at the border"
-        )
+
+def padding_reason(layer: Any) -> str:
+    """Returns why a constant does not stay one in a padded convolution."""
+    return (
+        f"{describe(layer)} pads with zeros (padding='{layer.padding}'), so a "
+        "constant input looks different at the border"
+    )
+
+
+def summed_kernel(kernel: Any) -> np.ndarray:
+    """Returns a kernel summed over its positions, (inputs, outputs)."""
     value = float64_value(kernel)
     return np.asarray(value.sum(axis=tuple(range(value.ndim - 2))))
+
+
+def _inside_of(call: Call, values: Values) -> tuple[np.ndarray, float]:
+    """Returns what constants add away from the border, and the error at it."""
+    layer = call.operation
+    increments = values @ summed_kernel(layer.kernel)
+    axis = channel_axis(layer, len(call.output_shape))
+    shape = [1, *call.input_shapes[0][1:]]
+    sizes = iter(layer.kernel_size)
+    for index in range(1, len(shape)):
+        if index != axis:
+            shape[index] = shape[index] or 4 * next(sizes)
+    along = [1] * len(shape)
+    along[axis] = -1
+    image = np.broadcast_to(values.reshape(along), shape)
+    with keras.StatelessScope():
+        response = layer.convolution_op(
+            keras.ops.convert_to_tensor(image, dtype=layer.compute_dtype),
+            layer.kernel,
+        )
+    outputs = np.moveaxis(keras.ops.convert_to_numpy(response), axis, -1)
+    return increments, float(np.abs(outputs - increments).max())

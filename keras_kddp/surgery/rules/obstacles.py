@@ -18,6 +18,22 @@ _ELEMENTWISE = {
 }
 
 
+MONOTONE = [
+    keras.activations.elu,
+    keras.activations.exponential,
+    keras.activations.hard_sigmoid,
+    keras.activations.leaky_relu,
+    keras.activations.linear,
+    keras.activations.relu,
+    keras.activations.relu6,
+    keras.activations.selu,
+    keras.activations.sigmoid,
+    keras.activations.softplus,
+    keras.activations.softsign,
+    keras.activations.tanh,
+]
+
+
 def activation_obstacle(layer: Any) -> str:
     """Returns why an activation is not elementwise, "" if it is."""
     activation = layer.activation

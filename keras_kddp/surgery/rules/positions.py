@@ -6,6 +6,8 @@ import keras
 import numpy as np
 
 from keras_kddp.surgery.rule import (
+    UNBOUNDED,
+    Bounds,
     Call,
     Channels,
     Rule,
@@ -66,6 +68,11 @@ class RepeatVectorRule(PoolingRule):
 class ZeroPaddingRule(PoolingRule):
     """Puts zeros around: units pass; of constants only 0."""
 
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        del call
+        low, high = inputs[0]
+        return Bounds(np.minimum(low, 0), np.maximum(high, 0))
+
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
@@ -98,6 +105,9 @@ class ReductionRule(IdentityRule):
 @register_rule("Sum")
 class SumRule(ReductionRule):
     """Sums axes of positions: units pass. The axis of channels: blocks."""
+
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        return UNBOUNDED
 
     def constant(
         self, call: Call, values: list[Values], training: bool
@@ -166,6 +176,13 @@ class FlattenRule(Rule):
         if call.output.axis is None or found is None:
             return super().constant(call, values, False)
         return agreed(values[0][found[1]])
+
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        low, high = inputs[0]
+        found = None if call.output.axis is None else _channel_sources(call)
+        if not low.ndim or found is None:
+            return Bounds(low.min(), high.max())
+        return Bounds(low[found[1]].min(axis=0), high[found[1]].max(axis=0))
 
 
 @register_rule(layers.Reshape, "Reshape")
