@@ -28,6 +28,8 @@ class UnitActivity:
         zero_fraction: Share of activations that are exactly 0 (APoZ; Hu et
             al. 2016, arXiv 1607.03250).
         count: Number of activations seen per unit.
+        examples: Number of examples seen; fewer than `count` where a unit has
+            several positions.
     """
 
     minimum: np.ndarray
@@ -37,6 +39,7 @@ class UnitActivity:
     variance: np.ndarray
     zero_fraction: np.ndarray
     count: int
+    examples: int = 0
 
     @property
     def live(self) -> np.ndarray:
@@ -49,6 +52,7 @@ class _Sums:
 
     def __init__(self, units: int) -> None:
         self.count = 0
+        self.examples = 0
         self.minimum = np.full(units, np.inf)
         self.maximum = np.full(units, -np.inf)
         self.total = np.zeros(units)
@@ -60,6 +64,7 @@ class _Sums:
         flat = activations.reshape(-1, activations.shape[-1])
         wide = flat.astype("float64", copy=False)
         self.count += len(flat)
+        self.examples += len(activations)
         self.minimum = np.minimum(self.minimum, wide.min(axis=0))
         self.maximum = np.maximum(self.maximum, wide.max(axis=0))
         self.total += wide.sum(axis=0)
@@ -78,6 +83,7 @@ class _Sums:
             variance=np.maximum(square, 0.0),
             zero_fraction=self.zeros / self.count,
             count=self.count,
+            examples=self.examples,
         )
 
 
@@ -122,7 +128,7 @@ def activity_on(
         for name in graph.removable_layers()
     }
     tensors = {id(x): x for found in points.values() for x in found}
-    axes = {key: graph.channels[key].axis for key in tensors}
+    axes = {key: graph.channels[key].axis or 0 for key in tensors}
     sums = {
         key: _Sums(tensor.shape[axes[key]]) for key, tensor in tensors.items()
     }
@@ -229,6 +235,7 @@ def _merged(parts: list[UnitActivity]) -> UnitActivity:
         variance=np.maximum(square - mean**2, 0.0),
         zero_fraction=average([part.zero_fraction for part in parts]),
         count=count,
+        examples=max(part.examples for part in parts),
     )
 
 

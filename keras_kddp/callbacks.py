@@ -3,6 +3,7 @@
 import math
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -10,6 +11,12 @@ import keras
 import numpy as np
 
 from keras_kddp.activity import UnitActivity, activity_on, sampled
+from keras_kddp.certificates import (
+    Certificate,
+    certify,
+    constant_units,
+    described,
+)
 from keras_kddp.criteria import CRITERIA, Criterion
 from keras_kddp.distiller import Distiller
 from keras_kddp.layers import check_penalties, set_penalty_strength
@@ -17,6 +24,7 @@ from keras_kddp.preparation import prepared_layers
 from keras_kddp.profiling import count_parameters
 from keras_kddp.schedules import Phases, planned_phases
 from keras_kddp.selection import group_scores, inactive_units
+from keras_kddp.surgery.folding import Constants
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import RemovalPlan, plan_on
 from keras_kddp.surgery.rebuild import to_numpy
@@ -31,6 +39,7 @@ class Removal(NamedTuple):
         units_after: Layer name -> units after.
         parameters_before: Weights of the student before.
         parameters_after: Weights of the student after.
+        certificates: The evidence for each unit that left.
     """
 
     epoch: int
@@ -38,6 +47,7 @@ class Removal(NamedTuple):
     units_after: dict[str, int]
     parameters_before: int
     parameters_after: int
+    certificates: tuple[Certificate, ...] = ()
 
     def __str__(self) -> str:
         """Returns one line for people."""
@@ -46,9 +56,11 @@ class Removal(NamedTuple):
             for name, before in self.units_before.items()
             if before != self.units_after[name]
         )
+        evidence = described(self.certificates)
         return (
             f"Epoch {self.epoch + 1}: removed units ({layers}), parameters "
             f"{self.parameters_before:,} -> {self.parameters_after:,}"
+            + (f"; {evidence}" if evidence else "")
         )
 
 
@@ -86,6 +98,8 @@ class DynamicPruning(keras.callbacks.Callback):
         minimum_units: So many units stay in every layer, at least 1.
         minimum_change: No removal of fewer than this share of the live units
             (each costs a retrace), except the last.
+        input_range: (smallest, largest) number that an input may have: units
+            that no such input can fire are then certified as provably dead.
         verbose: 1 prints a line a removal.
 
     Attributes:
@@ -120,6 +134,7 @@ class DynamicPruning(keras.callbacks.Callback):
         samples: int = 4096,
         minimum_units: int = 1,
         minimum_change: float = 0.05,
+        input_range: tuple[float, float] | None = None,
         verbose: int = 0,
     ) -> None:
         """Checks and keeps the arguments."""
@@ -133,10 +148,12 @@ class DynamicPruning(keras.callbacks.Callback):
         self.samples = samples
         self.minimum_units = minimum_units
         self.minimum_change = minimum_change
+        self.input_range = _checked_range(input_range)
         self.verbose = verbose
         self.removals: list[Removal] = []
         self._observed: Any = None
         self._plan: RemovalPlan | None = None
+        self._certificates: tuple[Certificate, ...] = ()
         self._last_good: list[tuple[keras.Variable, np.ndarray]] = []
         for name in ("threshold", "minimum_change"):
             _require_share(name, getattr(self, name))
@@ -180,7 +197,7 @@ class DynamicPruning(keras.callbacks.Callback):
         self._phases = self.phases(self.params["epochs"])
         self._observed = self._observed_data(graph)
         # Says now, not in the middle, if the criterion or the data are bad.
-        self._scores(graph, activity_on(graph, self._observed))
+        self._scores(graph, activity_on(graph, self._observed), {})
         self._plan = None
         self.removals = []
         self.model.build_optimizer()
@@ -216,17 +233,24 @@ class DynamicPruning(keras.callbacks.Callback):
         logs["penalty_strength"] = self._phases.strength(epoch)
         if not is_good or not self._phases.removes_after(epoch):
             return
-        scores = self._scores(graph, activity)
+        constants = constant_units({name: activity[name] for name in names})
+        scores = self._scores(graph, activity, constants)
         units = inactive_units(
             graph,
             scores,
             threshold=self.threshold,
             minimum_units=self.minimum_units,
+            constants=constants,
         )
         count = sum(map(len, units.values()))
         is_enough = count >= self.minimum_change * live
         if count and (is_enough or self._phases.is_last_removal(epoch)):
-            self._plan = plan_on(graph, units)
+            self._plan = plan_on(
+                graph, units, constants=_restricted(constants, units)
+            )
+            self._certificates = certify(
+                graph, units, activity, self.input_range
+            )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Lets go of the observed data."""
@@ -237,10 +261,13 @@ class DynamicPruning(keras.callbacks.Callback):
         return ChannelGraph(self.model.student, self.model.pinned_layers)
 
     def _scores(
-        self, graph: ChannelGraph, activity: dict[str, UnitActivity]
+        self,
+        graph: ChannelGraph,
+        activity: dict[str, UnitActivity],
+        constants: Constants,
     ) -> dict[int, float]:
         penalized = {name: activity[name] for name in prepared_layers(graph)}
-        return group_scores(graph, penalized, self.criterion)
+        return group_scores(graph, penalized, self.criterion, constants)
 
     def _observed_data(self, graph: ChannelGraph) -> Any:
         data = self.model.fit_inputs if self.data is None else self.data
@@ -267,6 +294,7 @@ class DynamicPruning(keras.callbacks.Callback):
             },
             parameters_before=before,
             parameters_after=count_parameters(self.model.student),
+            certificates=self._certificates,
         )
         self.removals.append(removal)
         if self.verbose:
@@ -332,6 +360,33 @@ def _resolved_criterion(
             f"Received: criterion={criterion!r}."
         )
     return CRITERIA[criterion]
+
+
+def _restricted(
+    constants: Constants, units: Mapping[str, Sequence[int]]
+) -> dict[str, dict[int, float]]:
+    """Returns the constants of the units that leave."""
+    return {
+        name: {unit: x for unit, x in values.items() if unit in units[name]}
+        for name, values in constants.items()
+        if name in units
+    }
+
+
+def _checked_range(value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    is_pair = isinstance(value, Sequence) and len(value) == 2
+    if (
+        not is_pair
+        or not all(isinstance(x, Real) and math.isfinite(x) for x in value)
+        or value[0] > value[1]
+    ):
+        raise ValueError(
+            "`input_range` must be (smallest, largest), two finite numbers, or "
+            f"None. Received: input_range={value!r}."
+        )
+    return float(value[0]), float(value[1])
 
 
 def _require_share(name: str, value: Any) -> None:

@@ -297,8 +297,7 @@ def is_relu(operation: Any) -> bool:
 
 
 def penalty_layers(model: keras.Model) -> list[Any]:
-    """Returns the layers of a model that charge for activity, nested ones too.
-    """
+    """Returns a model's layers that charge for activity, nested ones too."""
     found = layers_by_path(model).values()
     return [x for x in found if isinstance(x, _PenaltyMixin)]
 

@@ -41,7 +41,8 @@ def write_run(
     """Writes a run directory and returns the compression with it.
 
     `student.keras` (plain), `student_float32.tflite`, `student_int8.tflite`,
-    each run on LiteRT over the whole test split, and `summary.json`.
+    each run on LiteRT over the whole test split, `removals.json` with the
+    evidence for every unit that left, and `summary.json`.
 
     Args:
         compression: What was found.
@@ -78,8 +79,19 @@ def write_run(
         **compression.summary(),
         "input_range": input_range(calibration),
     }
+    _write_json(directory / "removals.json", _removals(compression))
     _write_json(directory / SUMMARY, summary)
     return compression
+
+
+def _removals(compression: Compression) -> list[dict[str, Any]]:
+    return [
+        {
+            **removal._asdict(),
+            "certificates": [c.as_dict() for c in removal.certificates],
+        }
+        for removal in compression.removals
+    ]
 
 
 def annotate_run(directory: Path, **entries: Any) -> None:
@@ -88,7 +100,7 @@ def annotate_run(directory: Path, **entries: Any) -> None:
     _write_json(directory / SUMMARY, {**summary, **entries})
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: Any) -> None:
     """Writes a file that is complete or not there."""
     partial_file = path.with_suffix(".partial")
     partial_file.write_text(json.dumps(content, indent=2) + "\n")

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_kddp.activity import UnitActivity
 from keras_kddp.criteria import Criterion
-from keras_kddp.surgery.folding import fold_constants
+from keras_kddp.surgery.folding import Constants, fold_constants
 from keras_kddp.surgery.graph import ChannelGraph
 
 
@@ -14,6 +14,7 @@ def group_scores(
     graph: ChannelGraph,
     activity: Mapping[str, UnitActivity],
     criterion: Criterion,
+    constants: Constants | None = None,
 ) -> dict[int, float]:
     """Returns the score of each group of units that may leave.
 
@@ -21,6 +22,8 @@ def group_scores(
         graph: The channels of the student.
         activity: Layer name -> statistics, of the layers that may shrink.
         criterion: Scores the units of a layer.
+        constants: Layer name -> unit -> the value that it always has: such a
+            unit tells nothing, and scores 0.
 
     Returns:
         Group number -> score in [0, 1]: the maximum over its units, since a
@@ -40,6 +43,10 @@ def group_scores(
             )
         values[name] = np.asarray(criterion(statistics, norms[name]))
         _check_scores(name, values[name], len(graph.units[name]))
+        silent = list((constants or {}).get(name, {}))
+        values[name] = np.where(
+            np.isin(np.arange(len(values[name])), silent), 0, values[name]
+        )
     return group_maxima(graph, values)
 
 
@@ -84,6 +91,7 @@ def inactive_units(
     *,
     threshold: float,
     minimum_units: int,
+    constants: Constants | None = None,
 ) -> dict[str, list[int]]:
     """Returns the units that leave.
 
@@ -96,18 +104,26 @@ def inactive_units(
         scores: From `group_scores`.
         threshold: Scores at or below it are inactive.
         minimum_units: Units that stay in every layer.
+        constants: Layer name -> unit -> the value that its activity has on
+            all examples; 0 where nothing is said.
 
     Returns:
         Layer name -> unit indices, in whole groups.
     """
     inactive = {r: score for r, score in scores.items() if score <= threshold}
     return lowest_units(
-        graph, inactive, dict.fromkeys(graph.units, minimum_units)
+        graph,
+        inactive,
+        dict.fromkeys(graph.units, minimum_units),
+        constants,
     )
 
 
 def lowest_units(
-    graph: ChannelGraph, scores: Mapping[int, float], widths: Mapping[str, int]
+    graph: ChannelGraph,
+    scores: Mapping[int, float],
+    widths: Mapping[str, int],
+    constants: Constants | None = None,
 ) -> dict[str, list[int]]:
     """Returns the units of as many groups as may leave, lowest first.
 
@@ -115,11 +131,15 @@ def lowest_units(
         graph: The channels of the student.
         scores: Group number -> score, of the groups that may leave.
         widths: Layer name -> units that stay at least, of all their layers.
+        constants: Layer name -> unit -> what its activity is held at; 0 where
+            nothing is said.
 
     Returns:
         Layer name -> unit indices, in whole groups.
     """
-    refused = fold_constants(graph, set(scores), {}, training=True).refusals
+    refused = fold_constants(
+        graph, set(scores), constants or {}, training=True
+    ).refusals
     groups = graph.groups()
     left = {name: len(labels) for name, labels in graph.units.items()}
     units: dict[str, list[int]] = {}

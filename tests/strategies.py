@@ -466,9 +466,7 @@ def random_transposed(
     )
 
 
-def random_cropping(
-    chance: random.Random, name: str, rank: int
-) -> keras.Layer:
+def random_cropping(chance: random.Random, name: str, rank: int) -> keras.Layer:
     return of_rank("Cropping", rank)(1, dtype=DTYPE, name=name)
 
 

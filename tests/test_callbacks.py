@@ -10,7 +10,6 @@ import tensorflow as tf
 from helpers import to_numpy, variable_values
 
 from keras_kddp import Distiller, DynamicPruning, finalize, prepare
-from keras_kddp.callbacks import Removal
 from keras_kddp.layers import penalty_layers, set_penalty_strength
 
 X = np.array([[1.0, 2.0], [3.0, 1.0], [2.0, 2.0], [4.0, 1.0]], "float32")
@@ -79,8 +78,14 @@ def test_inactive_units_leave_and_the_history_tells_of_it():
     assert history["units"] == [4, 4, 2, 2]
     assert history["live_units"] == [3, 3, 2, 2]
     assert history["parameters"] == [PARAMETERS[n] for n in (4, 4, 2, 2)]
-    assert callback.removals == [
-        Removal(2, {"fc": 4}, {"fc": 2}, PARAMETERS[4], PARAMETERS[2])
+    (removal,) = callback.removals
+    assert removal[:5] == (
+        *(2, {"fc": 4}, {"fc": 2}),
+        *(PARAMETERS[4], PARAMETERS[2]),
+    )
+    assert [(c.unit, c.kind) for c in removal.certificates] == [
+        (2, "observed dead"),
+        (3, "negligible"),
     ]
     fc = distiller.student.get_layer("fc")
     np.testing.assert_array_equal(fc.kernel, np.float32(KERNEL[:, :2]))
@@ -334,7 +339,8 @@ def test_a_verbose_run_prints_a_line_a_removal(capsys):
     printed = capsys.readouterr().out.split("\n")
     assert [line for line in printed if line] == [
         f"Epoch 3: removed units (fc 4 -> 2), parameters {PARAMETERS[4]} -> "
-        f"{PARAMETERS[2]}"
+        f"{PARAMETERS[2]}; 1 observed dead (fire on < 75.00% of examples, 95 % "
+        "confidence), 1 negligible (contribute <= 0.10% of the largest)"
     ]
 
 

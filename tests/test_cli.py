@@ -130,6 +130,7 @@ def test_compress_leaves_every_file_and_prints_the_table(run):
     directory, done = run
     assert {path.name for path in directory.iterdir()} == {
         "teacher.keras",
+        "removals.json",
         "student.keras",
         "student_float32.tflite",
         "student_int8.tflite",

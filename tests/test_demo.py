@@ -61,6 +61,7 @@ def test_the_demo_leaves_its_run_directory(short, tmp_path, capsys):
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert files == {
         "teacher.keras",
+        "removals.json",
         "student.keras",
         "student_float32.tflite",
         "student_int8.tflite",

@@ -27,6 +27,7 @@ ORDER = [
     "criteria",
     "budgets",
     "selection",
+    "certificates",
     "schedules",
     "callbacks",
     "splits",

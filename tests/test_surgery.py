@@ -1176,6 +1176,7 @@ def test_a_plan_becomes_json():
             "head": {"kernel": {"0": [0, 2]}},
         },
         "folds": {"head": [0.5 * 20]},
+        "errors": {},
     }
 
 

@@ -138,9 +138,7 @@ def test_a_family_equals_the_oracle_in_float32(name):
     check_family(name, range(1))
 
 
-@pytest.mark.parametrize(
-    "name", ["MobileNetV2", "ResNetV2", "EfficientNetV2"]
-)
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNetV2", "EfficientNetV2"])
 def test_every_convolution_of_a_family_can_shrink_but_the_classifier(name):
     make, size = FAMILIES[name]
     model = make(weights=None, input_shape=(size, size, 3), classes=7)

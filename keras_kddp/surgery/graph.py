@@ -14,7 +14,6 @@ from keras_kddp.surgery.calls import Origin, flat_calls
 from keras_kddp.surgery.rule import (
     Call,
     Channels,
-    Labels,
     Records,
     Rule,
     float64_value,

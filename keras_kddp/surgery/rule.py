@@ -462,6 +462,4 @@ def _one_position(symbol: Any, value: Values, axis: int | None) -> Any:
         value = np.full(1, np.nan)
     if shape:
         shape[-1 if axis is None else axis] = -1
-    return keras.ops.convert_to_tensor(
-        value.reshape(shape), dtype=symbol.dtype
-    )
+    return keras.ops.convert_to_tensor(value.reshape(shape), dtype=symbol.dtype)

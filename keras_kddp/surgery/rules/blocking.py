@@ -27,9 +27,7 @@ REASONS: dict[str, tuple[Any, ...]] = {
     "shifts a removed unit, which is 0, to another value in training": (
         layers.AlphaDropout,
     ),
-    "computes by an equation that surgery does not read": (
-        layers.EinsumDense,
-    ),
+    "computes by an equation that surgery does not read": (layers.EinsumDense,),
     "reads the same weights along two axes": (layers.ReversibleEmbedding,),
     _RECURS: (
         layers.RNN,

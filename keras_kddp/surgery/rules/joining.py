@@ -62,8 +62,10 @@ class JoiningRule(Rule):
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
         is_sum = type(call.operation).__name__ == "Add"
         if len(inputs) > 1 and is_sum:
-            lows, highs = zip(*inputs, strict=True)
-            return Bounds(sum(lows), sum(highs))
+            low, high = inputs[0]
+            for other in inputs[1:]:
+                low, high = low + other.low, high + other.high
+            return Bounds(low, high)
         return super().bounds(call, inputs)
 
 
@@ -121,7 +123,9 @@ class ConcatenateRule(Rule):
         del training
         axis = call.output.axis or 0
         values = [
-            value if channels.axis == axis else np.full(shape[axis] or 0, np.nan)
+            value
+            if channels.axis == axis
+            else np.full(shape[axis] or 0, np.nan)
             for value, channels, shape in zip(
                 values, call.channels, call.input_shapes, strict=True
             )

@@ -61,9 +61,7 @@ class DenseRule(_MixingRule):
         return values @ float64_value(call.operation.kernel)
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
-        return linear_bounds(
-            call.operation, call.operation.kernel, inputs[0]
-        )
+        return linear_bounds(call.operation, call.operation.kernel, inputs[0])
 
 
 @register_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)

@@ -62,9 +62,7 @@ class RepeatVectorRule(PoolingRule):
     """The same vector at several positions: units pass."""
 
 
-@register_rule(
-    layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D
-)
+@register_rule(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
 class ZeroPaddingRule(PoolingRule):
     """Puts zeros around: units pass; of constants only 0."""
 
