@@ -218,6 +218,32 @@ def hidden_schedule(optimizer: keras.optimizers.Optimizer) -> Iterator[Any]:
         optimizer._learning_rate = rate
 
 
+def factored_slots(
+    optimizer: keras.optimizers.Optimizer,
+) -> Iterator[tuple[keras.Variable, keras.Variable, int]]:
+    """Yields the slots of Adafactor that leave out an axis of their weight.
+
+    They are in the private `_r` and `_c`, in the order of the private
+    `_trainable_variables`, and made without a reference to the weight.
+
+    Args:
+        optimizer: Any built optimizer.
+
+    Yields:
+        The slot, its weight, and the axis of the weight that it lacks.
+    """
+    if not isinstance(optimizer, keras.optimizers.Adafactor):
+        return
+    weights = optimizer._trainable_variables
+    for weight, rows, columns in zip(
+        weights, optimizer._r, optimizer._c, strict=True
+    ):
+        rank = len(weight.shape)
+        if rank >= 2:
+            yield rows, weight, rank - 1
+            yield columns, weight, rank - 2
+
+
 def carry_weight_decay_exclusions(
     old: keras.optimizers.Optimizer,
     new: keras.optimizers.Optimizer,

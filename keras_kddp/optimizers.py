@@ -10,6 +10,8 @@ from keras_kddp import _compat
 from keras_kddp.surgery.plan import Slices, take
 from keras_kddp.surgery.rebuild import to_numpy
 
+_NOT_ELEMENTWISE = (keras.optimizers.Adafactor, keras.optimizers.Muon)
+
 Transfer = tuple[keras.Variable, keras.Variable, Slices]
 
 
@@ -22,7 +24,8 @@ def carry_optimizer(
 
     Iterations, learning rate or schedule, slots, moving averages, accumulated
     gradients and the loss scale are carried; slots are cut like the weights
-    they belong to. Exact for elementwise optimizers.
+    they belong to. Exact for elementwise optimizers and Lamb. Warns where it
+    is not: Adafactor and Muon look at whole matrices.
 
     Args:
         optimizer: A built optimizer; left as it is.
@@ -35,6 +38,17 @@ def carry_optimizer(
     transfers = list(transfers)
     successor = _unbuilt_copy(optimizer, transfers)
     references = _build_recording(successor, trainable_variables)
+    lacking: dict[int, int] = {}
+    for part in _parts(successor):
+        for slot, weight, axis in _compat.factored_slots(part):
+            references[id(slot)], lacking[id(slot)] = weight, axis
+        if isinstance(part, _NOT_ELEMENTWISE):
+            warnings.warn(
+                f"The state of {type(part).__name__} goes on, but the removed "
+                "units had a part in it that cannot be told apart: its next "
+                "steps are not quite those of the larger student.",
+                stacklevel=3,
+            )
     slices = {id(new): axes for _, new, axes in transfers}
     known = [
         variable
@@ -45,7 +59,8 @@ def carry_optimizer(
     for old, new in zip(optimizer.variables, known, strict=True):
         reference = references.get(id(new))
         axes = slices[id(reference)] if reference is not None else {}
-        _assign(new, take(to_numpy(old), axes), optimizer)
+        axes = _without(axes, lacking.get(id(new)))
+        new.assign(take(to_numpy(old), axes))
     for old_part, new_part in zip(
         _parts(optimizer), _parts(successor), strict=True
     ):
@@ -109,16 +124,15 @@ def _build_recording(
     return references
 
 
-def _assign(variable: keras.Variable, value: Any, optimizer: Any) -> None:
-    if tuple(variable.shape) == value.shape:
-        variable.assign(value)
-        return
-    warnings.warn(
-        f"The state '{variable.name}' of {type(optimizer).__name__} has no "
-        f"entry per unit ({value.shape} became {tuple(variable.shape)}): it "
-        "starts anew after the removal.",
-        stacklevel=4,
-    )
+def _without(axes: Slices, lacking: int | None) -> Slices:
+    """Returns the slices of an array that lacks one axis of a weight."""
+    if lacking is None:
+        return axes
+    return {
+        axis - (axis > lacking): kept
+        for axis, kept in axes.items()
+        if axis != lacking
+    }
 
 
 def _carry_loose_variables(old: Any, new: Any) -> None:

@@ -284,3 +284,18 @@ def test_all_layers_are_those_inside_other_layers_too():
     found = _compat.all_layers(model)
     assert any(layer is inner for layer in found)
     assert all(layer is not model for layer in found)
+
+
+def test_factored_slots_lack_one_axis_of_their_weight():
+    kernel = keras.Variable(np.ones((2, 3, 4)))
+    bias = keras.Variable(np.ones(4))
+    optimizer = keras.optimizers.Adafactor(0.1)
+    optimizer.build([kernel, bias])
+    found = [
+        (tuple(slot.shape), weight is kernel, axis)
+        for slot, weight, axis in _compat.factored_slots(optimizer)
+    ]
+    assert found == [((2, 3), True, 2), ((2, 4), True, 1)]
+    adam = keras.optimizers.Adam()
+    adam.build([kernel])
+    assert not list(_compat.factored_slots(adam))

@@ -84,6 +84,8 @@ MORE_OPTIMIZERS: dict[str, MakeOptimizer] = {
     "amsgrad": lambda _: optimizers.Adam(0.01, amsgrad=True),
     # With beta=0 a weight whose slots are 0 becomes 0 / 0.
     "ftrl": lambda _: optimizers.Ftrl(0.05, beta=1.0),
+    # The norms of whole layers do not feel rows of zeros.
+    "lamb": lambda _: optimizers.Lamb(0.01),
     "lion": lambda _: optimizers.Lion(0.003),
     "nadam": lambda _: optimizers.Nadam(0.01),
     "rmsprop": lambda _: optimizers.RMSprop(0.005, momentum=0.9, centered=True),
@@ -611,3 +613,13 @@ def test_mixed_float16_swaps_inside_fit_with_the_scale_that_keras_adds():
     assert isinstance(distiller.optimizer, optimizers.LossScaleOptimizer)
     assert values["fc1 kernel "].shape == (6, 5)
     assert all(np.isfinite(value).all() for value in values.values())
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "Muon"])
+def test_optimizers_that_look_at_whole_matrices_warn_and_train_on(name):
+    distiller = distiller_of(DENSE, lambda _: getattr(optimizers, name)(0.01))
+    with pytest.warns(UserWarning, match=f"The state of {name} goes on, but"):
+        values = trained(distiller, DENSE, epochs=3).values
+    assert values["fc1 kernel "].shape == (6, 5)
+    assert all(np.isfinite(value).all() for value in values.values())
+    assert type(distiller.optimizer).__name__ == name
