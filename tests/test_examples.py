@@ -1,6 +1,7 @@
 """The examples run, on small data."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_the_rule_example_runs_and_is_exact(tmp_path):
     lines = run(tmp_path, "own_layer_rule.py").splitlines()
     assert "units 30" in lines
     assert float(lines[-1].split()[-1]) < 1e-6
+
+
+@pytest.mark.slow
+def test_the_mobilenet_example_shrinks_inside_fit(images):
+    shown = run(images, "mobilenet_student.py", images, 400)
+    before, after = (
+        int(number.replace(",", ""))
+        for number in re.search(r"parameters  (.*) -> (.*)", shown).groups()
+    )
+    assert after < before
+    assert "Epoch 2: removed units" in shown
+    assert "mobilenet_int8.tflite" in shown
 
 
 def test_every_example_has_a_test():
