@@ -4,13 +4,13 @@ import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_kddp.activity import UnitActivity, activity_on, sampled
+from keras_kddp.arguments import checked_range, require_count, require_share
 from keras_kddp.certificates import (
     Certificate,
     certify,
@@ -148,7 +148,7 @@ class DynamicPruning(keras.callbacks.Callback):
         self.samples = samples
         self.minimum_units = minimum_units
         self.minimum_change = minimum_change
-        self.input_range = _checked_range(input_range)
+        self.input_range = checked_range(input_range)
         self.verbose = verbose
         self.removals: list[Removal] = []
         self._observed: Any = None
@@ -156,12 +156,12 @@ class DynamicPruning(keras.callbacks.Callback):
         self._certificates: tuple[Certificate, ...] = ()
         self._last_good: list[tuple[keras.Variable, np.ndarray]] = []
         for name in ("threshold", "minimum_change"):
-            _require_share(name, getattr(self, name))
+            require_share(name, getattr(self, name))
         for name in ("samples", "minimum_units"):
-            _require_count(name, getattr(self, name), smallest=1)
+            require_count(name, getattr(self, name), smallest=1)
         for name in ("warmup_epochs", "ramp_epochs", "finetune_epochs"):
             if getattr(self, name) is not None:
-                _require_count(name, getattr(self, name), smallest=0)
+                require_count(name, getattr(self, name), smallest=0)
 
     def phases(self, epochs: int) -> Phases:
         """Returns the phases of a run of so many epochs.
@@ -371,35 +371,3 @@ def _restricted(
         for name, values in constants.items()
         if name in units
     }
-
-
-def _checked_range(value: Any) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    is_pair = isinstance(value, Sequence) and len(value) == 2
-    if (
-        not is_pair
-        or not all(isinstance(x, Real) and math.isfinite(x) for x in value)
-        or value[0] > value[1]
-    ):
-        raise ValueError(
-            "`input_range` must be (smallest, largest), two finite numbers, or "
-            f"None. Received: input_range={value!r}."
-        )
-    return float(value[0]), float(value[1])
-
-
-def _require_share(name: str, value: Any) -> None:
-    if not isinstance(value, Real) or not 0 <= float(value) < 1:
-        raise ValueError(
-            f"`{name}` must be a number in [0, 1). Received: {name}={value!r}."
-        )
-
-
-def _require_count(name: str, value: Any, *, smallest: int) -> None:
-    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_integer or value < smallest:
-        raise ValueError(
-            f"`{name}` must be an integer >= {smallest}. Received: "
-            f"{name}={value!r}."
-        )

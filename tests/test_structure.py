@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Modules in a folder may import each other, as long as there is no cycle.
 ORDER = [
     "_compat",
+    "arguments",
     "text_table",
     "profiling",
     "input_range",

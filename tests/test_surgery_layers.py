@@ -474,8 +474,28 @@ def test_removing_approximately_warns_of_the_error():
         )
 
 
-def test_what_is_exact_is_no_approximation(recwarn):
+@pytest.mark.filterwarnings("error:`approximate=True`")
+def test_what_is_exact_is_no_approximation():
     model = padded_model()
     assert plan_removal(model, {"one": [0]}, approximate=True).errors == {}
     remove_units(model, {"one": [0]}, approximate=True)
-    assert not recwarn.list
+
+
+def test_a_cut_nested_model_trains_saves_and_runs_on_litert(tmp_path):
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    smaller = remove_units(
+        nested_model(),
+        {
+            name: [2]
+            for name in ("stem", "first/narrow", "shared/inside/narrow")
+        },
+    )
+    rows = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
+    smaller.compile("adam", "mse")
+    smaller.fit(rows, rows[:, :2], verbose=0)
+    smaller.save(tmp_path / "smaller.keras")
+    loaded = keras.models.load_model(tmp_path / "smaller.keras")
+    np.testing.assert_array_equal(loaded(rows), smaller(rows))
+    file = kddp.export.to_tflite(loaded, tmp_path / "smaller.tflite")
+    assert kddp.export.verify(loaded, file, rows).passed

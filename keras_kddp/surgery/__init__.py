@@ -1,6 +1,9 @@
 """Takes units out of a Keras model, exactly."""
 
 from keras_kddp.surgery import rules  # noqa: F401  (registers them)
+from keras_kddp.surgery.channels import (
+    Call,
+)
 from keras_kddp.surgery.explanation import explain
 from keras_kddp.surgery.graph import (
     ChannelGraph,
@@ -13,7 +16,10 @@ from keras_kddp.surgery.plan import (
     plan_removal,
     remove_units,
 )
-from keras_kddp.surgery.rule import Call, Rule, register_rule
+from keras_kddp.surgery.rule import (
+    Rule,
+    register_rule,
+)
 
 __all__ = [
     "Call",

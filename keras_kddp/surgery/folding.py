@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_kddp.surgery.channels import (
+    Call,
+    describe,
+)
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rule import (
-    Call,
     NotFoldableError,
     Values,
-    describe,
 )
 
 Constants = Mapping[str, Mapping[int, float]]

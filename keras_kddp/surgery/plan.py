@@ -2,9 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import keras
@@ -24,6 +23,7 @@ from keras_kddp.surgery.rebuild import (
     rebuild,
     to_numpy,
 )
+from keras_kddp.surgery.request import listed, requested_groups
 
 Slices = Mapping[int, tuple[int, ...]]  # axis -> kept indices
 
@@ -203,14 +203,7 @@ def plan_on(
     approximate: bool = False,
 ) -> RemovalPlan:
     """Returns `plan_removal` on a graph that was read already."""
-    _require_mapping("units", units)
-    wanted = {
-        (name, unit)
-        for name, indices in units.items()
-        for unit in _checked(graph, name, indices)
-    }
-    roots = _complete_groups(graph, wanted)
-    _check_constants(graph, wanted, constants or {})
+    roots = requested_groups(graph, units, constants or {})
     folding = fold_constants(
         graph,
         roots,
@@ -220,7 +213,7 @@ def plan_on(
     )
     for root, reason in folding.refusals.items():
         raise SurgeryError(
-            f"Units {_listed(graph.groups()[root].members)} cannot be removed: "
+            f"Units {listed(graph.groups()[root].members)} cannot be removed: "
             f"{reason}."
         )
     gone = np.isin(graph.roots, list(roots))
@@ -298,80 +291,6 @@ def take(value: np.ndarray, axes: Slices) -> np.ndarray:
     return value
 
 
-def _checked(
-    graph: ChannelGraph, name: str, indices: Sequence[int]
-) -> list[int]:
-    if name not in graph.units:
-        raise SurgeryError(
-            "`units` must name layers that have removable units: "
-            f"{graph.removable_layers()}. Received: '{name}'."
-        )
-    count = len(graph.units[name])
-    if not isinstance(indices, Iterable):
-        raise SurgeryError(
-            f"Units of layer '{name}' must be a list of integers. Received: "
-            f"{indices!r}."
-        )
-    indices = list(indices)
-    for index in indices:
-        is_integer = isinstance(index, (int, np.integer))
-        if not is_integer or isinstance(index, bool) or not 0 <= index < count:
-            raise SurgeryError(
-                f"Units of layer '{name}' must be integers from 0 to "
-                f"{count - 1}. Received: {index!r}."
-            )
-    return [int(index) for index in indices]
-
-
-def _complete_groups(
-    graph: ChannelGraph, wanted: set[tuple[str, int]]
-) -> set[int]:
-    """Returns the groups of the wanted units, each wanted in full."""
-    groups = graph.groups()
-    roots = {int(graph.roots[graph.units[n][unit]]) for n, unit in wanted}
-    for root in sorted(roots):
-        members, reason = groups[root]
-        if reason:
-            raise SurgeryError(
-                f"Units {_listed(members)} cannot be removed: {reason}."
-            )
-        missing = [member for member in members if member not in wanted]
-        if missing:
-            raise SurgeryError(
-                f"Units {_listed(members)} can only leave together. Received "
-                f"without {_listed(missing)}. Add them, or leave all of them."
-            )
-    return roots
-
-
-def _check_constants(
-    graph: ChannelGraph, wanted: set[tuple[str, int]], constants: Constants
-) -> None:
-    _require_mapping("constants", constants)
-    for name, values in constants.items():
-        _require_mapping(f"constants['{name}']", values)
-        for unit, value in values.items():
-            if (name, unit) not in wanted:
-                raise SurgeryError(
-                    "`constants` must be given for units that are removed. "
-                    f"Received one for unit {unit!r} of layer '{name}'."
-                )
-            if not isinstance(value, Real) or not np.isfinite(value):
-                raise SurgeryError(
-                    "`constants` must be finite numbers. Received: "
-                    f"{value!r} for unit {unit} of layer '{name}'."
-                )
-
-
-def _require_mapping(name: str, value: object) -> None:
-    if not isinstance(value, Mapping):
-        raise SurgeryError(
-            f"`{name}` must be a dict, such as {{'fc': [3, 17]}} for `units` "
-            "or {'fc': {3: 0.5}} for `constants`. Received: "
-            f"{type(value).__name__}."
-        )
-
-
 def _slices(
     graph: ChannelGraph, gone: np.ndarray
 ) -> Mapping[str, Mapping[str, Slices]]:
@@ -401,11 +320,6 @@ def _arguments(
                 kept = tuple(value)
             arguments.setdefault(name, {})[argument] = kept
     return arguments
-
-
-def _listed(members: Sequence[tuple[str, int]]) -> str:
-    shown = ", ".join(f"{name}[{unit}]" for name, unit in members[:6])
-    return shown + (f" and {len(members) - 6} more" if len(members) > 6 else "")
 
 
 def _abbreviate(units: Sequence[int]) -> str:

@@ -3,13 +3,15 @@
 import keras
 import numpy as np
 
-from keras_kddp.surgery.rule import (
-    Bounds,
+from keras_kddp.surgery.channels import (
     Call,
     Channels,
+    describe,
+)
+from keras_kddp.surgery.rule import (
+    Bounds,
     Rule,
     Values,
-    describe,
     register_rule,
 )
 from keras_kddp.surgery.rules.obstacles import has_array_argument

@@ -5,16 +5,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.surgery.rule import (
-    UNBOUNDED,
-    Bounds,
+from keras_kddp.surgery.channels import (
     Call,
     Channels,
     Labels,
+    describe,
+)
+from keras_kddp.surgery.rule import (
+    UNBOUNDED,
+    Bounds,
     NotFoldableError,
     Rule,
     Values,
-    describe,
     float64_value,
     register_rule,
 )

@@ -6,7 +6,14 @@ from typing import Any
 import keras
 
 from keras_kddp._compat import CallNode
-from keras_kddp.surgery.rule import Call, Channels, describe, rule_for
+from keras_kddp.surgery.channels import (
+    Call,
+    Channels,
+    describe,
+)
+from keras_kddp.surgery.rule import (
+    rule_for,
+)
 
 _MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax", "glu"}
 _ELEMENTWISE = {

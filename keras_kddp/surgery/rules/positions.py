@@ -5,14 +5,16 @@ import math
 import keras
 import numpy as np
 
+from keras_kddp.surgery.channels import (
+    Call,
+    Channels,
+    describe,
+)
 from keras_kddp.surgery.rule import (
     UNBOUNDED,
     Bounds,
-    Call,
-    Channels,
     Rule,
     Values,
-    describe,
     register_rule,
 )
 from keras_kddp.surgery.rules.channelwise import IdentityRule

@@ -1,0 +1,45 @@
+"""Checks of plain arguments."""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+
+def checked_range(value: Any) -> tuple[float, float] | None:
+    """Returns an `input_range` as floats, None as it is.
+
+    Raises:
+        ValueError: If it is neither None nor two finite numbers in order.
+    """
+    if value is None:
+        return None
+    is_pair = isinstance(value, Sequence) and len(value) == 2
+    if (
+        not is_pair
+        or not all(isinstance(x, Real) and math.isfinite(x) for x in value)
+        or value[0] > value[1]
+    ):
+        raise ValueError(
+            "`input_range` must be (smallest, largest), two finite numbers, or "
+            f"None. Received: input_range={value!r}."
+        )
+    return float(value[0]), float(value[1])
+
+
+def require_share(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is a number in [0, 1)."""
+    if not isinstance(value, Real) or not 0 <= float(value) < 1:
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1). Received: {name}={value!r}."
+        )
+
+
+def require_count(name: str, value: Any, *, smallest: int) -> None:
+    """Raises ValueError unless `value` is an integer >= `smallest`."""
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or value < smallest:
+        raise ValueError(
+            f"`{name}` must be an integer >= {smallest}. Received: "
+            f"{name}={value!r}."
+        )

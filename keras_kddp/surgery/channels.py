@@ -1,0 +1,202 @@
+"""The channels of symbolic tensors, and what a rule may say about them.
+
+A channel is one position along one axis of a symbolic tensor, most often the
+last. Every channel carries an integer label; channels with the same label, or
+with tied labels, can only leave together.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_kddp._compat import CallNode
+
+Labels = np.ndarray  # (channels,) int64
+
+
+class Channels(NamedTuple):
+    """The channels of one symbolic tensor.
+
+    Attributes:
+        labels: One label a channel, (channels,) int64.
+        axis: The axis they lie on, counted from the batch axis, 0. None where
+            no part of the tensor can go along any axis.
+        reason: Why none can go; "" where `axis` is a number.
+    """
+
+    labels: Labels
+    axis: int | None
+    reason: str = ""
+
+    @classmethod
+    def fixed(cls, reason: str) -> "Channels":
+        """Returns the channels of a tensor that must stay whole."""
+        return cls(np.zeros(0, dtype=int), None, reason)
+
+
+class Records:
+    """What the rules noted while the labels walked through a graph.
+
+    Attributes:
+        size: Number of labels handed out.
+        units: Layer name -> labels of its declared units.
+        arguments: Layer name -> (config argument, position in it or None) ->
+            the labels it counts.
+        slices: Layer name -> (variable, axis) -> labels along that axis.
+        consumed: The (layer name, variable, axis) that read channels.
+        ties: Pairs of equally long label arrays that leave together.
+        pins: Labels that must stay, with the reason.
+        blocked: Operation name -> why it lets nothing through.
+    """
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self.size = 0
+        self.units: dict[str, Labels] = {}
+        self.arguments: dict[str, dict[tuple[str, int | None], Labels]] = {}
+        self.slices: dict[str, dict[tuple[str, int], Labels]] = {}
+        self.consumed: set[tuple[str, str, int]] = set()
+        self.ties: list[tuple[Labels, Labels]] = []
+        self.pins: list[tuple[Labels, str]] = []
+        self.blocked: dict[str, str] = {}
+
+    def fresh(self, count: int) -> Labels:
+        """Returns `count` labels that nothing else carries."""
+        self.size += count
+        return np.arange(self.size - count, self.size)
+
+
+class Call:
+    """One call of one operation, as a rule sees it.
+
+    Attributes:
+        operation: The layer or raw operation.
+        name: Its name; "outer/inner" inside a nested model.
+        channels: The channels of each symbolic input.
+        input_shapes: The shapes of the inputs, batch axis first.
+        output_shape: Shape of the first output.
+        output: Channels of the first output, once the rule has said them.
+        node: Arguments and symbolic tensors of the call.
+    """
+
+    def __init__(
+        self, node: CallNode, channels: Sequence[Channels], records: Records
+    ) -> None:
+        """Binds a call to the records that its rule may write."""
+        self.node = node
+        self.operation = node.operation
+        self.name = node.name
+        self.channels = list(channels)
+        self.input_shapes = [tuple(x.shape) for x in node.inputs]
+        self.output_shape = tuple(node.outputs[0].shape)
+        self.output = Channels.fixed("its rule has not run")
+        self._records = records
+
+    @property
+    def inputs(self) -> list[Labels]:
+        """Labels along the last axis of each input, each (channels,)."""
+        return [self.along(i, -1) for i in range(len(self.channels))]
+
+    def along(self, index: int, axis: int) -> Labels:
+        """Returns the labels along an axis of an input.
+
+        Channels that lie along another axis are pinned by this, and the
+        labels returned are pinned too.
+
+        Args:
+            index: Which symbolic input.
+            axis: Its axis; negative counts from the end.
+        """
+        channels, shape = self.channels[index], self.input_shapes[index]
+        axis %= max(len(shape), 1)
+        if channels.axis == axis:
+            return channels.labels
+        reason = channels.reason or (
+            f"{describe(self.operation)} reads axis {axis} of a tensor with "
+            f"channels on axis {channels.axis}"
+        )
+        self.pin(channels.labels, reason)
+        labels = self._records.fresh(_size(shape, axis))
+        self.pin(labels, reason)
+        return labels
+
+    def produce(self, argument: str, count: int | None = None) -> Labels:
+        """Declares units of this layer.
+
+        Args:
+            argument: The config argument that counts them (`"units"`).
+            count: How many there are; None: the value of the argument.
+
+        Returns:
+            Their labels; the same at every call of a shared layer.
+        """
+        units = self._records.units
+        if self.name not in units:
+            count = getattr(self.operation, argument)
+            units[self.name] = self._records.fresh(count)
+            self.count(argument, units[self.name])
+        return units[self.name]
+
+    def count(
+        self, argument: str, labels: Labels, position: int | None = None
+    ) -> None:
+        """Says that a config argument is the number of some channels.
+
+        Args:
+            argument: Its name (`"filters"`).
+            labels: The channels.
+            position: Where in the argument the number stands, if that is a
+                tuple (`target_shape`).
+        """
+        counted = self._records.arguments.setdefault(self.name, {})
+        self._note(counted, (argument, position), labels)
+
+    def consume(self, variable: str, axis: int, labels: Labels) -> None:
+        """Says that a weight reads the channels along one of its axes."""
+        self._records.consumed.add((self.name, variable, axis))
+        self.slice(variable, axis, labels)
+
+    def slice(self, variable: str, axis: int, labels: Labels) -> None:
+        """Says that a weight has one entry a channel along an axis."""
+        slices = self._records.slices.setdefault(self.name, {})
+        self._note(slices, (variable, axis), labels)
+
+    def _note(self, notes: dict[Any, Labels], key: Any, labels: Labels) -> None:
+        if key in notes:  # another call of a shared layer
+            self.tie(notes[key], labels)
+        else:
+            notes[key] = labels
+
+    def tie(self, first: Labels, second: Labels) -> None:
+        """Makes two label arrays leave together, position by position."""
+        self._records.ties.append((first, second))
+
+    def pin(self, labels: Labels, reason: str) -> None:
+        """Keeps channels in place, with the reason a user will read."""
+        self._records.pins.append((labels, reason))
+
+    def fresh(self, count: int) -> Labels:
+        """Returns labels that nothing else carries, to tie others to."""
+        return self._records.fresh(count)
+
+    def block(self, reason: str) -> Channels:
+        """Pins every input channel; the output must stay whole."""
+        for channels in self.channels:
+            self.pin(channels.labels, reason)
+        return self.stop(reason)
+
+    def stop(self, reason: str) -> Channels:
+        """Says that the output must stay whole; the inputs may go."""
+        self._records.blocked.setdefault(self.name, reason)
+        return Channels.fixed(reason)
+
+
+def _size(shape: tuple[int | None, ...], axis: int) -> int:
+    """Returns the size of an axis, 0 for a scalar or an unknown size."""
+    return (shape[axis] or 0) if shape else 0
+
+
+def describe(operation: Any) -> str:
+    """Returns `name (Class)`."""
+    return f"{operation.name} ({type(operation).__name__})"

@@ -1,0 +1,116 @@
+"""What a removal asks for, checked against the model."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+
+import numpy as np
+
+from keras_kddp.surgery.folding import Constants
+from keras_kddp.surgery.graph import ChannelGraph, SurgeryError
+
+
+def requested_groups(
+    graph: ChannelGraph,
+    units: Mapping[str, Sequence[int]],
+    constants: Constants,
+) -> set[int]:
+    """Returns the numbers of the groups that a removal asks for.
+
+    Args:
+        graph: The channels of the model.
+        units: Layer name -> indices of the units to remove.
+        constants: Layer name -> unit -> value its activity is held at.
+
+    Raises:
+        SurgeryError: If a layer or unit does not exist, cannot go or would go
+            without its partners, or a constant is none or for another unit.
+    """
+    _require_mapping("units", units)
+    wanted = {
+        (name, unit)
+        for name, indices in units.items()
+        for unit in _checked(graph, name, indices)
+    }
+    roots = _complete_groups(graph, wanted)
+    _check_constants(wanted, constants)
+    return roots
+
+
+def listed(members: Sequence[tuple[str, int]]) -> str:
+    """Returns units for people: "fc[0], fc[1] and 3 more"."""
+    shown = ", ".join(f"{name}[{unit}]" for name, unit in members[:6])
+    return shown + (f" and {len(members) - 6} more" if len(members) > 6 else "")
+
+
+def _checked(
+    graph: ChannelGraph, name: str, indices: Sequence[int]
+) -> list[int]:
+    if name not in graph.units:
+        raise SurgeryError(
+            "`units` must name layers that have removable units: "
+            f"{graph.removable_layers()}. Received: '{name}'."
+        )
+    count = len(graph.units[name])
+    if not isinstance(indices, Iterable):
+        raise SurgeryError(
+            f"Units of layer '{name}' must be a list of integers. Received: "
+            f"{indices!r}."
+        )
+    indices = list(indices)
+    for index in indices:
+        is_integer = isinstance(index, (int, np.integer))
+        if not is_integer or isinstance(index, bool) or not 0 <= index < count:
+            raise SurgeryError(
+                f"Units of layer '{name}' must be integers from 0 to "
+                f"{count - 1}. Received: {index!r}."
+            )
+    return [int(index) for index in indices]
+
+
+def _complete_groups(
+    graph: ChannelGraph, wanted: set[tuple[str, int]]
+) -> set[int]:
+    """Returns the groups of the wanted units, each wanted in full."""
+    groups = graph.groups()
+    roots = {int(graph.roots[graph.units[n][unit]]) for n, unit in wanted}
+    for root in sorted(roots):
+        members, reason = groups[root]
+        if reason:
+            raise SurgeryError(
+                f"Units {listed(members)} cannot be removed: {reason}."
+            )
+        missing = [member for member in members if member not in wanted]
+        if missing:
+            raise SurgeryError(
+                f"Units {listed(members)} can only leave together. Received "
+                f"without {listed(missing)}. Add them, or leave all of them."
+            )
+    return roots
+
+
+def _check_constants(
+    wanted: set[tuple[str, int]], constants: Constants
+) -> None:
+    _require_mapping("constants", constants)
+    for name, values in constants.items():
+        _require_mapping(f"constants['{name}']", values)
+        for unit, value in values.items():
+            if (name, unit) not in wanted:
+                raise SurgeryError(
+                    "`constants` must be given for units that are removed. "
+                    f"Received one for unit {unit!r} of layer '{name}'."
+                )
+            if not isinstance(value, Real) or not np.isfinite(value):
+                raise SurgeryError(
+                    "`constants` must be finite numbers. Received: "
+                    f"{value!r} for unit {unit} of layer '{name}'."
+                )
+
+
+def _require_mapping(name: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise SurgeryError(
+            f"`{name}` must be a dict, such as {{'fc': [3, 17]}} for `units` "
+            "or {'fc': {3: 0.5}} for `constants`. Received: "
+            f"{type(value).__name__}."
+        )
