@@ -557,6 +557,8 @@ def test_a_layer_as_activation_passes_only_while_it_computes_what_keras_does():
 
     model = model_with(layers.LeakyReLU(0.3))
     assert error_of_removal(model, {"fc": [0]}) <= 1e-10
+    for mixing in (layers.Activation("softmax"), layers.Softmax()):
+        assert "ends in the activation" in reason_of(model_with(mixing), "fc")
     model = model_with(FlippedReLU())
     assert "ends in the activation FlippedReLU" in reason_of(model, "fc")
 

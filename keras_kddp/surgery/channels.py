@@ -121,12 +121,11 @@ class Call:
         self.pin(labels, reason)
         return labels
 
-    def produce(self, argument: str, count: int | None = None) -> Labels:
+    def produce(self, argument: str) -> Labels:
         """Declares units of this layer.
 
         Args:
             argument: The config argument that counts them (`"units"`).
-            count: How many there are; None: the value of the argument.
 
         Returns:
             Their labels; the same at every call of a shared layer.

@@ -87,6 +87,8 @@ class ClipRule(ElementwiseRule):
 class ActivationRule(ElementwiseRule):
     """An activation by name or function: units pass if it is elementwise."""
 
+    elementwise = False  # as an activation it would have to be looked into
+
     def flow(self, call: Call) -> Channels:
         if obstacle := activation_obstacle(call.operation):
             return call.block(obstacle)
@@ -125,6 +127,8 @@ class NestedInputRule(IdentityRule):
 @register_rule(layers.Rescaling)
 class RescalingRule(ElementwiseRule):
     """Scale and offset for all channels alike: units pass."""
+
+    elementwise = False  # where each channel has its own
 
     def flow(self, call: Call) -> Channels:
         layer = call.operation

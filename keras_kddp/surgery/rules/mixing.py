@@ -172,11 +172,6 @@ class RecurrentRule(Rule):
         call.consume("kernel", 0, call.along(0, -1))
         return call.stop(reason)
 
-    def fold(self, call: Call, values: Values) -> Values:
-        raise NotFoldableError(
-            f"{describe(call.operation)} cannot take a constant into a bias"
-        )
-
 
 def pads(layer: Any) -> bool:
     """Says whether a convolution reads zeros beyond the border."""
