@@ -367,6 +367,9 @@ def random_layer(
                 2 * (small > 1 and rank < 5)
             ),
             lambda: random_cropping(chance, name, rank): small > 2,
+            lambda: of_rank("UpSampling", rank)(2, dtype=DTYPE, name=name): (
+                large <= MAXIMUM_SIZE / 2
+            ),
             lambda: random_padding(chance, name, rank): large < MAXIMUM_SIZE,
             lambda: random_reshaping(chance, name, shape): 1,
         }
@@ -526,6 +529,9 @@ def random_dropout(chance: random.Random, name: str) -> keras.Layer:
 
 
 def random_pooling(chance: random.Random, name: str, rank: int) -> keras.Layer:
+    if chance.random() < 0.2:
+        kind = chance.choice(["AdaptiveMaxPooling", "AdaptiveAveragePooling"])
+        return of_rank(kind, rank)(2, dtype=DTYPE, name=name)
     kind = chance.choice(["MaxPooling", "AveragePooling"])
     padding = chance.choice(["valid", "same"])
     return of_rank(kind, rank)(2, padding=padding, dtype=DTYPE, name=name)
