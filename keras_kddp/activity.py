@@ -29,7 +29,7 @@ class UnitActivity:
             al. 2016, arXiv 1607.03250).
         count: Number of activations seen per unit.
         examples: Number of examples seen; fewer than `count` where a unit has
-            several positions.
+            several positions. 0: not known.
     """
 
     minimum: np.ndarray
@@ -60,11 +60,11 @@ class _Sums:
         self.total_square = np.zeros(units)
         self.zeros = np.zeros(units)
 
-    def add(self, activations: np.ndarray) -> None:
+    def add(self, activations: np.ndarray, examples: int) -> None:
         flat = activations.reshape(-1, activations.shape[-1])
         wide = flat.astype("float64", copy=False)
         self.count += len(flat)
-        self.examples += len(activations)
+        self.examples += examples
         self.minimum = np.minimum(self.minimum, wide.min(axis=0))
         self.maximum = np.maximum(self.maximum, wide.max(axis=0))
         self.total += wide.sum(axis=0)
@@ -138,9 +138,10 @@ def activity_on(
     seen = 0
     for batch in batches_of(data, batch_size):
         outputs = observer(batch)
+        examples = len(keras.tree.flatten(batch)[0])
         for (key, axis), output in zip(axes.items(), outputs, strict=True):
             array = keras.ops.convert_to_numpy(output)
-            sums[key].add(np.moveaxis(array, axis, -1))
+            sums[key].add(np.moveaxis(array, axis, -1), examples)
         seen += 1
     if not seen:
         raise ValueError(

@@ -245,11 +245,10 @@ class DynamicPruning(keras.callbacks.Callback):
         count = sum(map(len, units.values()))
         is_enough = count >= self.minimum_change * live
         if count and (is_enough or self._phases.is_last_removal(epoch)):
-            self._plan = plan_on(
-                graph, units, constants=_restricted(constants, units)
-            )
+            folded = _of_leaving_units(constants, units)
+            self._plan = plan_on(graph, units, constants=folded)
             self._certificates = certify(
-                graph, units, activity, self.input_range
+                graph, units, activity, folded, self.input_range
             )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -362,7 +361,7 @@ def _resolved_criterion(
     return CRITERIA[criterion]
 
 
-def _restricted(
+def _of_leaving_units(
     constants: Constants, units: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[int, float]]:
     """Returns the constants of the units that leave."""

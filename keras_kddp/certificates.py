@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from keras_kddp.activity import UnitActivity
+from keras_kddp.surgery.activity_bounds import activity_bounds
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.intervals import activity_bounds
 
 PROVABLY_DEAD = "provably dead"
 OBSERVED_DEAD = "observed dead"
@@ -84,6 +84,7 @@ def certify(
     graph: ChannelGraph,
     units: Mapping[str, Iterable[int]],
     activity: Mapping[str, UnitActivity],
+    constants: Mapping[str, Mapping[int, float]],
     input_range: tuple[float, float] | None = None,
 ) -> tuple[Certificate, ...]:
     """Returns the evidence for each unit that leaves.
@@ -92,12 +93,12 @@ def certify(
         graph: The channels of the model that they leave.
         units: Layer name -> indices of the units.
         activity: Layer name -> statistics at the model's present weights.
+        constants: Layer name -> unit -> the value that was folded.
         input_range: What all inputs are declared to lie between; None: no
             unit is proved dead.
     """
     bounds = {} if input_range is None else activity_bounds(graph, input_range)
     norms = graph.outgoing_norms()
-    constants = constant_units(activity)
     certificates = []
     for name, indices in units.items():
         seen = activity[name]
@@ -112,7 +113,7 @@ def certify(
             if is_proved:
                 kind, rate = PROVABLY_DEAD, 0.0
             elif not seen.live[unit]:
-                kind, rate = OBSERVED_DEAD, min(1.0, 3 / seen.examples)
+                kind, rate = OBSERVED_DEAD, 3 / max(seen.examples, 3)
             elif value is not None:
                 kind = CONSTANT
             certificates.append(

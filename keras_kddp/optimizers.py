@@ -10,7 +10,7 @@ from keras_kddp import _compat
 from keras_kddp.surgery.plan import Slices, take
 from keras_kddp.surgery.rebuild import to_numpy
 
-_NOT_ELEMENTWISE = (keras.optimizers.Adafactor, keras.optimizers.Muon)
+_LOOKING_AT_MATRICES = (keras.optimizers.Adafactor, keras.optimizers.Muon)
 
 Transfer = tuple[keras.Variable, keras.Variable, Slices]
 
@@ -42,7 +42,7 @@ def carry_optimizer(
     for part in _parts(successor):
         for slot, weight, axis in _compat.factored_slots(part):
             references[id(slot)], lacking[id(slot)] = weight, axis
-        if isinstance(part, _NOT_ELEMENTWISE):
+        if isinstance(part, _LOOKING_AT_MATRICES):
             warnings.warn(
                 f"The state of {type(part).__name__} goes on, but the removed "
                 "units had a part in it that cannot be told apart: its next "

@@ -23,6 +23,7 @@ from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rebuild import (
     Config,
     entries_by_path,
+    entry_name,
     rebuild,
     to_numpy,
 )
@@ -242,14 +243,14 @@ def _insert_penalty(
     """Puts a penalty behind a tensor; all its readers then read the penalty."""
     source, call, _ = reference
     name = f"{source}_penalty" + (f"_{call}" if call else "")
-    while any(other["config"]["name"] == name for other in config["layers"]):
+    while any(entry_name(other) == name for other in config["layers"]):
         name += "_"
     entry = keras.saving.serialize_keras_object(penalty)
     entry["config"]["name"] = name
     position = next(
         index
         for index, other in enumerate(config["layers"])
-        if other["config"]["name"] == source
+        if entry_name(other) == source
     )
     if "input_layers" in config:  # Functional
         _redirect(

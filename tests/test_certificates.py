@@ -11,7 +11,7 @@ import keras_kddp as kddp
 from keras_kddp.activity import UnitActivity, activity_on, collect_activity
 from keras_kddp.certificates import certify, constant_units, described
 from keras_kddp.surgery import ChannelGraph
-from keras_kddp.surgery.intervals import activity_bounds
+from keras_kddp.surgery.activity_bounds import activity_bounds
 
 layers = keras.layers
 ROWS = np.random.default_rng(0).uniform(0, 1, (64, 2)).astype("float32")
@@ -37,7 +37,8 @@ def student() -> keras.Model:
 def certificates(model, rows=ROWS, input_range=None, units=range(4)):
     graph = ChannelGraph(model)
     activity = activity_on(graph, rows)
-    return certify(graph, {"fc": units}, activity, input_range)
+    constants = constant_units(activity)
+    return certify(graph, {"fc": units}, activity, constants, input_range)
 
 
 def test_each_kind_of_evidence():

@@ -128,6 +128,7 @@ def test_every_control_has_the_declared_size_it_should(complete):
 def test_the_run_directory_is_complete(complete):
     found, folder = complete
     assert {path.name for path in folder.iterdir()} == {
+        "removals.json",
         "student.keras",
         "student_float32.tflite",
         "student_int8.tflite",

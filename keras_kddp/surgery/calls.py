@@ -42,7 +42,7 @@ class FlatCalls(NamedTuple):
 
 def flat_calls(model: keras.Model) -> FlatCalls:
     """Returns the calls of a built Sequential or Functional model."""
-    flattener = _Flattener()
+    flattener = _Flattener(_opaque_models(model))
     outputs = flattener.walk(model, (), None)
     return FlatCalls(flattener.nodes, outputs, flattener.origins)
 
@@ -50,7 +50,8 @@ def flat_calls(model: keras.Model) -> FlatCalls:
 class _Flattener:
     """Walks through a model and the models in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, opaque: set[int]) -> None:
+        self._opaque = opaque
         self.nodes: list[CallNode] = []
         self.origins: dict[int, Origin] = {}
 
@@ -62,7 +63,8 @@ class _Flattener:
         Args:
             model: The model.
             path: The nested models around its calls.
-            arguments: The tensors it is called with; None outside.
+            arguments: What it is called with, one tensor for each of its
+                inputs; None outside.
 
         Returns:
             What stands for its flat outputs.
@@ -71,8 +73,9 @@ class _Flattener:
         if arguments is not None:
             bound = dict(zip(map(id, model.inputs), arguments, strict=True))
         for node in _compat.call_nodes(model):
-            if is_flattened(node.operation) and _fits(node):
-                inputs = [bound.get(id(x), x) for x in node.inputs]
+            is_opaque = id(node.operation) in self._opaque
+            if is_flattened(node.operation) and not is_opaque:
+                inputs = [bound.get(id(x), x) for x in _arguments(node) or ()]
                 outputs = self.walk(
                     node.operation, (*path, node.operation.name), inputs
                 )
@@ -109,13 +112,42 @@ class _Flattener:
         self.nodes.append(node._replace(outputs=outputs))
 
 
-def _fits(node: CallNode) -> bool:
-    """Says whether a nested model takes the tensors as they are."""
-    inner, given = node.operation.inputs, node.inputs
-    return len(inner) == len(given) and all(
-        len(a.shape) == len(b.shape) and a.dtype == b.dtype
-        for a, b in zip(inner, given, strict=True)
+def _opaque_models(model: keras.Model) -> set[int]:
+    """Returns the `id` of nested models of which a call cannot be listed.
+
+    All their calls are left as they are then: units inside have to stay.
+    """
+    opaque: set[int] = set()
+    for node in _compat.call_nodes(model):
+        if is_flattened(node.operation):
+            opaque |= _opaque_models(node.operation)
+            if _arguments(node) is None:
+                opaque.add(id(node.operation))
+    return opaque
+
+
+def _arguments(node: CallNode) -> list[Any] | None:
+    """Returns what a nested model's inputs stand for, in their order.
+
+    Returns:
+        One tensor an input; None where Keras would change their shapes.
+    """
+    inner = node.operation.inputs
+    values = [*node.args, *node.kwargs.values()]
+    given = values[0] if values else None
+    if isinstance(given, dict):
+        names = [tensor.name for tensor in inner]
+        if isinstance(node.operation.input, dict):
+            keys = {id(x): key for key, x in node.operation.input.items()}
+            names = [keys.get(id(tensor), "") for tensor in inner]
+        found = [given.get(name) for name in names]
+    else:
+        found = list(node.inputs)
+    fits = len(found) == len(inner) == len(node.inputs) and all(
+        b is not None and len(a.shape) == len(b.shape)
+        for a, b in zip(inner, found, strict=True)
     )
+    return found if fits else None
 
 
 def is_flattened(operation: Any) -> bool:
@@ -125,7 +157,7 @@ def is_flattened(operation: Any) -> bool:
     for base in type(operation).__mro__:
         if base.__module__.startswith("keras."):
             return _compat.functional_graph(operation) is not None
-        if "call" in vars(base):
+        if not vars(base).keys().isdisjoint({"call", "get_config"}):
             return False
     return False
 

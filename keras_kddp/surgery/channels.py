@@ -77,6 +77,8 @@ class Call:
         input_shapes: The shapes of the inputs, batch axis first.
         output_shape: Shape of the first output.
         output: Channels of the first output, once the rule has said them.
+        crossed: Inputs that were read along another axis than their channels
+            lie on.
         node: Arguments and symbolic tensors of the call.
     """
 
@@ -91,6 +93,7 @@ class Call:
         self.input_shapes = [tuple(x.shape) for x in node.inputs]
         self.output_shape = tuple(node.outputs[0].shape)
         self.output = Channels.fixed("its rule has not run")
+        self.crossed: set[int] = set()
         self._records = records
 
     @property
@@ -116,6 +119,7 @@ class Call:
             f"{describe(self.operation)} reads axis {axis} of a tensor with "
             f"channels on axis {channels.axis}"
         )
+        self.crossed.add(index)
         self.pin(channels.labels, reason)
         labels = self._records.fresh(_size(shape, axis))
         self.pin(labels, reason)
@@ -168,8 +172,19 @@ class Call:
             notes[key] = labels
 
     def tie(self, first: Labels, second: Labels) -> None:
-        """Makes two label arrays leave together, position by position."""
-        self._records.ties.append((first, second))
+        """Makes two label arrays leave together, position by position.
+
+        Arrays of different length, of an axis whose size is not known, stay.
+        """
+        if len(first) == len(second):
+            self._records.ties.append((first, second))
+            return
+        for labels in (first, second):
+            self.pin(
+                labels,
+                f"{describe(self.operation)} joins axes of sizes that are not "
+                "known to be the same",
+            )
 
     def pin(self, labels: Labels, reason: str) -> None:
         """Keeps channels in place, with the reason a user will read."""

@@ -1,5 +1,7 @@
 """What surgery does to each layer class, as a table made from the rules."""
 
+import sys
+
 import keras
 
 from keras_kddp.surgery.rule import BlockingRule, Rule, rules
@@ -55,4 +57,4 @@ def coverage_table() -> str:
 
 
 if __name__ == "__main__":
-    print(coverage_table())
+    sys.stdout.write(coverage_table() + "\n")

@@ -23,7 +23,7 @@ def explain(model: keras.Model) -> str:
     graph = ChannelGraph(model)
     header = ("layer", "units", "removable", "partners", "why not")
     names = dict.fromkeys(node.name for node in graph.nodes)
-    blocked = graph.records.blocked
+    blocked = graph.blocked
     rows = [
         header,
         *(

@@ -89,7 +89,7 @@ class _Walk:
         self._graph = graph
         self._approximate = approximate
         self.errors: dict[str, float] = {}
-        self._is_removed = np.zeros(graph.records.size + 1, dtype=bool)
+        self._is_removed = np.zeros(graph.records.size, dtype=bool)
         self._is_removed[list(removed)] = True
         self.refusals: dict[int, str] = {}
         self._held = self._held_values(constants)
@@ -188,7 +188,8 @@ class _Walk:
                 if self._approximate and error.closest:
                     increments, distance = error.closest()
                     self.increments[call.name] = increments
-                    self.errors[call.name] = distance
+                    largest = max(distance, self.errors.get(call.name, 0.0))
+                    self.errors[call.name] = largest
                     continue
                 for root in roots[values != 0].tolist():
                     self._refuse(root, str(error))

@@ -51,6 +51,7 @@ class ChannelGraph:
         channels: `id(symbolic tensor)` -> its channels.
         roots: Label -> number of its group.
         units: Layer name -> labels of its declared units.
+        blocked: Operation name -> why it lets nothing through.
         reasons: Group number -> why it must stay.
     """
 
@@ -85,6 +86,7 @@ class ChannelGraph:
             if reason:
                 self._pin(node.outputs[0], reason)
         self.units = self.records.units
+        self.blocked = self.records.blocked
         self.roots = self._roots()
         self.reasons = self._reasons()
         self._members = self._collect_members()
@@ -109,7 +111,12 @@ class ChannelGraph:
             fixed = call.block(f"{node.operation.name} has several outputs")
             self.channels |= {id(tensor): fixed for tensor in node.outputs}
             return call
-        result = rule.flow(call)
+        is_puzzling = rule.one_input and len(inputs) > 1
+        result = (
+            call.block(f"{node.operation.name} is called with several tensors")
+            if is_puzzling
+            else rule.flow(call)
+        )
         if not isinstance(result, Channels):
             result = Channels(result, len(call.output_shape) - 1)
         call.output = self.channels[id(node.outputs[0])] = result
@@ -212,6 +219,8 @@ class ChannelGraph:
                 following = self._readers.get(id(tensor), [])
                 if id(tensor) in outputs or len(following) != 1:
                     break
+                if self._leaves_shared_model(index, following[0]):
+                    break
                 behind = self.channels[id(self.nodes[following[0]].outputs[0])]
                 if not self.rules[following[0]].channelwise or len(
                     behind.labels
@@ -221,6 +230,17 @@ class ChannelGraph:
             tensor = self.nodes[index].outputs[0]
             points[id(tensor)] = tensor
         return list(points.values())
+
+    def _leaves_shared_model(self, index: int, following: int) -> bool:
+        """Says whether two calls lie on the two sides of a shared border.
+
+        Of a nested model that is called several times: a penalty inside it
+        would charge all its calls, whatever follows them outside.
+        """
+        names = [self.nodes[i].name for i in (index, following)]
+        if len({name.rpartition("/")[0] for name in names}) == 1:
+            return False
+        return any(len(self._indices[name]) > 1 for name in names)
 
     def outgoing_norms(self) -> dict[str, np.ndarray]:
         """Returns the norm of the weights that read each unit's group.

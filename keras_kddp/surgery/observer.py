@@ -64,7 +64,7 @@ def run(node: CallNode, values: dict[int, Any], *, training: bool) -> Any:
         lambda leaf: values.get(id(leaf), leaf), (node.args, node.kwargs)
     )
     if isinstance(node.operation, keras.layers.InputLayer):
-        return args[0]
+        return keras.ops.cast(args[0], node.outputs[0].dtype)
     if "training" in inspect.signature(node.operation.call).parameters:
         kwargs["training"] = training
     return node.operation(*args, **kwargs)

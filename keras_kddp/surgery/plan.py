@@ -120,6 +120,8 @@ class RemovalPlan:
     def _edit(self, config: Config) -> None:
         for name, entry in entries_by_path(config):
             entry["config"].update(self.arguments.get(name, {}))
+            if name in self.slices:
+                _forget_arrays(entry["config"])
             if name in self.folds and "use_bias" in entry["config"]:
                 entry["config"]["use_bias"] = True
 
@@ -302,6 +304,16 @@ def _slices(
                 by_axis = slices.setdefault(name, {}).setdefault(variable, {})
                 by_axis[axis] = kept
     return slices
+
+
+def _forget_arrays(config: Config) -> None:
+    """Replaces initializers that hold arrays: of the shape from before."""
+    for key, value in config.items():
+        if not key.endswith("_initializer") or not isinstance(value, dict):
+            continue
+        given = value.get("config", {})
+        if any(isinstance(x, (dict, list)) for x in given.values()):
+            config[key] = "zeros"  # the weights are assigned afterwards
 
 
 def _arguments(

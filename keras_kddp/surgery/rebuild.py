@@ -50,6 +50,14 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
     return new_model
 
 
+def entry_name(entry: Config) -> str:
+    """Returns the name in an entry of a model's config.
+
+    A class with a config of its own need not have it in there.
+    """
+    return str(entry["config"].get("name", entry.get("name", "")))
+
+
 def entries_by_path(
     config: Config, prefix: str = ""
 ) -> Iterator[tuple[str, Config]]:
@@ -63,7 +71,7 @@ def entries_by_path(
         "name" or "outer/inner", and the entry, which may be changed.
     """
     for entry in list(config["layers"]):
-        name = prefix + entry["config"]["name"]
+        name = prefix + entry_name(entry)
         yield name, entry
         if "layers" in entry["config"]:
             yield from entries_by_path(entry["config"], f"{name}/")
@@ -89,7 +97,7 @@ def _keep_activations(model: keras.Model, config: Config) -> None:
     """
     operations = {op.name: op for op in _operations(model)}
     for entry in config["layers"]:
-        operation: Any = operations.get(entry["config"]["name"])
+        operation: Any = operations.get(entry_name(entry))
         if is_flattened(operation):
             _keep_activations(operation, entry["config"])
         activation = getattr(operation, "activation", None)

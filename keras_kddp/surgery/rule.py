@@ -11,6 +11,9 @@ from keras_kddp.surgery.channels import Call, Channels, Labels, describe
 Values = np.ndarray  # (channels,) float64, NaN where a channel varies
 
 
+_MARGIN = 1e-5
+
+
 class Bounds(NamedTuple):
     """What the numbers of a tensor lie between, at inference.
 
@@ -30,6 +33,22 @@ class Bounds(NamedTuple):
             np.where(np.isnan(low), -np.inf, low),
             np.where(np.isnan(high), np.inf, high),
         )
+
+    def widened(self, magnitude: np.ndarray | float = 0.0) -> "Bounds":
+        """Returns bounds with a margin for sums that float32 rounds.
+
+        Args:
+            magnitude: Of what was added up besides the bounds themselves.
+        """
+        finite = [
+            np.abs(np.nan_to_num(end, posinf=0, neginf=0)) for end in self
+        ]
+        margin = _MARGIN * (np.maximum(*finite) + magnitude)
+        return Bounds(self.low - margin, self.high + margin)
+
+    def merged(self) -> "Bounds":
+        """Returns the bounds of all channels together."""
+        return Bounds(np.array(self.low.min()), np.array(self.high.max()))
 
 
 UNBOUNDED = Bounds(np.array(-np.inf), np.array(np.inf))
@@ -66,12 +85,14 @@ class Rule:
         elementwise: Each number of the output depends on one number of the
             input, so that the layer may serve as an activation.
         monotone: It rises with its input everywhere, or falls everywhere.
+        one_input: It knows nothing of a second tensor, such as a mask.
         ends_observation: The activity is observed right behind this layer.
     """
 
     channelwise = False
     elementwise = False
     monotone = False
+    one_input = False
     ends_observation = False
 
     def flow(self, call: Call) -> Labels | Channels:
@@ -225,7 +246,10 @@ def rule_for(operation: Any) -> Rule:
         if not vars(base).keys().isdisjoint({"call", "convolution_op"}):
             break
     if isinstance(operation, keras.Model):
-        return BlockingRule("is a nested model with a call of its own")
+        return BlockingRule(
+            "is a nested model that surgery cannot look into: it has a `call` "
+            "or config of its own, or is called with tensors of another rank"
+        )
     return BlockingRule("has no surgery rule (see `register_rule`)")
 
 
@@ -256,9 +280,12 @@ def replay(call: Call, values: list[Values]) -> Values:
     # catches the losses and the state that a layer of the user may write.
     with keras.StatelessScope():
         output = node.operation.call(*args, **kwargs)
-    result = np.asarray(
+    result = np.array(
         keras.ops.convert_to_numpy(output), dtype="float64"
     ).reshape(-1)
+    for value in values:  # a comparison would hide what varies
+        varies = np.isnan(value) if len(value) else np.True_
+        result[np.broadcast_to(varies, result.shape)] = np.nan
     return np.where(np.isfinite(result), result, np.nan)
 
 

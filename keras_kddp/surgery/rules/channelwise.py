@@ -9,6 +9,7 @@ from keras_kddp.surgery.channels import (
     describe,
 )
 from keras_kddp.surgery.rule import (
+    UNBOUNDED,
     Bounds,
     Rule,
     Values,
@@ -30,12 +31,22 @@ layers = keras.layers
 class ElementwiseRule(Rule):
     """Maps each number by itself: units pass."""
 
+    one_input = True
     channelwise = True
     elementwise = True
     monotone = True
 
     def flow(self, call: Call) -> Channels:
         return call.channels[0]
+
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        slopes = [
+            getattr(call.operation, name, None) or 0
+            for name in ("alpha", "negative_slope")
+        ]
+        if min(slopes) < 0:  # falls, then rises
+            return UNBOUNDED
+        return super().bounds(call, inputs)
 
 
 @register_rule(
@@ -46,13 +57,6 @@ class ElementwiseRule(Rule):
 )
 class MonotoneOperationRule(ElementwiseRule):
     """A raw operation that maps each number by itself: units pass."""
-
-    def flow(self, call: Call) -> Channels:
-        if len(call.channels) != 1:
-            return call.block(
-                f"the operation {call.operation.name} has several inputs"
-            )
-        return call.channels[0]
 
 
 @register_rule(
@@ -119,7 +123,8 @@ class NestedInputRule(IdentityRule):
 
     def flow(self, call: Call) -> Channels:
         channels = call.channels[0]
-        if channels.axis is not None:
+        shape = call.operation.batch_shape
+        if channels.axis is not None and shape[channels.axis] is not None:
             call.count("batch_shape", channels.labels, channels.axis)
         return channels
 
@@ -143,6 +148,7 @@ class RescalingRule(ElementwiseRule):
 class BatchNormalizationRule(Rule):
     """Scales and shifts each channel: units pass, its entries are cut."""
 
+    one_input = True
     channelwise = True
 
     def flow(self, call: Call) -> Channels:
@@ -169,17 +175,24 @@ class BatchNormalizationRule(Rule):
         return scaled + (float64_value(layer.beta) if layer.center else 0.0)
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        layer = call.operation
         count = len(call.output.labels)
         ends = [np.broadcast_to(end, (count,)) for end in inputs[0]]
-        return Bounds.of(
-            *(self.constant(call, [end], training=False) for end in ends)
-        )
+        ends = [self.constant(call, [end], training=False) for end in ends]
+        scale = 1 / np.sqrt(float64_value(layer.moving_variance))
+        if layer.scale:
+            scale = scale * float64_value(layer.gamma)
+        shift = np.abs(float64_value(layer.moving_mean) * scale)
+        if layer.center:
+            shift = shift + np.abs(float64_value(layer.beta))
+        return Bounds.of(*ends).widened(shift)
 
 
 @register_rule(layers.PReLU)
 class PReLURule(Rule):
     """A slope for each channel or number: units pass, slopes are cut."""
 
+    one_input = True
     channelwise = True
 
     def flow(self, call: Call) -> Channels:
@@ -207,6 +220,7 @@ class PReLURule(Rule):
 class DepthwiseConvolutionRule(Rule):
     """A kernel a channel: units pass with theirs, observed behind it."""
 
+    one_input = True
     channelwise = True
 
     def flow(self, call: Call) -> Channels:
@@ -251,15 +265,18 @@ class DepthwiseConvolutionRule(Rule):
 class DropoutRule(Rule):
     """Zeros by chance while training: units pass, observed before it."""
 
+    one_input = True
+
     def flow(self, call: Call) -> Channels:
         layer, channels = call.operation, call.channels[0]
         shape = getattr(layer, "noise_shape", None)
         if channels.axis is None or not shape:
             return channels
-        if shape[channels.axis] not in (None, 1):
+        missing = len(call.output_shape) - len(shape)
+        size = shape[channels.axis - missing] if channels.axis >= missing else 1
+        if size not in (None, 1):
             return call.block(
-                f"{describe(layer)} has a noise_shape with "
-                f"{shape[channels.axis]} channels"
+                f"{describe(layer)} has a noise_shape with {size} channels"
             )
         return channels
 

@@ -8,8 +8,6 @@ import numpy as np
 from keras_kddp.surgery.rule import UNBOUNDED, Bounds, float64_value
 from keras_kddp.surgery.rules.obstacles import MONOTONE
 
-_SLACK = 1e-5  # of the summed magnitudes, for sums that float32 rounds
-
 
 def linear_bounds(layer: Any, kernel: Any, inputs: Bounds) -> Bounds:
     """Returns bounds of a Dense layer's or convolution's output.
@@ -30,9 +28,10 @@ def linear_bounds(layer: Any, kernel: Any, inputs: Bounds) -> Bounds:
     with np.errstate(invalid="ignore"):  # 0 times infinity
         ends = [low @ rising + high @ falling, high @ rising + low @ falling]
         largest = np.maximum(np.abs(low), np.abs(high))
-        slack = _SLACK * (largest @ (rising - falling))
-    bias = float64_value(layer.bias) if layer.use_bias else 0.0
-    bounds = Bounds.of(ends[0] - slack + bias, ends[1] + slack + bias)
+        magnitude = np.nan_to_num(largest @ (rising - falling), posinf=0.0)
+    bias = float64_value(layer.bias) if layer.use_bias else np.zeros(1)
+    bounds = Bounds.of(ends[0] + bias, ends[1] + bias)
+    bounds = bounds.widened(magnitude + np.abs(bias))
     return activated(layer, bounds)
 
 

@@ -20,9 +20,8 @@ layers = keras.layers
 
 
 @register_rule(
-    *[layers.Add, layers.Subtract, layers.Average],
-    *[layers.Maximum, layers.Minimum],
-    *["Add", "Subtract", "Maximum", "Minimum"],
+    *[layers.Subtract, layers.Average, layers.Maximum, layers.Minimum],
+    *["Subtract", "Maximum", "Minimum"],
     "CustomScaleLayer",  # a scaled sum in keras.applications
 )
 class JoiningRule(Rule):
@@ -61,14 +60,19 @@ class JoiningRule(Rule):
             )
         return Channels(joined, axis)
 
+
+@register_rule(layers.Add, "Add")
+class AdditionRule(JoiningRule):
+    """Adds tensors: the units on all sides go together."""
+
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
-        is_sum = type(call.operation).__name__ == "Add"
-        if len(inputs) > 1 and is_sum:
-            low, high = inputs[0]
-            for other in inputs[1:]:
-                low, high = low + other.low, high + other.high
-            return Bounds(low, high)
-        return super().bounds(call, inputs)
+        if len(inputs) == 1:
+            return super().bounds(call, inputs)
+        low, high = inputs[0]
+        for other in inputs[1:]:
+            low, high = low + other.low, high + other.high
+        magnitude = sum(np.abs(end) for pair in inputs for end in pair)
+        return Bounds(low, high).widened(np.nan_to_num(magnitude, posinf=0.0))
 
 
 @register_rule(layers.Multiply, "Multiply")

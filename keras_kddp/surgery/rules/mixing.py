@@ -33,6 +33,7 @@ layers = keras.layers
 class _MixingRule(Rule):
     """Reads all input channels through a kernel; makes units of its own."""
 
+    one_input = True
     argument = "units"
 
     def flow(self, call: Call) -> Channels:
@@ -151,10 +152,14 @@ class SeparableConvolutionRule(_MixingRule):
 class EmbeddingRule(Rule):
     """Entries of the vectors are cut; what it looks up stays."""
 
+    one_input = True
+
     def flow(self, call: Call) -> Labels | Channels:
         layer = call.operation
         if obstacle := kernel_obstacle(layer):
             return call.block(obstacle)
+        for channels in call.channels:
+            call.pin(channels.labels, f"{describe(layer)} looks it up")
         units = call.produce("output_dim")
         call.slice("embeddings", 1, units)
         return units
@@ -196,19 +201,24 @@ def _inside_of(call: Call, values: Values) -> tuple[np.ndarray, float]:
     """Returns what constants add away from the border, and the error at it."""
     layer = call.operation
     increments = values @ summed_kernel(layer.kernel)
-    axis = channel_axis(layer, len(call.output_shape))
-    shape = [1, *call.input_shapes[0][1:]]
-    sizes = iter(layer.kernel_size)
-    for index in range(1, len(shape)):
-        if index != axis:
-            shape[index] = shape[index] or 4 * next(sizes)
-    along = [1] * len(shape)
-    along[axis] = -1
-    image = np.broadcast_to(values.reshape(along), shape)
-    with keras.StatelessScope():
-        response = layer.convolution_op(
-            keras.ops.convert_to_tensor(image, dtype=layer.compute_dtype),
-            layer.kernel,
-        )
-    outputs = np.moveaxis(keras.ops.convert_to_numpy(response), axis, -1)
+    shape = list(call.input_shapes[0][1:])
+    del shape[channel_axis(layer, len(call.output_shape)) - 1]
+    reaches = np.multiply(layer.kernel_size, layer.dilation_rate)
+    sizes = [
+        size or 4 * int(reach)
+        for size, reach in zip(shape, reaches, strict=True)
+    ]
+    # In channels_last: TensorFlow convolves nothing else on a CPU.
+    response = keras.ops.conv(
+        keras.ops.convert_to_tensor(
+            np.broadcast_to(values, (1, *sizes, len(values))),
+            dtype=layer.compute_dtype,
+        ),
+        layer.kernel.value,
+        strides=list(layer.strides),
+        padding=layer.padding,
+        data_format="channels_last",
+        dilation_rate=layer.dilation_rate,
+    )
+    outputs = keras.ops.convert_to_numpy(response)
     return increments, float(np.abs(outputs - increments).max())

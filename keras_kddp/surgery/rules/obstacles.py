@@ -1,6 +1,5 @@
 """What keeps a layer of a known class from being cut."""
 
-import inspect
 from typing import Any
 
 import keras
@@ -15,30 +14,17 @@ from keras_kddp.surgery.rule import (
     rule_for,
 )
 
-_MIXING_ACTIVATIONS = {"softmax", "log_softmax", "sparsemax", "glu"}
-_ELEMENTWISE = {
-    function
-    for name, function in inspect.getmembers(
-        keras.activations, inspect.isfunction
-    )
-    if name not in _MIXING_ACTIVATIONS | {"get", "serialize", "deserialize"}
-}
-
-
-MONOTONE = [
-    keras.activations.elu,
-    keras.activations.exponential,
-    keras.activations.hard_sigmoid,
-    keras.activations.leaky_relu,
-    keras.activations.linear,
-    keras.activations.relu,
-    keras.activations.relu6,
-    keras.activations.selu,
-    keras.activations.sigmoid,
-    keras.activations.softplus,
-    keras.activations.softsign,
-    keras.activations.tanh,
-]
+_RISING = (
+    *["elu", "exponential", "hard_sigmoid", "hard_tanh", "leaky_relu"],
+    *["linear", "log_sigmoid", "relu", "relu6", "selu", "sigmoid", "softplus"],
+    *["softsign", "sparse_plus", "sparse_sigmoid", "squareplus", "tanh"],
+)
+_OTHERS = (
+    *["celu", "gelu", "hard_shrink", "hard_silu", "hard_swish", "mish"],
+    *["silu", "soft_shrink", "swish", "tanh_shrink", "threshold"],
+)
+MONOTONE = [getattr(keras.activations, name) for name in _RISING]
+_ELEMENTWISE = MONOTONE + [getattr(keras.activations, name) for name in _OTHERS]
 
 
 def activation_obstacle(layer: Any) -> str:

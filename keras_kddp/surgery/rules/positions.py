@@ -42,7 +42,7 @@ layers = keras.layers
     layers.AdaptiveAveragePooling2D,
     layers.AdaptiveAveragePooling3D,
     *[layers.Cropping1D, layers.Cropping2D, layers.Cropping3D],
-    *[layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D],
+    *[layers.UpSampling1D, layers.UpSampling3D],
 )
 class PoolingRule(IdentityRule):
     """Picks, averages or repeats positions: units pass."""
@@ -57,6 +57,16 @@ class PoolingRule(IdentityRule):
             channel_axis(layer, len(call.input_shapes[0])),
             channel_axis(layer, len(call.output_shape)),
         )
+
+
+@register_rule(layers.UpSampling2D)
+class UpSampling2DRule(PoolingRule):
+    """Picks, averages or repeats positions: units pass."""
+
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        if call.operation.interpolation not in ("nearest", "bilinear"):
+            return UNBOUNDED  # bicubic curves overshoot
+        return super().bounds(call, inputs)
 
 
 @register_rule(layers.RepeatVector)
@@ -94,6 +104,10 @@ class ReductionRule(IdentityRule):
             return channels
         axes = range(rank) if operation.axis is None else operation.axis
         axes = {a % rank for a in np.atleast_1d(axes).tolist()}
+        if getattr(operation, "initial", None) is not None:
+            return call.block(
+                f"the operation {operation.name} has an `initial`"
+            )
         if axes & {0, channels.axis}:
             return call.block(
                 f"the operation {operation.name} reduces the axis of channels"
@@ -107,6 +121,7 @@ class SumRule(ReductionRule):
     """Sums axes of positions: units pass. The axis of channels: blocks."""
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        del call, inputs
         return UNBOUNDED
 
     def constant(
@@ -153,10 +168,16 @@ def _permuted(call: Call, order: list[int]) -> Channels:
 class FlattenRule(Rule):
     """Same numbers, other axes: units pass, once a position."""
 
+    one_input = True
+
     def flow(self, call: Call) -> Channels:
         channels = call.channels[0]
         if channels.axis is None:
             return channels
+        if getattr(call.operation, "axis", 0) is None:
+            return call.block(
+                f"{describe(call.operation)} drops whatever axis has one entry"
+            )
         found = _channel_sources(call)
         if found is None:
             return call.block(

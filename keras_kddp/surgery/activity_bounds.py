@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from keras_kddp.surgery.channels import Call
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.rule import UNBOUNDED, Bounds
+from keras_kddp.surgery.rule import UNBOUNDED, Bounds, Rule
+
+_HALF_PRECISION = ("float16", "bfloat16")  # rounds too coarsely for a proof
 
 
 def activity_bounds(
@@ -12,7 +15,8 @@ def activity_bounds(
     """Returns bounds of the activity of every removable layer's units.
 
     Interval arithmetic along Dense layers, convolutions, BatchNormalization,
-    ReLU and its like, with a margin for float32 sums; at inference.
+    ReLU and its like, with a margin for float32 sums; at inference. Nothing is
+    known behind tensors of half precision.
 
     Args:
         graph: The channels of the model.
@@ -28,12 +32,13 @@ def activity_bounds(
         graph.nodes, graph.calls, graph.rules, strict=True
     ):
         for tensor in node.outputs:
-            known[id(tensor)] = UNBOUNDED
-        if call is None:
-            known |= {id(x): Bounds(*ends) for x in node.outputs}
-        elif len(node.outputs) == 1:
-            inputs = [known[id(x)] for x in node.inputs]
-            known[id(node.outputs[0])] = rule.bounds(call, inputs)
+            is_open = tensor.dtype in _HALF_PRECISION
+            if call is None and not is_open:
+                known[id(tensor)] = Bounds(*ends)
+            elif call and not is_open and node.name not in graph.blocked:
+                known[id(tensor)] = _behind(call, rule, known)
+            else:
+                known[id(tensor)] = UNBOUNDED
     found: dict[str, Bounds] = {}
     for name in graph.removable_layers():
         count = len(graph.units[name])
@@ -43,3 +48,15 @@ def activity_bounds(
             np.broadcast_to(np.max([p.high for p in parts], axis=0), (count,)),
         )
     return found
+
+
+def _behind(call: Call, rule: Rule, known: dict[int, Bounds]) -> Bounds:
+    """Returns the bounds of a call's output, for each of its channels."""
+    inputs = [known[id(x)] for x in call.node.inputs]
+    for index in call.crossed:  # of channels along another axis
+        inputs[index] = inputs[index].merged()
+    bounds = rule.bounds(call, inputs)
+    count = len(call.output.labels)
+    if call.output.axis is None or bounds.low.shape not in ((), (count,)):
+        return bounds.merged()
+    return bounds
