@@ -72,6 +72,7 @@ def test_the_mobilenet_example_shrinks_inside_fit(images):
     assert after < before
     assert "Epoch 2: removed units" in shown
     assert "mobilenet_int8.tflite" in shown
+    assert "FAILED" not in shown
 
 
 def test_every_example_has_a_test():
