@@ -1,9 +1,7 @@
 """Takes units out of a Keras model, exactly."""
 
 from keras_kddp.surgery import rules  # noqa: F401  (registers them)
-from keras_kddp.surgery.channels import (
-    Call,
-)
+from keras_kddp.surgery.channels import Call
 from keras_kddp.surgery.explanation import explain
 from keras_kddp.surgery.graph import (
     ChannelGraph,
@@ -11,15 +9,8 @@ from keras_kddp.surgery.graph import (
     UnitGroup,
     unit_groups,
 )
-from keras_kddp.surgery.plan import (
-    RemovalPlan,
-    plan_removal,
-    remove_units,
-)
-from keras_kddp.surgery.rule import (
-    Rule,
-    register_rule,
-)
+from keras_kddp.surgery.plan import RemovalPlan, plan_removal, remove_units
+from keras_kddp.surgery.rule import Rule, register_rule
 
 __all__ = [
     "Call",

@@ -5,15 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_kddp.surgery.channels import (
-    Call,
-    describe,
-)
+from keras_kddp.surgery.channels import Call, describe
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.rule import (
-    NotFoldableError,
-    Values,
-)
+from keras_kddp.surgery.rule import NotFoldableError, Values
 
 Constants = Mapping[str, Mapping[int, float]]
 

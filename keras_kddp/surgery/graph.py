@@ -11,16 +11,8 @@ from scipy.sparse.csgraph import connected_components
 from keras_kddp import _compat
 from keras_kddp._compat import CallNode
 from keras_kddp.surgery.calls import Origin, flat_calls
-from keras_kddp.surgery.channels import (
-    Call,
-    Channels,
-    Records,
-)
-from keras_kddp.surgery.rule import (
-    Rule,
-    float64_value,
-    rule_for,
-)
+from keras_kddp.surgery.channels import Call, Channels, Records
+from keras_kddp.surgery.rule import Rule, float64_value, rule_for
 
 
 class SurgeryError(ValueError):

@@ -11,11 +11,7 @@ import numpy as np
 
 from keras_kddp.surgery.calls import layers_by_path
 from keras_kddp.surgery.folding import Constants, fold_constants
-from keras_kddp.surgery.graph import (
-    ChannelGraph,
-    SurgeryError,
-    variable_named,
-)
+from keras_kddp.surgery.graph import ChannelGraph, SurgeryError, variable_named
 from keras_kddp.surgery.rebuild import (
     Config,
     entries_by_path,

@@ -3,11 +3,7 @@
 import keras
 import numpy as np
 
-from keras_kddp.surgery.channels import (
-    Call,
-    Channels,
-    describe,
-)
+from keras_kddp.surgery.channels import Call, Channels, describe
 from keras_kddp.surgery.rule import (
     UNBOUNDED,
     Bounds,

@@ -5,12 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.surgery.channels import (
-    Call,
-    Channels,
-    Labels,
-    describe,
-)
+from keras_kddp.surgery.channels import Call, Channels, Labels, describe
 from keras_kddp.surgery.rule import (
     UNBOUNDED,
     Bounds,

@@ -5,14 +5,8 @@ from typing import Any
 import keras
 
 from keras_kddp._compat import CallNode
-from keras_kddp.surgery.channels import (
-    Call,
-    Channels,
-    describe,
-)
-from keras_kddp.surgery.rule import (
-    rule_for,
-)
+from keras_kddp.surgery.channels import Call, Channels, describe
+from keras_kddp.surgery.rule import rule_for
 
 _RISING = (
     *["elu", "exponential", "hard_sigmoid", "hard_tanh", "leaky_relu"],

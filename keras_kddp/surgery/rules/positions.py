@@ -5,11 +5,7 @@ import math
 import keras
 import numpy as np
 
-from keras_kddp.surgery.channels import (
-    Call,
-    Channels,
-    describe,
-)
+from keras_kddp.surgery.channels import Call, Channels, describe
 from keras_kddp.surgery.rule import (
     UNBOUNDED,
     Bounds,
