@@ -4,8 +4,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from keras_kddp import export, layers, surgery
 from keras_kddp.activity import UnitActivity, collect_activity
+from keras_kddp.budgets import Budget
 from keras_kddp.callbacks import DynamicPruning
 from keras_kddp.distiller import Distiller
+from keras_kddp.feature_hints import FeatureHints
 from keras_kddp.losses import SoftTargets
 from keras_kddp.pipeline import compress
 from keras_kddp.preparation import finalize, prepare
@@ -28,7 +30,9 @@ except PackageNotFoundError:  # a source folder that was never installed
     __version__ = "0"
 
 __all__ = [
+    "Budget",
     "Compression",
+    "FeatureHints",
     "ModelProfile",
     "Distiller",
     "DynamicPruning",

@@ -3,14 +3,15 @@
 import math
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from keras_kddp.accuracy_guard import AccuracyGuard
 from keras_kddp.activity import UnitActivity, activity_on, sampled
 from keras_kddp.arguments import checked_range, require_count, require_share
+from keras_kddp.budgets import Budget
 from keras_kddp.certificates import (
     Certificate,
     certify,
@@ -22,9 +23,10 @@ from keras_kddp.distiller import Distiller
 from keras_kddp.layers import check_penalties, set_penalty_strength
 from keras_kddp.preparation import prepared_layers
 from keras_kddp.profiling import count_parameters
+from keras_kddp.quota import FallingQuota
 from keras_kddp.schedules import Phases, planned_phases
-from keras_kddp.selection import group_scores, inactive_units
-from keras_kddp.surgery.folding import Constants
+from keras_kddp.selection import group_scores, removal_order, units_of
+from keras_kddp.surgery.folding import Constants, of_leaving_units
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import RemovalPlan, plan_on
 from keras_kddp.surgery.rebuild import to_numpy
@@ -98,6 +100,9 @@ class DynamicPruning(keras.callbacks.Callback):
         minimum_units: So many units stay in every layer, at least 1.
         minimum_change: No removal of fewer than this share of the live units
             (each costs a retrace), except the last.
+        budget: What the student must fit at the end. The lowest-scored units
+            leave, in equal steps of size from the first removal to the last,
+            until it does, and no more. None: the method finds its own size.
         input_range: (smallest, largest) number that an input may have: units
             that no such input can fire are then certified as provably dead.
         verbose: 1 prints a line a removal.
@@ -134,6 +139,7 @@ class DynamicPruning(keras.callbacks.Callback):
         samples: int = 4096,
         minimum_units: int = 1,
         minimum_change: float = 0.05,
+        budget: Budget | None = None,
         input_range: tuple[float, float] | None = None,
         verbose: int = 0,
     ) -> None:
@@ -148,13 +154,17 @@ class DynamicPruning(keras.callbacks.Callback):
         self.samples = samples
         self.minimum_units = minimum_units
         self.minimum_change = minimum_change
+        self.budget = _checked_budget(budget)
         self.input_range = checked_range(input_range)
         self.verbose = verbose
         self.removals: list[Removal] = []
         self._observed: Any = None
         self._plan: RemovalPlan | None = None
         self._certificates: tuple[Certificate, ...] = ()
-        self._last_good: list[tuple[keras.Variable, np.ndarray]] = []
+        self._last_good: Any = None
+        self._quota: FallingQuota | None = None
+        self._guard: AccuracyGuard | None = None
+        self._goes_back = False
         for name in ("threshold", "minimum_change"):
             require_share(name, getattr(self, name))
         for name in ("samples", "minimum_units"):
@@ -197,23 +207,39 @@ class DynamicPruning(keras.callbacks.Callback):
         self._phases = self.phases(self.params["epochs"])
         self._observed = self._observed_data(graph)
         # Says now, not in the middle, if the criterion or the data are bad.
-        self._scores(graph, activity_on(graph, self._observed), {})
+        scores = self._scores(graph, activity_on(graph, self._observed), {})
+        self._start_budget(graph, list(scores))
         self._plan = None
+        self._goes_back = False
         self.removals = []
         self.model.build_optimizer()
+
+    def _start_budget(self, graph: ChannelGraph, roots: list[int]) -> None:
+        self._quota = self._guard = None
+        if self.budget is None:
+            return
+        if self.budget.max_accuracy_drop is not None:
+            self._guard = AccuracyGuard(self.budget, self.model)
+        if self.budget.sizes():
+            self._quota = FallingQuota(
+                self.budget, graph, roots, self.minimum_units, self._observed
+            )
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Removes what was planned and sets the strength of the epoch."""
+        if self._goes_back and self._guard is not None:
+            if self._guard.go_back(self.model):
+                self._take_back(epoch)
+            self._goes_back = False
         if self._plan is not None:
             self._apply(epoch, self._plan)
             self._plan = None
         student = self.model.student
         set_penalty_strength(student, self._phases.strength(epoch))
-        # The optimizer's too: a moving average would bring the NaN back.
-        variables = [*student.variables, *self.model.optimizer.variables]
-        self._last_good = [(v, to_numpy(v)) for v in variables]
+        # With the optimizer: a moving average would bring a NaN back.
+        self._last_good = self.model.snapshot()
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None
@@ -222,39 +248,73 @@ class DynamicPruning(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         is_good = self._is_finite(logs)
         if not is_good:
-            self._go_back(epoch)
+            self._stop(epoch)
         graph = self._graph()
-        names = prepared_layers(graph)
-        activity = activity_on(graph, self._observed)
-        live = sum(int(activity[name].live.sum()) for name in names)
-        logs["units"] = sum(len(graph.units[name]) for name in names)
-        logs["live_units"] = live
+        activity = {
+            name: statistics
+            for name, statistics in activity_on(graph, self._observed).items()
+            if name in prepared_layers(graph)
+        }
+        logs["units"] = sum(len(graph.units[name]) for name in activity)
+        logs["live_units"] = sum(int(x.live.sum()) for x in activity.values())
         logs["parameters"] = count_parameters(graph.model)
         logs["penalty_strength"] = self._phases.strength(epoch)
-        if not is_good or not self._phases.removes_after(epoch):
-            return
-        constants = constant_units({name: activity[name] for name in names})
+        is_kept = True
+        if self._guard is not None and is_good:
+            is_kept = self._guard.keeps(self.model, logs)
+            self._goes_back = not is_kept and self._phases.checks_after(epoch)
+        if is_good and is_kept and self._phases.removes_after(epoch):
+            self._plan_removal(epoch, graph, activity)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Goes back where accuracy was lost; lets go of the observed data."""
+        if self._guard is not None:
+            if self._goes_back and self._guard.go_back(self.model):
+                self._take_back(self._phases.epochs)
+            self._guard.warn_if_lost()
+        if self._quota is not None:
+            self._quota.warn_if_missed(self._graph())
+        self._observed = self._last_good = self._guard = self._quota = None
+
+    def _plan_removal(
+        self,
+        epoch: int,
+        graph: ChannelGraph,
+        activity: dict[str, UnitActivity],
+    ) -> None:
+        constants = constant_units(activity)
         scores = self._scores(graph, activity, constants)
-        units = inactive_units(
+        order = removal_order(
             graph,
             scores,
-            threshold=self.threshold,
-            minimum_units=self.minimum_units,
-            constants=constants,
+            dict.fromkeys(graph.units, self.minimum_units),
+            constants,
         )
-        count = sum(map(len, units.values()))
-        is_enough = count >= self.minimum_change * live
-        if count and (is_enough or self._phases.is_last_removal(epoch)):
-            folded = _of_leaving_units(constants, units)
+        live = sum(int(x.live.sum()) for x in activity.values())
+        inactive = sum(scores[root] <= self.threshold for root in order)
+        count = inactive
+        if self._quota is not None:
+            count = self._quota.count(
+                graph,
+                order,
+                share=self._phases.removal_share(epoch),
+                inactive=inactive,
+                constants=constants,
+            )
+        if self._guard is not None:
+            most = math.ceil(self._guard.share * len(scores))
+            count = most if self._quota is None else min(count, most)
+        units = units_of(graph, order[:count])
+        number = sum(map(len, units.values()))
+        is_enough = number >= self.minimum_change * live
+        if number and (is_enough or self._phases.is_last_removal(epoch)):
+            folded = of_leaving_units(constants, units)
             self._plan = plan_on(graph, units, constants=folded)
             self._certificates = certify(
                 graph, units, activity, folded, self.input_range
             )
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Lets go of the observed data."""
-        self._observed = None
-        self._last_good = []
+            if self._guard is not None:
+                self._guard.removes()
 
     def _graph(self) -> ChannelGraph:
         return ChannelGraph(self.model.student, self.model.pinned_layers)
@@ -307,10 +367,20 @@ class DynamicPruning(keras.callbacks.Callback):
             for weight in self.model.student.weights
         )
 
-    def _go_back(self, epoch: int) -> None:
+    def _take_back(self, epoch: int) -> None:
+        """Notes that the last removals were taken back."""
+        count = count_parameters(self.model.student)
+        while self.removals and self.removals[-1].parameters_after < count:
+            self.removals.pop()
+        if self.verbose:
+            sys.stdout.write(
+                f"\nEpoch {epoch + 1}: took a removal back, parameters "
+                f"{count:,}: the accuracy fell too far\n"
+            )
+
+    def _stop(self, epoch: int) -> None:
         """Stops with the student as it was when the epoch began."""
-        for variable, value in self._last_good:
-            variable.assign(value)
+        self.model.restore(self._last_good)
         self.model.stop_training = True
         warnings.warn(
             f"The loss or a weight became NaN or infinite in epoch {epoch + 1}:"
@@ -361,12 +431,10 @@ def _resolved_criterion(
     return CRITERIA[criterion]
 
 
-def _of_leaving_units(
-    constants: Constants, units: Mapping[str, Sequence[int]]
-) -> dict[str, dict[int, float]]:
-    """Returns the constants of the units that leave."""
-    return {
-        name: {unit: x for unit, x in values.items() if unit in units[name]}
-        for name, values in constants.items()
-        if name in units
-    }
+def _checked_budget(budget: Any) -> Budget | None:
+    if budget is not None and not isinstance(budget, Budget):
+        raise ValueError(
+            "`budget` must be a keras_kddp.Budget, or None. Received: "
+            f"budget={budget!r}. Try Budget(max_parameters=50_000)."
+        )
+    return budget

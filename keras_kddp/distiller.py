@@ -3,9 +3,10 @@
 import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from keras_kddp import _compat
 from keras_kddp.activity import are_arrays
@@ -19,6 +20,8 @@ from keras_kddp.compatibility import (
     resolved_weights,
     weight_argument,
 )
+from keras_kddp.feature_hints import projection
+from keras_kddp.features import FeatureReader
 from keras_kddp.losses import (
     SoftTargets,
     at_least_float32,
@@ -27,8 +30,10 @@ from keras_kddp.losses import (
 )
 from keras_kddp.optimizers import carry_optimizer
 from keras_kddp.packing import TeacherOutput, unpacked
-from keras_kddp.surgery.observer import input_structure
 from keras_kddp.surgery.plan import RemovalPlan
+from keras_kddp.surgery.rebuild import to_numpy
+
+_NO_FIT = {"inputs": None, "callbacks": None, "validation": None}
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
@@ -110,7 +115,7 @@ class Distiller(keras.distillation.Distiller):
             name="distillation_loss"
         )
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
-        self._fit = _Untracked({"inputs": None, "callbacks": None})
+        self._fit = _Untracked(_NO_FIT)
         self._softmax_outputs = _Untracked(
             {
                 role: [name == "softmax" for name in output_activations(model)]
@@ -118,17 +123,24 @@ class Distiller(keras.distillation.Distiller):
                 if model is not None
             }
         )
+        self._make_projections()
         self._connect_features()
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """The student's trainable variables; the teacher's never train."""
-        return self.student.trainable_variables if self.trainable else []
+        """The student's, and the projections' of feature hints.
+
+        The teacher's never train.
+        """
+        if not self.trainable:
+            return []
+        projected = [x.kernel for x in self._projections()]
+        return [*self.student.trainable_variables, *projected]
 
     @property
     def trainable_weights(self) -> list[keras.Variable]:
-        """The student's trainable weights."""
-        return self.student.trainable_weights if self.trainable else []
+        """The same as weights."""
+        return self.trainable_variables
 
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:
@@ -157,6 +169,11 @@ class Distiller(keras.distillation.Distiller):
         return self._fit["callbacks"]
 
     @property
+    def fit_validation(self) -> Any:
+        """Inside `fit`, its validation data, else None."""
+        return self._fit["validation"]
+
+    @property
     def pinned_layers(self) -> dict[str, str]:
         """Student layers whose width a feature loss needs, with the reason."""
         return {
@@ -165,6 +182,7 @@ class Distiller(keras.distillation.Distiller):
             )
             for loss in self.distillation_losses
             if getattr(loss, "student_layer_name", None)
+            and not getattr(loss, "has_projection", False)
         }
 
     def compile(
@@ -217,18 +235,25 @@ class Distiller(keras.distillation.Distiller):
         call = signature.bind(self, x, y, *args, **kwargs)
         given = call.arguments
         given["callbacks"] = _in_order(given.get("callbacks"))
-        rows = _training_rows(x, given.get("validation_split", 0.0))
+        share = given.get("validation_split", 0.0)
+        rows = _training_rows(x, share)
+        held_out = _validation_rows(x, y, share) if share else None
         self._fit = _Untracked(
-            {"inputs": rows, "callbacks": given["callbacks"]}
+            {
+                "inputs": rows,
+                "callbacks": given["callbacks"],
+                "validation": given.get("validation_data", held_out),
+            }
         )
         try:
             return super().fit(*call.args[1:], **call.kwargs)
         finally:
-            self._fit = _Untracked({"inputs": None, "callbacks": None})
+            self._fit = _Untracked(_NO_FIT)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the student's outputs."""
-        return self.student(unpacked(inputs)[0], training=training)
+        reader = self._readers["student"]
+        return reader.outputs(unpacked(inputs)[0], training)
 
     def compute_loss(
         self,
@@ -291,13 +316,29 @@ class Distiller(keras.distillation.Distiller):
     def _distillation_loss(
         self, x: Any, y_pred: Any, sample_weight: Any, training: bool
     ) -> Any:
+        inputs, cached = unpacked(x)
+        students = self._readers["student"].features(inputs, y_pred, training)
+        teachers: dict[str, Any] = {}
+        if self._readers["teacher"].names or not cached:
+            cached, teachers = self._of_teacher(inputs, cached)
         total: Any = 0.0
-        for loss, weight in zip(
-            self.distillation_losses,
-            self.distillation_loss_weights,
-            strict=True,
+        for index, (loss, weight) in enumerate(
+            zip(
+                self.distillation_losses,
+                self.distillation_loss_weights,
+                strict=True,
+            )
         ):
-            outputs = self._outputs_for(loss, x, y_pred, training)
+            feature = students.get(getattr(loss, "student_layer_name", None))
+            projection = getattr(self, f"projection_{index}", None)
+            if projection is not None:
+                feature = projection(at_least_float32(feature))
+            outputs = self._compared(
+                loss,
+                _as_output(teachers, getattr(loss, "teacher_layer_name", None))
+                or cached,
+                y_pred if feature is None else feature,
+            )
             loss.validate_outputs(*outputs)
             arguments = weight_argument(loss, sample_weight)
             value = loss.compute_loss(*outputs, **arguments)
@@ -305,26 +346,29 @@ class Distiller(keras.distillation.Distiller):
             total += weight * at_least_float32(value)
         return _compat.share_of_replica(total)
 
-    def _outputs_for(
-        self, loss: Any, x: Any, y_pred: Any, training: bool
+    def _of_teacher(
+        self, inputs: Any, cached: list[TeacherOutput]
+    ) -> tuple[list[TeacherOutput], dict[str, Any]]:
+        """Returns the outputs and features of the teacher, of one pass."""
+        if self.teacher is None:
+            raise ValueError(
+                "`x` must carry the outputs of the teacher when teacher=None. "
+                "Received plain inputs. Pack them, keras_kddp.TeacherCache("
+                "teacher, x).pack(x), the validation data too, or give the "
+                "Distiller the teacher."
+            )
+        reader = self._readers["teacher"]
+        outputs = reader.outputs(inputs, False)
+        live = [
+            TeacherOutput(*pair)
+            for pair in self._with_softmax("teacher", outputs)
+        ]
+        return cached or live, reader.features(inputs, outputs, False)
+
+    def _compared(
+        self, loss: Any, cached: list[TeacherOutput], student: Any
     ) -> tuple[Any, Any]:
         """Returns what a distillation loss compares, the teacher's first."""
-        inputs, cached = unpacked(x)
-        teacher_layer = getattr(loss, "teacher_layer_name", None)
-        student_layer = getattr(loss, "student_layer_name", None)
-        if teacher_layer:
-            feature = self._features[teacher_layer, True](
-                inputs, training=False
-            )
-            cached = [TeacherOutput(feature, are_probabilities=False)]
-        elif not cached:
-            cached = self._teacher_outputs(inputs)
-        if student_layer:
-            student = self._features[student_layer, False](
-                inputs, training=training
-            )
-        else:
-            student = y_pred
         is_soft = isinstance(loss, SoftTargets)
         teachers = [
             log_probabilities(output.values)
@@ -345,20 +389,6 @@ class Distiller(keras.distillation.Distiller):
             keras.tree.pack_sequence_as(student, students),
         )
 
-    def _teacher_outputs(self, inputs: Any) -> list[TeacherOutput]:
-        if self.teacher is None:
-            raise ValueError(
-                "`x` must carry the outputs of the teacher when teacher=None. "
-                "Received plain inputs. Pack them, keras_kddp.TeacherCache("
-                "teacher, x).pack(x), the validation data too, or give the "
-                "Distiller the teacher."
-            )
-        outputs = self.teacher(inputs, training=False)
-        return [
-            TeacherOutput(*pair)
-            for pair in self._with_softmax("teacher", outputs)
-        ]
-
     def _with_softmax(self, role: str, outputs: Any) -> list[tuple[Any, bool]]:
         """Pairs each flat output with whether it comes out of a softmax."""
         flat = keras.tree.flatten(outputs)
@@ -367,18 +397,55 @@ class Distiller(keras.distillation.Distiller):
 
     def _connect_features(self) -> None:
         """Makes the models that read the layers which losses match."""
-        features: dict[tuple[str, bool], keras.Model] = {}
-        for loss in self.distillation_losses:
-            for model, attribute in (
-                (self.teacher, "teacher_layer_name"),
-                (self.student, "student_layer_name"),
-            ):
-                name = getattr(loss, attribute, None)
-                if name and model is not None:
-                    features[name, model is self.teacher] = keras.Model(
-                        input_structure(model), model.get_layer(name).output
-                    )
-        self._features = _Untracked(features)
+        self._readers = _Untracked(
+            {
+                role: FeatureReader(
+                    model, self._feature_names(f"{role}_layer_name")
+                )
+                for role, model in (
+                    ("teacher", self.teacher),
+                    ("student", self.student),
+                )
+            }
+        )
+
+    def _feature_names(self, attribute: str) -> list[str]:
+        names = [getattr(x, attribute, None) for x in self.distillation_losses]
+        return [*dict.fromkeys(name for name in names if name)]
+
+    def _make_projections(self) -> None:
+        """Makes what brings the student's features to the teacher's width."""
+        for index, loss in enumerate(self.distillation_losses):
+            if not getattr(loss, "has_projection", False) or not self.teacher:
+                continue
+            wanted = self.teacher.get_layer(loss.teacher_layer_name).output
+            feature = self.student.get_layer(loss.student_layer_name).output
+            layer = projection(feature, wanted.shape[-1], f"projection_{index}")
+            setattr(self, layer.name, layer)
+
+    def _projections(self) -> list[keras.Layer]:
+        found = (
+            getattr(self, f"projection_{index}", None)
+            for index in range(len(self.distillation_losses))
+        )
+        return [layer for layer in found if layer is not None]
+
+    def _cut_projections(
+        self, plan: RemovalPlan, student: keras.Model
+    ) -> dict[str, tuple[Any, Any]]:
+        """Returns smaller projections by name, each with the kept rows."""
+        smaller = {}
+        for index, loss in enumerate(self.distillation_losses):
+            old = getattr(self, f"projection_{index}", None)
+            if old is None:
+                continue
+            name = loss.student_layer_name
+            kept = plan.kept_channels(self.student.get_layer(name).output)
+            feature = student.get_layer(name).output
+            new = projection(feature, old.units, old.name, "zeros")
+            new.kernel.assign(to_numpy(old.kernel)[kept])
+            smaller[old.name] = new, kept
+        return smaller
 
     def replace_student(self, plan: RemovalPlan) -> None:
         """Puts the smaller student of a plan in place and trains on with it.
@@ -408,16 +475,61 @@ class Distiller(keras.distillation.Distiller):
             student = plan.build()
             self._check_pinned(student)
             transfers = list(plan.transfers(student))
+            projections = {}
+            for name, (new, kept) in self._cut_projections(
+                plan, student
+            ).items():
+                projections[name] = new
+                old = getattr(self, name)
+                transfers.append((old.kernel, new.kernel, {0: kept}))
             optimizer = getattr(self, "optimizer", None)
             if optimizer is not None and optimizer.built:
-                optimizer = carry_optimizer(
-                    optimizer, transfers, student.trainable_variables
-                )
+                trained = [
+                    *student.trainable_variables,
+                    *(x.kernel for x in projections.values()),
+                ]
+                optimizer = carry_optimizer(optimizer, transfers, trained)
+        self._put_student(student, projections, optimizer)
+
+    def _put_student(
+        self,
+        student: keras.Model,
+        projections: Mapping[str, keras.Layer],
+        optimizer: Any,
+    ) -> None:
         _compat.replace_sublayer(self, "student", student)
+        for name, layer in projections.items():
+            _compat.replace_sublayer(self, name, layer)
         self._connect_features()
         if self.compiled:
             self.optimizer = optimizer
             _compat.forget_compiled_functions(self)
+
+    def snapshot(self) -> "Snapshot":
+        """Returns the student and its optimizer as they are now."""
+        optimizer: Any = getattr(self, "optimizer", None)
+        projections = {x.name: x for x in self._projections()}
+        variables = [
+            *self.student.variables,
+            *(x.kernel for x in projections.values()),
+        ]
+        if optimizer is not None:
+            variables += optimizer.variables
+        values = [(v, to_numpy(v)) for v in variables]
+        return Snapshot(self.student, projections, optimizer, values)
+
+    def restore(self, snapshot: "Snapshot") -> None:
+        """Goes back to a student that was there before.
+
+        At an epoch boundary, inside or outside `fit`.
+
+        Args:
+            snapshot: What `snapshot` of this Distiller returned.
+        """
+        if snapshot.student is not self.student:
+            self._put_student(*snapshot[:3])
+        for variable, value in snapshot.values:
+            variable.assign(value)
 
     def _scope(self) -> Any:
         if keras.backend.backend() != "tensorflow":
@@ -454,6 +566,22 @@ class Distiller(keras.distillation.Distiller):
         }
 
 
+class Snapshot(NamedTuple):
+    """A student and its optimizer as they were at one moment.
+
+    Attributes:
+        student: The student.
+        projections: The projections of feature hints by name.
+        optimizer: Its optimizer, or None.
+        values: Each of their variables with its value.
+    """
+
+    student: keras.Model
+    projections: dict[str, keras.Layer]
+    optimizer: Any
+    values: list[tuple[keras.Variable, np.ndarray]]
+
+
 class _Untracked:
     """A dict that Keras does not look into.
 
@@ -465,6 +593,13 @@ class _Untracked:
 
     def __getitem__(self, key: Any) -> Any:
         return self._items[key]
+
+
+def _as_output(features: Mapping[str, Any], name: str | None) -> Any:
+    """Returns a feature as the outputs that losses compare, or None."""
+    if name is None:
+        return None
+    return [TeacherOutput(features[name], are_probabilities=False)]
 
 
 def _in_order(callbacks: Any) -> Any:
@@ -480,6 +615,18 @@ def _training_rows(x: Any, validation_split: float) -> Any:
     x, _ = unpacked(x)
     if not are_arrays(x):
         return None
-    leaves = keras.tree.flatten(x)
-    rows = int(leaves[0].shape[0] * (1 - validation_split))
-    return keras.tree.map_structure(lambda leaf: leaf[:rows], x)
+    last = _first_validation_row(x, validation_split)
+    return keras.tree.map_structure(lambda leaf: leaf[:last], x)
+
+
+def _validation_rows(x: Any, y: Any, validation_split: float) -> Any:
+    """Returns the rows that `fit` sets aside, packed as they are."""
+    if not are_arrays(x):
+        return None
+    first = _first_validation_row(x, validation_split)
+    return keras.tree.map_structure(lambda leaf: leaf[first:], (x, y))
+
+
+def _first_validation_row(x: Any, validation_split: float) -> int:
+    rows = keras.tree.flatten(x)[0].shape[0]
+    return int(rows * (1 - validation_split))

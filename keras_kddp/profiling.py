@@ -161,19 +161,33 @@ def _layer_profile(calls: list[CallNode]) -> LayerProfile:
 
 def _macs(call: CallNode) -> int:
     """Returns kernel entries times the positions that they are applied at."""
+    positions = multiplied_positions(call)
+    if not positions:
+        return 0
+    return positions * sum(
+        math.prod(weight.shape)
+        for weight in call.operation.weights
+        if is_kernel(weight)
+    )
+
+
+def is_kernel(weight: keras.Variable) -> bool:
+    """Says whether the entries of a weight are multiplied with inputs."""
+    return str(weight.name).endswith("kernel")
+
+
+def multiplied_positions(call: CallNode) -> int:
+    """Returns how often a call multiplies each kernel entry, for one example.
+
+    0 for what is neither a Dense layer nor a convolution.
+    """
     layer: Any = call.operation
     if not isinstance(layer, _MULTIPLYING):
         return 0
     tensors = call.inputs if isinstance(layer, _TRANSPOSED) else call.outputs
     shape = tensors[0].shape[1:]
     is_first = getattr(layer, "data_format", "") == "channels_first"
-    positions = shape[1:] if is_first else shape[:-1]
-    entries = sum(
-        math.prod(weight.shape)
-        for weight in layer.weights
-        if weight.name.endswith("kernel")
-    )
-    return entries * _size(positions)
+    return _size(shape[1:] if is_first else shape[:-1])
 
 
 def _bytes(*tensors: Any) -> int:

@@ -31,6 +31,22 @@ class Phases(NamedTuple):
         """Says whether a removal may be planned at the end of an epoch."""
         return self.strength(epoch) > 0 and epoch < self.epochs - 1
 
+    def removal_share(self, epoch: int) -> float:
+        """Returns which share of all removals is done with that of an epoch.
+
+        In (0, 1]; the removals are of the epochs for which `removes_after`.
+        """
+        removals = [*filter(self.removes_after, range(self.epochs))]
+        return sum(e <= epoch for e in removals) / len(removals)
+
+    def checks_after(self, epoch: int) -> bool:
+        """Says whether a student may be taken back at the end of an epoch.
+
+        While removing, half-way through fine-tuning, and at the end of it.
+        """
+        half_way = self.epochs - 1 - self.finetune // 2
+        return self.removes_after(epoch) or epoch in (half_way, self.epochs - 1)
+
     def is_last_removal(self, epoch: int) -> bool:
         """Says whether no later epoch may remove."""
         return self.removes_after(epoch) and not self.removes_after(epoch + 1)

@@ -1,6 +1,6 @@
 """Which units of a student leave, decided for whole groups."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -85,69 +85,62 @@ def _check_scores(name: str, scores: np.ndarray, units: int) -> None:
         )
 
 
-def inactive_units(
-    graph: ChannelGraph,
-    scores: Mapping[int, float],
-    *,
-    threshold: float,
-    minimum_units: int,
-    constants: Constants | None = None,
-) -> dict[str, list[int]]:
-    """Returns the units that leave.
-
-    Groups at or below the threshold, lowest first, as long as every layer
-    keeps enough units. Groups that leave a constant behind which no bias can
-    express in training and at inference alike stay.
-
-    Args:
-        graph: The channels of the student.
-        scores: From `group_scores`.
-        threshold: Scores at or below it are inactive.
-        minimum_units: Units that stay in every layer.
-        constants: Layer name -> unit -> the value that its activity has on
-            all examples; 0 where nothing is said.
-
-    Returns:
-        Layer name -> unit indices, in whole groups.
-    """
-    inactive = {r: score for r, score in scores.items() if score <= threshold}
-    return lowest_units(
-        graph,
-        inactive,
-        dict.fromkeys(graph.units, minimum_units),
-        constants,
-    )
-
-
-def lowest_units(
+def removal_order(
     graph: ChannelGraph,
     scores: Mapping[int, float],
     widths: Mapping[str, int],
     constants: Constants | None = None,
-) -> dict[str, list[int]]:
-    """Returns the units of as many groups as may leave, lowest first.
+) -> list[int]:
+    """Returns the numbers of the groups that may leave, lowest score first.
+
+    Any first part of them may leave alone. Groups that leave a constant behind
+    which no bias can express in training and at inference alike are not among
+    them.
 
     Args:
         graph: The channels of the student.
-        scores: Group number -> score, of the groups that may leave.
+        scores: Group number -> score, of the groups to choose from.
         widths: Layer name -> units that stay at least, of all their layers.
         constants: Layer name -> unit -> what its activity is held at; 0 where
             nothing is said.
-
-    Returns:
-        Layer name -> unit indices, in whole groups.
     """
     refused = fold_constants(
         graph, set(scores), constants or {}, training=True
     ).refusals
     groups = graph.groups()
     left = {name: len(labels) for name, labels in graph.units.items()}
-    units: dict[str, list[int]] = {}
+    order = []
     for root in sorted(set(scores) - set(refused), key=scores.__getitem__):
         members = groups[root].members
         if any(left[name] <= widths[name] for name, _ in members):
             continue
-        for name, unit in members:
+        for name, _ in members:
             left[name] -= 1
+        order.append(root)
+    return order
+
+
+def units_of(graph: ChannelGraph, roots: Iterable[int]) -> dict[str, list[int]]:
+    """Returns the units of groups: layer name -> indices."""
+    groups = graph.groups()
+    units: dict[str, list[int]] = {}
+    for root in roots:
+        for name, unit in groups[root].members:
             units.setdefault(name, []).append(unit)
     return units
+
+
+def lowest_units(
+    graph: ChannelGraph, scores: Mapping[int, float], widths: Mapping[str, int]
+) -> dict[str, list[int]]:
+    """Returns the units of as many groups as may leave, lowest score first.
+
+    Args:
+        graph: The channels of the student.
+        scores: Group number -> score, of the groups that may leave.
+        widths: Layer name -> units that stay at least, of all their layers.
+
+    Returns:
+        Layer name -> unit indices, in whole groups.
+    """
+    return units_of(graph, removal_order(graph, scores, widths))

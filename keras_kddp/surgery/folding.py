@@ -1,6 +1,6 @@
 """What removed units leave behind: constants, folded into biases."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,17 @@ from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rule import NotFoldableError, Values
 
 Constants = Mapping[str, Mapping[int, float]]
+
+
+def of_leaving_units(
+    constants: Constants, units: Mapping[str, Sequence[int]]
+) -> dict[str, dict[int, float]]:
+    """Returns the constants of the units that leave."""
+    return {
+        name: {unit: x for unit, x in values.items() if unit in units[name]}
+        for name, values in constants.items()
+        if name in units
+    }
 
 
 class Folding(NamedTuple):

@@ -135,6 +135,25 @@ class RemovalPlan:
         for name, old, new in paired_variables(self.model, new_model):
             yield old, new, self.slices.get(name, {}).get(old.name, {})
 
+    def kept_channels(self, tensor: Any) -> list[int]:
+        """Returns which entries of a tensor's last axis stay.
+
+        Args:
+            tensor: Symbolic tensor of the model's own graph.
+        """
+        graph = ChannelGraph(self.model)
+        channels = graph.channels.get(id(tensor))
+        last = len(tensor.shape) - 1
+        if channels is None or channels.axis != last:
+            return list(range(tensor.shape[-1]))
+        gone = {
+            int(graph.roots[graph.units[name][unit]])
+            for name, units in self.removed.items()
+            for unit in units
+        }
+        roots = graph.roots[channels.labels].tolist()
+        return [i for i, root in enumerate(roots) if root not in gone]
+
     def to_json(self) -> str:
         """Returns the plan as JSON text, without the model."""
         return json.dumps(

@@ -1,0 +1,173 @@
+"""Keeps the accuracy of a shrinking student, and goes back where it fell."""
+
+import math
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kddp.activity import are_arrays, finite_batches
+from keras_kddp.budgets import Budget
+from keras_kddp.distiller import Distiller, Snapshot
+from keras_kddp.packing import unpacked
+from keras_kddp.surgery.rebuild import to_numpy
+
+_FIRST_SHARE = 1 / 3
+
+
+class AccuracyGuard:
+    """Says after each epoch how much may leave, and keeps the last good one.
+
+    While the validation accuracy keeps within `max_accuracy_drop` of the
+    reference, a third of the units may leave an epoch. A removal that broke it
+    is taken back, and the next ones are half as large.
+
+    Args:
+        budget: With a `max_accuracy_drop`.
+        distiller: Inside its `fit`.
+
+    Attributes:
+        share: At most this share of the live units leaves at once.
+
+    Raises:
+        ValueError: If `fit` has no validation data, or the teacher's accuracy
+            is asked for and cannot be computed.
+    """
+
+    def __init__(self, budget: Budget, distiller: Distiller) -> None:
+        self.share = _FIRST_SHARE
+        self._drop = float(budget.max_accuracy_drop or 0.0)
+        self._reference = -math.inf
+        self._is_given = budget.reference != "student"
+        self._good: Snapshot | None = None
+        self._good_accuracy = -math.inf
+        self._has_removed = False
+        if distiller.fit_validation is None:
+            raise ValueError(
+                "`max_accuracy_drop` needs validation data. Received: none. "
+                "Pass fit(..., validation_data=(x_val, y_val))."
+            )
+        if budget.reference == "teacher":
+            self._reference = teacher_accuracy(distiller)
+        elif self._is_given:
+            self._reference = float(budget.reference)
+
+    def keeps(self, distiller: Distiller, logs: dict[str, Any]) -> bool:
+        """Says whether the student of an epoch is accurate enough.
+
+        One that is becomes the one to go back to, unless that has the same
+        size and was better.
+
+        Args:
+            distiller: With the student, at the end of the epoch.
+            logs: Of the epoch.
+
+        Raises:
+            ValueError: If the logs have no validation accuracy.
+        """
+        accuracy = _accuracy(logs)
+        if not (self._is_given or self._has_removed):
+            self._reference = max(self._reference, accuracy)
+        if accuracy < self._reference - self._drop:
+            return False
+        is_same = self._good and self._good.student is distiller.student
+        if not is_same or accuracy >= self._good_accuracy:
+            self._good = distiller.snapshot()
+            self._good_accuracy = accuracy
+        return True
+
+    def removes(self) -> None:
+        """Notes that a removal was planned."""
+        self._has_removed = True
+
+    def go_back(self, distiller: Distiller) -> bool:
+        """Puts the last good student back; the optimizer's clock goes on.
+
+        Returns:
+            Whether it is another student than the present one.
+        """
+        if self._good is None:
+            return False
+        is_other = self._good.student is not distiller.student
+        steps = to_numpy(distiller.optimizer.iterations)
+        distiller.restore(self._good)
+        distiller.optimizer.iterations.assign(steps)
+        self.share /= 2
+        return is_other
+
+    def warn_if_lost(self) -> None:
+        """Warns if no student was ever accurate enough."""
+        if self._good is None:
+            warnings.warn(
+                "No student of this run kept the validation accuracy within "
+                f"max_accuracy_drop={self._drop} of {self._reference:.4f}, not "
+                "even the unpruned one. Train longer or allow a larger drop.",
+                stacklevel=2,
+            )
+
+
+def _accuracy(logs: dict[str, Any]) -> float:
+    names = [
+        name
+        for name in logs
+        if name.startswith("val_") and name.endswith(("accuracy", "_acc"))
+    ]
+    if len(names) != 1:
+        raise ValueError(
+            "`max_accuracy_drop` needs one accuracy on validation data in the "
+            f"logs. Received: {names or sorted(logs)}. Compile with "
+            "metrics=['accuracy']; models of one output only."
+        )
+    return float(logs[names[0]])
+
+
+def teacher_accuracy(distiller: Distiller) -> float:
+    """Returns the share of right answers of the teacher on validation data.
+
+    Args:
+        distiller: Inside its `fit`.
+
+    Raises:
+        ValueError: If the data cannot be read, or there is no teacher and the
+            data are not packed.
+    """
+    right = count = 0
+    for x, labels in _labelled(distiller.fit_validation):
+        inputs, outputs = unpacked(x)
+        teacher = distiller.teacher
+        if not outputs and teacher is None:
+            raise ValueError(
+                "`reference='teacher'` needs the teacher. Received: "
+                "teacher=None and validation data without its outputs. Pack "
+                "them with keras_kddp.TeacherCache."
+            )
+        found: Any = outputs[0].values if outputs else None
+        if teacher is not None and found is None:
+            found = teacher(inputs, training=False)
+        right += int((_classes(found) == _classes(labels, found)).sum())
+        count += len(labels)
+    return right / max(count, 1)
+
+
+def _classes(values: Any, like: Any = None) -> np.ndarray:
+    """Returns class numbers: those given, or the largest of each row."""
+    array = keras.ops.convert_to_numpy(values)
+    width = array.shape[-1] if like is None else like.shape[-1]
+    if array.ndim > 1 and array.shape[-1] == width:
+        return array.argmax(axis=-1)
+    return array.reshape(len(array))
+
+
+def _labelled(validation: Any) -> Iterable[Any]:
+    """Yields inputs and class numbers, batch by batch."""
+    if isinstance(validation, (tuple, list)) and are_arrays(validation[0]):
+        x, y = validation[:2]
+        for start in range(0, len(y), 256):
+            rows = slice(start, start + 256)
+            part = keras.tree.map_structure(lambda a, r=rows: a[r], x)
+            yield part, y[rows]
+        return
+    for batch in finite_batches("validation_data", validation):
+        yield batch[0], batch[1]

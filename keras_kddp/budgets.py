@@ -1,0 +1,82 @@
+"""What a finished student must fit."""
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+MEASURES = ("parameters", "macs", "bytes")
+"""What a budget may limit the size of a student in."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the student must fit when `fit` is done.
+
+    Limits may stand together; `keras_kddp.DynamicPruning(budget=...)` holds
+    all of them.
+
+    Args:
+        max_parameters: Weights, as `keras_kddp.profile` counts them.
+        max_macs: Multiply-accumulates for one example, as `profile` counts.
+        max_bytes: Size of the int8 .tflite file; needs the TensorFlow backend.
+        max_accuracy_drop: How far the accuracy on the validation data may be
+            below the reference, in [0, 1); 0.01 is one point.
+        reference: What the accuracy is compared with: `"student"`, the
+            unpruned one; `"teacher"`; or an accuracy in (0, 1].
+
+    Raises:
+        ValueError: If no limit is given, or one is out of range.
+
+    Example:
+        ```python
+        budget = keras_kddp.Budget(max_bytes=80_000)
+        pruning = keras_kddp.DynamicPruning(budget=budget)
+        ```
+    """
+
+    max_parameters: int | None = None
+    max_macs: int | None = None
+    max_bytes: int | None = None
+    max_accuracy_drop: float | None = None
+    reference: str | float = "student"
+
+    def __post_init__(self) -> None:
+        """Checks the limits."""
+        for measure, limit in self.sizes().items():
+            is_integer = isinstance(limit, Integral) and limit is not True
+            if not is_integer or limit < 1:
+                raise ValueError(
+                    f"`max_{measure}` must be an integer >= 1, or None. "
+                    f"Received: max_{measure}={limit!r}."
+                )
+        drop = self.max_accuracy_drop
+        if drop is not None and not (_is_number(drop) and 0 <= drop < 1):
+            raise ValueError(
+                "`max_accuracy_drop` must be a number in [0, 1), or None; 0.01 "
+                f"is one point. Received: max_accuracy_drop={drop!r}."
+            )
+        if drop is None and not self.sizes():
+            raise ValueError(
+                "`Budget` must have a limit. Received none. Try "
+                "Budget(max_parameters=50_000)."
+            )
+        if self.reference in ("student", "teacher"):
+            return
+        if not _is_number(self.reference) or not 0 < float(self.reference) <= 1:
+            raise ValueError(
+                "`reference` must be 'student', 'teacher' or an accuracy in "
+                f"(0, 1]. Received: reference={self.reference!r}."
+            )
+
+    def sizes(self) -> dict[str, int]:
+        """Returns the limits of size that are given, by measure."""
+        limits = {
+            measure: getattr(self, f"max_{measure}") for measure in MEASURES
+        }
+        return {m: limit for m, limit in limits.items() if limit is not None}
+
+
+def _is_number(value: Any) -> bool:
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)

@@ -1,0 +1,65 @@
+"""The outputs of a model's layers, read in the pass that computes its own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_kddp.losses import output_structure
+from keras_kddp.surgery.observer import input_structure
+
+
+class FeatureReader:
+    """Runs a model once for its outputs and for those of some layers.
+
+    Args:
+        model: Any model; Sequential or Functional where layers are named.
+        names: Layers to read; may be empty.
+
+    Attributes:
+        names: The same.
+    """
+
+    def __init__(self, model: Any, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self._model = model
+        self._reader = None
+        self._last: tuple[Any, dict[str, Any]] | None = None
+        if names:
+            features = {name: model.get_layer(name).output for name in names}
+            self._reader = keras.Model(
+                input_structure(model), [output_structure(model), features]
+            )
+
+    def outputs(self, inputs: Any, training: bool | None) -> Any:
+        """Returns the model's outputs and keeps the features beside."""
+        if self._reader is None:
+            return self._model(inputs, training=training)
+        outputs, features = self._reader(inputs, training=training)
+        self._last = outputs, features
+        return outputs
+
+    def features(
+        self, inputs: Any, outputs: Any, training: bool | None
+    ) -> dict[str, Any]:
+        """Returns the features of a batch by layer name.
+
+        Args:
+            inputs: The batch.
+            outputs: What `outputs` returned for it; the features of that pass
+                are returned then, else a pass is made.
+            training: The mode.
+        """
+        if self._reader is None:
+            return {}
+        last, self._last = self._last, None
+        if last is None or not _is_same(last[0], outputs):
+            return dict(self._reader(inputs, training=training)[1])
+        return last[1]
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    pairs = zip(
+        keras.tree.flatten(first), keras.tree.flatten(second), strict=True
+    )
+    return all(a is b for a, b in pairs)

@@ -1,0 +1,209 @@
+"""How many units must have left by when, for a student to fit its budget."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_kddp.budgets import Budget
+from keras_kddp.planned_sizes import PlannedSizes, int8_bytes
+from keras_kddp.selection import removal_order, units_of
+from keras_kddp.surgery.folding import Constants, of_leaving_units
+from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.plan import plan_on
+
+# The layout of a file moves a little with the numbers in it.
+_MARGIN_BYTES = 64
+
+
+class FallingQuota:
+    """A size limit that falls from the student's size to its budget.
+
+    A removal takes as many of the lowest-scored groups as bring the student
+    under the limit of its epoch, so that the last one lands at most one group
+    below the budget.
+
+    Args:
+        budget: Limits of size.
+        graph: The channels of the unpruned student.
+        roots: Numbers of the groups that may leave.
+        minimum_units: Units that stay in every layer.
+        data: Inputs, to calibrate an int8 file with.
+
+    Raises:
+        ValueError: If no removal can reach a limit.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        graph: ChannelGraph,
+        roots: Sequence[int],
+        minimum_units: int,
+        data: Any,
+    ) -> None:
+        self._limits = budget.sizes()
+        self._data = data
+        self._minimum_units = minimum_units
+        widths = dict.fromkeys(graph.units, minimum_units)
+        order = removal_order(graph, dict.fromkeys(roots, 0.0), widths)
+        self._bytes_line: tuple[float, float] | None = None
+        floor_bytes = 0
+        if "bytes" in self._limits:
+            floor_bytes = self._measured_bytes(graph, order, {})
+            self._draw_bytes_line(graph, order, floor_bytes)
+        self._start = self._sizes(graph, order)(0)
+        floor = self._sizes(graph, order)(len(order))
+        if floor_bytes:
+            floor["bytes"] = floor_bytes
+        self._check(floor)
+
+    def _check(self, floor: dict[str, float]) -> None:
+        for measure, limit in self._limits.items():
+            if limit < floor[measure]:
+                raise ValueError(
+                    f"`max_{measure}` must be at least "
+                    f"{math.ceil(floor[measure]):,}, the size of this student "
+                    f"with minimum_units={self._minimum_units} in every layer "
+                    f"that may shrink. Received: max_{measure}={limit:,}. "
+                    "Raise it, prepare more layers, or start from a smaller "
+                    "student."
+                )
+        if all(self._start[m] <= limit for m, limit in self._limits.items()):
+            sizes = ", ".join(
+                f"{self._start[m]:,.0f} {m}" for m in self._limits
+            )
+            warnings.warn(
+                f"The student has {sizes} and fits its budget already: "
+                "nothing will be removed.",
+                stacklevel=5,
+            )
+
+    def count(
+        self,
+        graph: ChannelGraph,
+        order: Sequence[int],
+        *,
+        share: float,
+        inactive: int,
+        constants: Constants,
+    ) -> int:
+        """Returns how many groups leave now.
+
+        Args:
+            graph: The channels of the student.
+            order: From `removal_order`.
+            share: How far the limits have fallen, in [0, 1]; at 1 they are
+                the budget's.
+            inactive: So many of the first groups are inactive: they leave
+                early, unless the student would fall below its budget.
+            constants: What their activity is held at.
+        """
+        sizes = self._sizes(graph, order)
+
+        def needed(limits: dict[str, float]) -> int:
+            return _first(
+                len(order),
+                lambda k: all(sizes(k)[m] <= x for m, x in limits.items()),
+            )
+
+        falling = {
+            m: self._start[m] + share * (min(limit - self._start[m], 0))
+            for m, limit in self._limits.items()
+        }
+        final = needed(dict(self._limits))
+        count = max(needed(falling), min(inactive, final))
+        if share == 1 and "bytes" in self._limits:
+            return self._checked_count(graph, order, count, constants)
+        return count
+
+    def warn_if_missed(self, graph: ChannelGraph) -> None:
+        """Warns if the student of a finished run does not fit its budget."""
+        sizes = self._sizes(graph, [])(0)
+        if "bytes" in self._limits:
+            sizes["bytes"] = self._measured_bytes(graph, [], {})
+        for measure, limit in self._limits.items():
+            if sizes[measure] > limit:
+                warnings.warn(
+                    f"The student has {sizes[measure]:,.0f} {measure} and does "
+                    f"not fit max_{measure}={limit:,}: the run was too short, "
+                    "or what was left could not be removed.",
+                    stacklevel=3,
+                )
+
+    def _sizes(
+        self, graph: ChannelGraph, order: Sequence[int]
+    ) -> Callable[[int], dict[str, float]]:
+        """Returns the size of the student without the first k groups."""
+        planned = PlannedSizes(graph, self._bytes_line)
+        ranks = np.full(graph.roots.max(initial=0) + 1, len(order))
+        ranks[list(order)] = np.arange(len(order))
+        ranks = ranks[graph.roots]
+        return lambda k: planned.without(ranks < k)
+
+    def _measured_bytes(
+        self, graph: ChannelGraph, order: Sequence[int], constants: Constants
+    ) -> int:
+        student = graph.model
+        if order:
+            units = units_of(graph, order)
+            folded = of_leaving_units(constants, units)
+            student = plan_on(graph, units, constants=folded).build()
+        return int8_bytes(student, self._data)
+
+    def _draw_bytes_line(
+        self, graph: ChannelGraph, order: Sequence[int], floor_bytes: int
+    ) -> None:
+        """Draws the line between the files of the largest and the smallest."""
+        sizes = self._sizes(graph, order)
+        raw, floor_raw = (sizes(k)["raw_bytes"] for k in (0, len(order)))
+        largest = self._measured_bytes(graph, [], {})
+        slope = (largest - floor_bytes) / max(raw - floor_raw, 1)
+        self._bytes_line = floor_bytes - slope * floor_raw, slope
+
+    def _checked_count(
+        self,
+        graph: ChannelGraph,
+        order: Sequence[int],
+        count: int,
+        constants: Constants,
+    ) -> int:
+        """Returns the fewest groups without which the real file fits.
+
+        Converts the student that was foretold and, while its file does not
+        fit or has room for a further group, the one that the line foretells
+        from there.
+        """
+        limit = self._limits["bytes"] - _MARGIN_BYTES
+        sizes = self._sizes(graph, order)
+        too_few, enough = -1, len(order) + 1
+        while True:
+            size = self._measured_bytes(graph, order[:count], constants)
+            off = size - sizes(count)["bytes"]
+            if size <= limit:
+                enough = count
+            else:
+                too_few = count
+            if enough - too_few <= 1 or too_few == len(order):
+                return count
+            foretold = _first(
+                len(order),
+                lambda k: sizes(k)["bytes"] + off <= limit,  # noqa: B023
+            )
+            if size <= limit:
+                foretold = min(foretold, count - 1)
+            count = min(max(foretold, too_few + 1), enough - 1)
+
+
+def _first(count: int, holds: Callable[[int], bool]) -> int:
+    """Returns the first number up to `count` from which on it holds."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,399 @@
+"""What the student of a finished run fits."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import randomize
+from hypothesis import given, settings
+from sklearn.datasets import load_digits
+from strategies import Case, cases
+
+import keras_kddp.accuracy_guard
+from keras_kddp import Budget, Distiller, DynamicPruning, TeacherCache, prepare
+from keras_kddp.planned_sizes import PlannedSizes, int8_bytes
+from keras_kddp.profiling import profile
+from keras_kddp.surgery import ChannelGraph, remove_units
+
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Training and validation rows of digits, as images."""
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
+    return (x[:1200], y[:1200]), (x[1200:], y[1200:])
+
+
+@pytest.fixture(scope="module")
+def teacher(digits):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(128, "relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.compile("adam", CROSSENTROPY)
+    model.fit(*digits[0], epochs=15, verbose=0)
+    return model
+
+
+def make_student():
+    """Returns a student whose convolutions and Dense layer can shrink."""
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="conv")(x)
+    y = keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name="a")(x)
+    y = keras.layers.BatchNormalization(name="norm")(y)
+    x = keras.layers.ReLU(name="relu")(keras.layers.Add(name="add")([x, y]))
+    x = keras.layers.Flatten(name="flat")(x)
+    x = keras.layers.Dense(40, "relu", name="hidden")(x)
+    return keras.Model(inputs, keras.layers.Dense(10, name="logits")(x))
+
+
+def train(digits, teacher, budget, *, epochs=6, optimizer="adam", **pruning):
+    """Returns the Distiller and the callback of a run under a budget."""
+    train_data, validation = digits
+    distiller = Distiller(teacher, prepare(make_student()))
+    distiller.compile(optimizer, CROSSENTROPY, metrics=["accuracy"])
+    phases = {"warmup_epochs": 1, "ramp_epochs": 1, "finetune_epochs": 2}
+    callback = DynamicPruning(budget=budget, **{**phases, **pruning})
+    history = distiller.fit(
+        *train_data,
+        validation_data=validation,
+        epochs=epochs,
+        batch_size=64,
+        verbose=0,
+        callbacks=[callback],
+    )
+    return distiller, callback, history.history
+
+
+# Of c channels and h hidden units: conv, a, norm, hidden, logits.
+SIZES = {
+    "parameters": lambda c, h: (
+        10 * c + 9 * c * c + 4 * c + (36 * c + 1) * h + 10 * h + 10
+    ),
+    "macs": lambda c, h: 36 * 9 * c + 36 * 9 * c * c + 36 * c * h + 10 * h,
+}
+
+
+@pytest.mark.parametrize(
+    ("measure", "limit"),
+    [("parameters", 3_000), ("parameters", 12_650), ("macs", 15_000)],
+)
+def test_a_size_budget_is_met_by_less_than_one_group(
+    digits, teacher, measure, limit
+):
+    distiller, _, history = train(
+        digits, teacher, Budget(**{f"max_{measure}": limit})
+    )
+
+    size = SIZES[measure]
+    widths = {name: len(units) for name, units in units_of(distiller).items()}
+    c, h = widths["conv"], widths["hidden"]
+    assert size(c, h) == getattr(profile(distiller.student), measure)
+    assert size(c, h) <= limit
+    # The last group to leave was a channel or a hidden unit.
+    assert limit < max(size(c + 1, h), size(c, h + 1))
+    assert history["val_accuracy"][-1] > 0.7
+
+
+def test_the_limit_falls_in_equal_steps(digits, teacher):
+    _, callback, history = train(
+        digits, teacher, Budget(max_parameters=2_658), epochs=8
+    )
+
+    # Five removals, from 12,658 down to 2,658.
+    assert history["parameters"][1] == 12_658
+    after = [removal.parameters_after for removal in callback.removals]
+    limits = [10_658, 8_658, 6_658, 4_658, 2_658]
+    for size, limit in zip(after, limits, strict=True):
+        assert limit - 400 < size <= limit
+
+
+def units_of(distiller):
+    return ChannelGraph(distiller.student).units
+
+
+def test_all_limits_hold_together(digits, teacher):
+    budget = Budget(max_parameters=9_000, max_macs=15_000)
+
+    distiller, _, _ = train(digits, teacher, budget)
+
+    found = profile(distiller.student)
+    assert found.parameters <= 9_000
+    assert found.macs <= 15_000
+
+
+def test_the_int8_file_fits_its_budget_by_less_than_one_unit(digits, teacher):
+    (x, _), _ = digits
+    student = make_student()
+    limit = (int8_bytes(student, x) + 8_000) // 2
+
+    distiller, _, _ = train(digits, teacher, Budget(max_bytes=limit))
+
+    size = int8_bytes(distiller.student, x)
+    widths = {name: len(u) for name, u in units_of(distiller).items()}
+    # A channel, or a hidden unit, and what the file rounds up to.
+    group = max(
+        36 * widths["hidden"] + 18 * widths["conv"] + 9 + 56,
+        36 * widths["conv"] + 10 + 28,
+    )
+    assert limit - group - 64 < size <= limit
+
+
+def test_a_budget_below_the_floor_is_refused_by_name(digits, teacher):
+    floor = profile(
+        remove_units(
+            make_student(),
+            {"hidden": range(39), "conv": range(7), "a": range(7)},
+        )
+    ).parameters
+
+    with pytest.raises(ValueError, match=f"must be at least {floor:,}, the"):
+        train(digits, teacher, Budget(max_parameters=floor - 1))
+
+
+def test_a_file_below_the_floor_is_refused_before_training(digits, teacher):
+    with pytest.raises(ValueError, match=r"`max_bytes` must be at least [\d,]"):
+        train(digits, teacher, Budget(max_bytes=1_000))
+
+
+def test_the_floor_itself_is_reached(digits, teacher):
+    wide = make_student()
+    floor = remove_units(
+        wide, {"hidden": range(36), "conv": range(4), "a": range(4)}
+    )
+    limit = profile(floor).parameters
+
+    distiller, _, _ = train(
+        digits, teacher, Budget(max_parameters=limit), minimum_units=4
+    )
+
+    assert profile(distiller.student).parameters == limit
+
+
+def test_what_fits_already_is_told_and_left_whole(digits, teacher):
+    with pytest.warns(UserWarning, match="fits its budget already"):
+        distiller, callback, _ = train(
+            digits, teacher, Budget(max_parameters=10**6), epochs=4
+        )
+
+    assert callback.removals == []
+    assert len(units_of(distiller)["hidden"]) == 40
+
+
+def test_a_run_that_stops_early_says_what_it_missed(digits, teacher):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    train_data, validation = digits
+    distiller = Distiller(teacher, prepare(make_student()))
+    distiller.compile("adam", CROSSENTROPY)
+    callback = DynamicPruning(budget=Budget(max_parameters=5_000))
+
+    with pytest.warns(UserWarning, match="does not fit max_parameters=5,000"):
+        distiller.fit(
+            *train_data, epochs=6, verbose=0, callbacks=[callback, Stop()]
+        )
+
+
+@given(cases())
+@settings(max_examples=30)
+def test_planned_sizes_are_those_of_the_smaller_model(case: Case):
+    graph = ChannelGraph(case.model)
+    names = {
+        (name, unit) for name, units in case.units.items() for unit in units
+    }
+    roots = {
+        root
+        for root, group in graph.groups().items()
+        if names & set(group.members)
+    }
+    gone = np.isin(graph.roots, list(roots))
+
+    planned = PlannedSizes(graph).without(gone)
+
+    smaller = profile(remove_units(case.model, case.units))
+    assert planned["macs"] == smaller.macs
+    assert planned["parameters"] == smaller.parameters
+
+
+# Accuracy.
+
+
+def test_the_smallest_student_that_keeps_its_accuracy_is_returned(
+    digits, teacher
+):
+    distiller, callback, history = train(
+        digits, teacher, Budget(max_accuracy_drop=0.03), epochs=16
+    )
+
+    _, (x, y) = digits
+    accuracy = (distiller.student.predict(x, verbose=0).argmax(1) == y).mean()
+    unpruned = history["units"].count(history["units"][0])
+    reference = max(history["val_accuracy"][: unpruned - 1] or [0])
+    assert accuracy >= reference - 0.03
+    assert callback.removals
+    assert profile(distiller.student).parameters < 12_658
+
+
+def test_a_removal_that_broke_the_accuracy_is_taken_back(digits, teacher):
+    # At rate 0 nothing recovers: whatever breaks stays broken.
+    distiller, callback, history = train(
+        digits,
+        teacher,
+        Budget(max_accuracy_drop=0.0, reference=0.0001),
+        optimizer=keras.optimizers.SGD(0.0),
+        epochs=6,
+    )
+
+    assert callback.removals  # an untrained student has nothing to lose
+    assert history["units"][-1] < history["units"][0]
+
+
+def test_the_student_before_a_broken_removal_comes_back_whole(digits, teacher):
+    keras.utils.set_random_seed(2)
+    trained = make_student()
+    trained.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    trained.fit(*digits[0], epochs=10, verbose=0)
+    distiller = Distiller(teacher, prepare(trained, l1=0.0))
+    distiller.compile(
+        keras.optimizers.SGD(0.0), CROSSENTROPY, metrics=["accuracy"]
+    )
+    callback = DynamicPruning(
+        warmup_epochs=0,
+        ramp_epochs=0,
+        finetune_epochs=1,
+        budget=Budget(max_accuracy_drop=0.0),
+    )
+
+    history = distiller.fit(
+        *digits[0],
+        validation_data=digits[1],
+        epochs=12,
+        verbose=0,
+        callbacks=[callback],
+    ).history
+
+    # Removals were tried and taken back, with half as many each time.
+    assert min(history["units"]) < history["units"][-1]
+    _, (x, y) = digits
+    accuracy = (distiller.student.predict(x, verbose=0).argmax(1) == y).mean()
+    assert accuracy >= history["val_accuracy"][0] - 1e-6
+    assert history["parameters"][-1] == profile(distiller.student).parameters
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_the_teacher_is_the_reference_if_asked(
+    digits, teacher, is_packed, monkeypatch
+):
+    train_data, validation = digits
+    seen = []
+    original = keras_kddp.accuracy_guard.teacher_accuracy
+    monkeypatch.setattr(
+        keras_kddp.accuracy_guard,
+        "teacher_accuracy",
+        lambda distiller: seen.append(original(distiller)) or seen[-1],
+    )
+    x, y = train_data
+    x_validation, y_validation = validation
+    if is_packed:
+        x = TeacherCache(teacher, x).pack(x)
+        x_validation = TeacherCache(teacher, x_validation).pack(x_validation)
+    distiller = Distiller(
+        None if is_packed else teacher, prepare(make_student())
+    )
+    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    budget = Budget(max_accuracy_drop=0.5, reference="teacher")
+
+    distiller.fit(
+        x,
+        y,
+        validation_data=(x_validation, y_validation),
+        epochs=4,
+        verbose=0,
+        callbacks=[DynamicPruning(budget=budget)],
+    )
+
+    outputs = teacher.predict(validation[0], verbose=0)
+    assert seen == [(outputs.argmax(1) == validation[1]).mean()]
+
+
+def test_an_accuracy_that_nothing_keeps_is_told(digits, teacher):
+    with pytest.warns(UserWarning, match=r"not even the unpruned one"):
+        _, callback, history = train(
+            digits,
+            teacher,
+            Budget(max_accuracy_drop=0.0, reference=1.0),
+            epochs=4,
+        )
+
+    assert callback.removals == []
+    assert len(set(history["units"])) == 1
+
+
+def test_a_drop_without_validation_data_is_refused(digits, teacher):
+    distiller = Distiller(teacher, prepare(make_student()))
+    distiller.compile("adam", CROSSENTROPY)
+    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.1))
+
+    with pytest.raises(ValueError, match="needs validation data"):
+        distiller.fit(*digits[0], epochs=4, verbose=0, callbacks=[callback])
+
+
+def test_a_drop_without_an_accuracy_in_the_logs_is_refused(digits, teacher):
+    distiller = Distiller(teacher, prepare(make_student()))
+    distiller.compile("adam", CROSSENTROPY)
+    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.1))
+
+    with pytest.raises(ValueError, match=r"Compile with metrics=\['acc"):
+        distiller.fit(
+            *digits[0],
+            validation_split=0.1,
+            epochs=4,
+            verbose=0,
+            callbacks=[callback],
+        )
+
+
+# Arguments.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "must have a limit. Received none"),
+        ({"max_parameters": 0}, "`max_parameters` must be an integer >= 1"),
+        ({"max_macs": 1.5}, "Received: max_macs=1.5"),
+        ({"max_bytes": True}, "`max_bytes` must be an integer"),
+        ({"max_accuracy_drop": 1.0}, r"must be a number in \[0, 1\)"),
+        ({"max_accuracy_drop": -0.1}, r"must be a number in \[0, 1\)"),
+        ({"max_macs": 5, "reference": "kd"}, "Received: reference='kd'"),
+        ({"max_macs": 5, "reference": 1.2}, r"accuracy in \(0, 1\]"),
+    ],
+)
+def test_a_bad_budget_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Budget(**arguments)
+
+
+def test_what_is_no_budget_is_refused():
+    with pytest.raises(ValueError, match="must be a keras_kddp.Budget"):
+        DynamicPruning(budget=50_000)
+
+
+def test_the_line_of_bytes_follows_the_real_file(digits):
+    (x, _), _ = digits
+    student = randomize(make_student(), 0)
+    smaller = remove_units(student, {"hidden": range(20)})
+
+    saved = int8_bytes(student, x) - int8_bytes(smaller, x)
+
+    # A unit has 288 weights in, 10 out and 28 bytes beside.
+    assert saved == pytest.approx(20 * (288 + 10 + 28), rel=0.05)

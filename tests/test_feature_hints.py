@@ -1,0 +1,232 @@
+"""Features of the teacher, matched through a projection of their own."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_kddp import (
+    Distiller,
+    DynamicPruning,
+    FeatureHints,
+    SoftTargets,
+    finalize,
+    plan_removal,
+    prepare,
+)
+
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+X = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
+
+
+def make_model(width, seed, *, norm=False):
+    """Returns a classifier with a layer `fc`, on request normalized."""
+    keras.utils.set_random_seed(seed)
+    x = inputs = keras.Input((6,))
+    x = keras.layers.Dense(width, "relu", name="fc")(x)
+    if norm:
+        x = keras.layers.BatchNormalization(name="norm")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+
+
+def make_distiller(student=None, weights=(1.0, 1.0), **arguments):
+    distiller = Distiller(
+        make_model(9, 0),
+        student or make_model(4, 1),
+        [SoftTargets(2.0), FeatureHints("fc", "fc")],
+        list(weights),
+        **arguments,
+    )
+    distiller.compile(
+        keras.optimizers.Adam(0.01), CROSSENTROPY, metrics=["accuracy"]
+    )
+    return distiller
+
+
+def feature(model, x, name="fc"):
+    return keras.Model(model.input, model.get_layer(name).output)(x).numpy()
+
+
+def test_the_loss_is_the_mean_square_behind_the_projection():
+    distiller = make_distiller(weights=(0.0, 1.0), student_loss_weight=0.0)
+
+    loss = distiller.compute_loss(X, Y, training=False)
+
+    projected = feature(distiller.student, X) @ distiller.projection_1.kernel
+    expected = np.mean((feature(distiller.teacher, X) - projected) ** 2)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_sample_weights_weigh_the_features_of_examples():
+    hints = FeatureHints("a", "b")
+    teacher, student = np.ones((2, 3)), np.zeros((2, 3))
+
+    loss = hints.compute_loss(teacher, student, np.array([[1.0], [3.0]]))
+
+    assert float(loss) == (1 + 3) / 2
+
+
+def test_student_and_projection_learn_the_features():
+    distiller = make_distiller()
+    before = distiller.projection_1.kernel.numpy()
+
+    history = distiller.fit(X, Y, epochs=30, verbose=0).history
+
+    assert (
+        history["distillation_loss"][-1] < history["distillation_loss"][0] / 2
+    )
+    assert np.abs(distiller.projection_1.kernel.numpy() - before).min() > 0
+
+
+def test_a_step_runs_each_model_once(monkeypatch):
+    student = make_model(4, 1)
+    distiller = make_distiller(student)
+    calls = {"student": 0, "teacher": 0}
+    for role, model in (("student", student), ("teacher", distiller.teacher)):
+        layer = model.get_layer("fc")
+        original = layer.call
+
+        def counting(*args, role=role, original=original, **kwargs):
+            calls[role] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(layer, "call", counting)
+    distiller.compile("adam", CROSSENTROPY, run_eagerly=True)
+
+    distiller.fit(X, Y, epochs=1, batch_size=64, verbose=0)
+
+    assert calls == {"student": 1, "teacher": 1}
+
+
+def test_evaluate_leaves_batch_normalization_as_it_is():
+    distiller = make_distiller(make_model(4, 1, norm=True))
+    norm = distiller.student.get_layer("norm")
+    distiller.fit(X, Y, epochs=2, verbose=0)
+    before = norm.moving_mean.numpy()
+
+    distiller.evaluate(X, Y, verbose=0)
+
+    np.testing.assert_array_equal(norm.moving_mean, before)
+
+
+def test_units_of_a_matched_layer_leave_with_their_rows_of_the_projection():
+    distiller = make_distiller(prepare(make_model(4, 1)))
+    distiller.fit(X, Y, epochs=3, verbose=0)
+    old = distiller.projection_1.kernel.numpy()
+    momentum = {
+        v.path: v.numpy()
+        for v in distiller.optimizer.variables
+        if "projection" in v.path
+    }
+
+    distiller.replace_student(plan_removal(distiller.student, {"fc": [1, 2]}))
+
+    np.testing.assert_array_equal(distiller.projection_1.kernel, old[[0, 3]])
+    carried = [
+        v for v in distiller.optimizer.variables if "projection" in v.path
+    ]
+    assert len(carried) == len(momentum) == 2
+    for new, before in zip(carried, momentum.values(), strict=True):
+        np.testing.assert_array_equal(new, before[[0, 3]])
+    distiller.fit(X, Y, epochs=1, verbose=0)
+    assert distiller.projection_1.kernel.shape == (2, 9)
+
+
+def test_a_pruned_run_with_hints_ends_in_a_plain_student():
+    distiller = make_distiller(prepare(make_model(16, 1), l1=0.1))
+    callback = DynamicPruning(threshold=0.3)
+
+    distiller.fit(X, Y, epochs=24, verbose=0, callbacks=[callback])
+
+    compact = finalize(distiller.student)
+    assert callback.removals
+    assert [layer.name for layer in compact.layers][1:] == ["fc", "logits"]
+    assert compact.get_layer("fc").units < 16
+    assert (
+        distiller.projection_1.kernel.shape[0] == compact.get_layer("fc").units
+    )
+
+
+def test_going_back_brings_the_projection_back():
+    distiller = make_distiller(prepare(make_model(4, 1)))
+    distiller.fit(X, Y, epochs=1, verbose=0)
+    snapshot = distiller.snapshot()
+    before = distiller.projection_1.kernel.numpy()
+    outputs = distiller.student.predict(X, verbose=0)
+    distiller.replace_student(plan_removal(distiller.student, {"fc": [1]}))
+    distiller.fit(X, Y, epochs=1, verbose=0)
+
+    distiller.restore(snapshot)
+
+    np.testing.assert_array_equal(distiller.projection_1.kernel, before)
+    np.testing.assert_array_equal(
+        distiller.student.predict(X, verbose=0), outputs
+    )
+    distiller.fit(X, Y, epochs=1, verbose=0)
+
+
+def test_a_distiller_with_hints_can_be_saved(tmp_path):
+    distiller = make_distiller()
+    distiller.fit(X, Y, epochs=2, verbose=0)
+    distiller.save(tmp_path / "distiller.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+
+    np.testing.assert_array_equal(
+        loaded.projection_1.kernel, distiller.projection_1.kernel
+    )
+    loaded.fit(X, Y, epochs=1, verbose=0)
+
+
+def test_convolutional_features_are_projected_at_every_position():
+    x = np.ones((8, 6, 6, 1), "float32")
+
+    def model(filters):
+        return keras.Sequential(
+            [
+                keras.Input((6, 6, 1)),
+                keras.layers.Conv2D(filters, 3, name="conv"),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(3),
+            ]
+        )
+
+    losses = [SoftTargets(), FeatureHints("conv", "conv")]
+    distiller = Distiller(model(8), model(2), losses, student_loss_weight=0)
+    distiller.compile("adam")
+
+    distiller.fit(x, np.zeros(8), verbose=0)
+
+    assert distiller.projection_1.kernel.shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("fc", "none"), r"must name a layer of the student.*'none'"),
+        (("none", "fc"), r"must name a layer of the teacher.*'none'"),
+        ((3, "fc"), "must be the name of a layer. Received: 3"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_refused(names, message):
+    with pytest.raises(ValueError, match=message):
+        Distiller(make_model(9, 0), make_model(4, 1), FeatureHints(*names))
+
+
+def test_other_positions_are_refused():
+    student = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Reshape((2, 3), name="fc"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+    with pytest.raises(ValueError, match="differ in their last axis alone"):
+        Distiller(make_model(9, 0), student, FeatureHints("fc", "fc"))
+
+
+def test_hints_need_the_teacher():
+    with pytest.raises(ValueError, match="teacher=None and FeatureHints"):
+        Distiller(None, make_model(4, 1), FeatureHints("fc", "fc"))
