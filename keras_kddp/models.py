@@ -1,5 +1,7 @@
 """The reference teachers and students of the experiments."""
 
+from typing import Any
+
 import keras
 
 
@@ -74,3 +76,67 @@ def fashion_cnn_student(units: int = 512) -> keras.Model:
         ],
         name="fashion_cnn_student",
     )
+
+
+def fashion_mlp_student(units: int = 800) -> keras.Model:
+    """Returns an untrained student: (batch, 28, 28, 1) to 10 logits.
+
+    Args:
+        units: Width of the one hidden layer, `"hidden"`.
+    """
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(units, activation="relu", name="hidden"),
+            keras.layers.Dense(10, name="logits"),
+        ],
+        name="fashion_mlp_student",
+    )
+
+
+def fashion_residual_student(filters: int = 16) -> keras.Model:
+    """Returns an untrained student: (batch, 28, 28, 1) to 10 logits.
+
+    Three residual blocks (He et al. 2015, arXiv 1512.03385) at 14, 14 and 7
+    positions a side, in which every convolution can shrink.
+
+    Args:
+        filters: Of the first two blocks; the last has twice as many.
+    """
+    inputs = keras.Input((28, 28, 1))
+    x = _normalized(inputs, filters, "stem", strides=2)
+    x = keras.layers.ReLU(name="stem_relu")(x)
+    x = _residual_block(x, filters, "block1")
+    x = _residual_block(x, filters, "block2")
+    x = _residual_block(x, 2 * filters, "block3", strides=2)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = keras.layers.Dense(10, name="logits")(x)
+    return keras.Model(inputs, outputs, name="fashion_residual_student")
+
+
+def _residual_block(
+    x: Any, filters: int, name: str, *, strides: int = 1
+) -> Any:
+    y = _normalized(x, filters, f"{name}_first", strides=strides)
+    y = keras.layers.ReLU(name=f"{name}_inner_relu")(y)
+    y = _normalized(y, filters, f"{name}_second")
+    if strides > 1:
+        x = _normalized(x, filters, f"{name}_shortcut", size=1, strides=strides)
+    y = keras.layers.Add(name=f"{name}_add")([x, y])
+    return keras.layers.ReLU(name=f"{name}_relu")(y)
+
+
+def _normalized(
+    x: Any, filters: int, name: str, *, size: int = 3, strides: int = 1
+) -> Any:
+    convolution = keras.layers.Conv2D(
+        filters,
+        size,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        name=name,
+    )
+    norm = keras.layers.BatchNormalization(name=f"{name}_norm")
+    return norm(convolution(x))
