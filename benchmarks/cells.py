@@ -1,0 +1,122 @@
+"""The finished runs of a comparison, each in a file of its own."""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import keras_kddp
+
+FOLDER = Path(__file__).parent / "cells"
+
+METHOD_MODULES = (
+    "activity",
+    "callbacks",
+    "controls",
+    "criteria",
+    "distiller",
+    "layers",
+    "losses",
+    "optimizers",
+    "packing",
+    "preparation",
+    "quota",
+    "schedules",
+    "selection",
+    "training",
+)
+"""What a result follows from, beside the configuration of its cell."""
+
+
+class CellStore:
+    """Cells of one data set: (student, method, seed) -> result.
+
+    Args:
+        data: Name of the comparison.
+    """
+
+    def __init__(self, data: str) -> None:
+        self._folder = FOLDER / data
+        self._hash = method_hash()
+
+    def find(
+        self, student: str, method: str, seed: int, config: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Returns a finished cell of this method and configuration."""
+        path = self._path(student, method, seed)
+        if not path.exists():
+            return None
+        cell: dict[str, Any] = json.loads(path.read_text())
+        is_current = cell["method_hash"] == self._hash
+        same = cell["config"] == json.loads(json.dumps(config))
+        return cell if is_current and same else None
+
+    def write(
+        self,
+        student: str,
+        method: str,
+        seed: int,
+        config: dict[str, Any],
+        **found: Any,
+    ) -> dict[str, Any]:
+        """Stores a finished cell and returns it."""
+        cell = {
+            "student": student,
+            "method": method,
+            "seed": seed,
+            "config": config,
+            "method_hash": self._hash,
+            "machine": machine(),
+            **found,
+        }
+        path = self._path(student, method, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(cell, indent=1, sort_keys=True) + "\n")
+        partial.replace(path)
+        return cell
+
+    def _path(self, student: str, method: str, seed: int) -> Path:
+        return self._folder / student / f"{method}-{seed}.json"
+
+
+def machine() -> dict[str, Any]:
+    """Returns what a run ran on."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+    }
+
+
+def method_hash() -> str:
+    """Returns a hash of the code that results follow from.
+
+    Docstrings, comments, layout and checks that only raise do not count.
+    """
+    digest = hashlib.sha256()
+    root = Path(keras_kddp.__file__).parent
+    for name in METHOD_MODULES:
+        tree = _Essence().visit(ast.parse((root / f"{name}.py").read_text()))
+        digest.update(f"{name}\n{ast.dump(tree)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+class _Essence(ast.NodeTransformer):
+    """Drops what cannot change a number: docstrings, and checks that raise."""
+
+    def visit_If(self, node: ast.If) -> Any:  # noqa: N802
+        only_raises = isinstance(node.body[-1], ast.Raise) and not node.orelse
+        return None if only_raises else self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> Any:  # noqa: N802
+        is_text = isinstance(node.value, ast.Constant)
+        return None if is_text else self.generic_visit(node)
