@@ -1,8 +1,11 @@
 """A teacher's outputs, computed once and handed out beside the inputs."""
 
+import hashlib
+import os
 import zlib
 from collections.abc import Iterator
-from numbers import Integral
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,31 +17,49 @@ from keras_kddp.activity import (
     finite_batches,
     row_count,
 )
-from keras_kddp.losses import output_activations
+from keras_kddp.arguments import require_count
+from keras_kddp.augmented_views import Augment, ViewBatches, Views
+from keras_kddp.output_files import read_outputs, write_outputs
 from keras_kddp.packing import TeacherOutput, packed
+from keras_kddp.teacher_outputs import (
+    checked_teachers,
+    fingerprint,
+    teacher_outputs,
+)
 
 
 class TeacherCache:
-    """The outputs of a teacher for some inputs, computed once, in memory.
+    """The outputs of a teacher for some inputs, computed once.
 
     A training step then costs no teacher pass: with a teacher much larger
     than the student, most of an epoch is saved. Rows are recognized by a
     checksum, so outputs never meet inputs that they do not belong to.
 
     Args:
-        teacher: Trained model; it runs in inference mode.
+        teacher: Trained model; it runs in inference mode. Or a list of them,
+            an ensemble: the mean of their log probabilities is what is taught.
         x: Its inputs: arrays (a dict or list of them for several inputs), or
             a finite, unshuffled iterable of batches `x`, `(x, y)` or
             `(x, y, w)`, such as a `tf.data.Dataset`.
+        path: Folder to keep the outputs in, as float16 logits, and to read
+            them from in the next run; refused when it was made for other
+            weights of the teacher or other data. None: in memory only.
         batch_size: Rows a step, for arrays.
+        augment: `(row, numpy.random.Generator) -> row`: how a view of an
+            input is made. The teacher's outputs are those for the views that
+            `batches` hands to the student. None: the inputs as they are.
+        views: Number of views of each row.
+        seed: Of the views.
+        verbose: 1 shows a progress bar while the teacher runs.
 
     Raises:
-        ValueError: If `teacher` is no model or puts out NaN, or `x` is empty
-            or endless.
+        ValueError: If an argument does not fit, `x` is empty or endless, the
+            teacher puts out NaN, or the folder at `path` is stale.
+        OSError: If `path` cannot be written.
 
     Example:
         ```python
-        cache = keras_kddp.TeacherCache(teacher, x)
+        cache = keras_kddp.TeacherCache(teacher, x, path="runs/teacher_cache")
         distiller = keras_kddp.Distiller(None, student)
         distiller.compile(loss=loss, metrics=["accuracy"])
         distiller.fit(cache.pack(x), y, epochs=24)
@@ -46,47 +67,125 @@ class TeacherCache:
     """
 
     def __init__(
-        self, teacher: keras.Model, x: Any, *, batch_size: int = 256
+        self,
+        teacher: Any,
+        x: Any,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        batch_size: int = 256,
+        augment: Augment | None = None,
+        views: int = 1,
+        seed: int = 0,
+        verbose: int = 0,
     ) -> None:
-        if not isinstance(teacher, keras.Model):
-            raise ValueError(
-                "`teacher` must be a keras.Model. Received: "
-                f"{type(teacher).__name__}."
-            )
-        if not isinstance(batch_size, Integral) or batch_size < 1:
-            raise ValueError(
-                "`batch_size` must be an integer >= 1. Received: "
-                f"batch_size={batch_size!r}."
-            )
+        teachers = checked_teachers(teacher)
+        require_count("batch_size", batch_size, smallest=1)
+        self._views = _checked_views(augment, views, seed, x)
         if not are_arrays(x):
             x = finite_batches("x", x)
-        checksums: list[int] = []
-        parts: list[list[np.ndarray]] = []
-        for batch in batches_of(x, int(batch_size)):
-            outputs = keras.tree.flatten(teacher(batch, training=False))
-            parts.append([*map(keras.ops.convert_to_numpy, outputs)])
-            checksums += _checksums(batch)
-        if not parts:
-            raise ValueError(
-                "`x` must hold at least one example. Received none. Pass "
-                "arrays, or an iterable that can be run through again."
+        folder = None if path is None else Path(path)
+        self._checksums: np.ndarray
+        found: list[TeacherOutput]
+        if folder is not None and folder.exists():
+            sums = [_checksums(batch) for batch in batches_of(x, batch_size)]
+            self._checksums = np.array([*chain(*sums)])
+            found = read_outputs(folder, self._key(teachers, x))
+        else:
+            found = self._computed(
+                teachers, x, batch_size, folder is not None, verbose
             )
-        if not all(np.isfinite(part).all() for each in parts for part in each):
-            raise ValueError(
-                "The outputs of `teacher` must be finite. Received NaN or "
-                "infinity for some rows of `x`. Look for NaN in the data and "
-                "in the teacher's weights."
-            )
-        flags = [name == "softmax" for name in output_activations(teacher)]
-        self._checksums: np.ndarray = np.array(checksums)
-        self._outputs: list[TeacherOutput] = [
-            TeacherOutput(np.concatenate(values), is_softmax)
-            for values, is_softmax in zip(
-                zip(*parts, strict=True),
-                flags or [False] * len(parts[0]),
-                strict=True,
-            )
+            if folder is not None:
+                key = self._key(teachers, x)
+                found = write_outputs(folder, key, found)
+        self._all_outputs: list[TeacherOutput] = found
+        self._outputs = [o._replace(values=o.values[0]) for o in found]
+
+    def _computed(
+        self,
+        teachers: list[keras.Model],
+        x: Any,
+        batch_size: int,
+        as_logits: bool,
+        verbose: int,
+    ) -> list[TeacherOutput]:
+        """Returns outputs of (views, rows, ...); notes the rows' checksums."""
+        sums: list[int] = []
+        views = 1 if self._views is None else self._views.count
+
+        def read() -> Iterator[Any]:
+            for batch in batches_of(x, batch_size):
+                sums.extend(_checksums(batch))
+                if self._views is None:
+                    yield batch
+            if self._views is not None:
+                yield from _all_views(x, self._views, batch_size)
+
+        progress = None
+        if verbose:
+            progress = keras.utils.Progbar(None, unit_name="row").add
+        found = teacher_outputs(
+            teachers, read(), as_logits=as_logits, progress=progress
+        )
+        self._checksums = np.array(sums)
+        shape = (views, len(sums))
+        return [
+            o._replace(values=o.values.reshape(*shape, *o.values.shape[1:]))
+            for o in found
         ]
+
+    def _key(self, teachers: list[keras.Model], x: Any) -> dict[str, Any]:
+        """Returns what the outputs follow from."""
+        return {
+            "teacher": fingerprint(teachers),
+            "data": _data_key(self._checksums, x, self._views),
+        }
+
+    def batches(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        batch_size: int = 128,
+        seed: int = 0,
+        workers: int = 1,
+    ) -> keras.utils.PyDataset:
+        """Returns shuffled batches for `fit`, another view in each epoch.
+
+        Teacher and student see the same pixels: a view follows from the seed
+        of the cache, the row and the number of the view alone.
+
+        Args:
+            x: The array that the cache was made for.
+            y: Labels, one a row.
+            sample_weight: None, or one factor a row.
+            batch_size: Rows a step.
+            seed: Of the order.
+            workers: Threads that make views.
+
+        Returns:
+            A `keras.utils.PyDataset` of `(x, y)` or `(x, y, sample_weight)`;
+            `DynamicPruning` needs `data=x[:4096]` beside it.
+
+        Raises:
+            ValueError: If the cache has no views, or `x` holds other rows.
+        """
+        if self._views is None:
+            raise ValueError(
+                "`batches` needs a cache with `augment`. Received one without. "
+                "Use `pack`, or TeacherCache(teacher, x, augment=..., views=4)."
+            )
+        self._check_rows(x)
+        return ViewBatches(
+            np.asarray(x),
+            y,
+            sample_weight,
+            views=self._views,
+            outputs=self._all_outputs,
+            batch_size=batch_size,
+            seed=seed,
+            workers=workers,
+        )
 
     def pack(self, x: Any) -> dict[str, Any]:
         """Returns inputs with their teacher outputs, as `fit` takes them.
@@ -106,6 +205,18 @@ class TeacherCache:
                 "`x` must be arrays. Received: "
                 f"{type(x).__name__}. For batches there is `zip`."
             )
+        self._check_rows(x)
+        self._check_no_views("pack")
+        return packed(x, self._outputs)
+
+    def _check_no_views(self, method: str) -> None:
+        if self._views is not None:
+            raise ValueError(
+                f"`{method}` needs a cache of the inputs as they are. Received "
+                "one of augmented views. Use `batches`."
+            )
+
+    def _check_rows(self, x: Any) -> None:
         rows = row_count(x)
         received = np.array(_checksums(x))
         if not np.array_equal(received, self._checksums):
@@ -114,7 +225,6 @@ class TeacherCache:
                 f"order and dtype: {len(self._checksums)}. Received {rows} "
                 "rows, some of them others. Make a TeacherCache for them."
             )
-        return packed(x, self._outputs)
 
     def zip(self, dataset: Any) -> Any:
         """Returns a dataset with the teacher outputs packed in.
@@ -140,6 +250,7 @@ class TeacherCache:
                 "`dataset` must be a tf.data.Dataset. Received: "
                 f"{type(dataset).__name__}. For arrays there is `pack`."
             )
+        self._check_no_views("zip")
         finite_batches("dataset", dataset)
         batches = tf.data.Dataset.from_generator(
             lambda: self._packed_batches(dataset),
@@ -184,6 +295,47 @@ class TeacherCache:
         ]
         x = packed(x, outputs)
         return (x, *others) if others else x
+
+
+def _checked_views(augment: Any, views: Any, seed: Any, x: Any) -> Views | None:
+    require_count("views", views, smallest=1)
+    require_count("seed", seed, smallest=0)
+    if augment is None:
+        if views > 1:
+            raise ValueError(
+                "`augment` must be given for several views. Received: None and "
+                f"views={views}. Pass augment=lambda row, generator: ..."
+            )
+        return None
+    if not callable(augment):
+        raise ValueError(
+            "`augment` must be a function (row, generator) -> row. Received: "
+            f"{augment!r}."
+        )
+    if len(keras.tree.flatten(x)) != 1 or not are_arrays(x):
+        raise ValueError(
+            "`x` must be one array to be augmented. Received: "
+            f"{type(x).__name__}."
+        )
+    return Views(augment, int(views), int(seed))
+
+
+def _all_views(x: Any, views: Views, batch_size: int) -> Iterator[Any]:
+    """Yields all rows of the first view, then of the second, ..."""
+    array = np.asarray(x)
+    for view in range(views.count):
+        for start in range(0, len(array), batch_size):
+            rows = range(start, min(start + batch_size, len(array)))
+            yield views.of(array, rows, view)
+
+
+def _data_key(checksums: np.ndarray, x: Any, views: Views | None) -> str:
+    """Returns a hash of the rows and of their views."""
+    digest = hashlib.sha256(checksums.astype("uint32").tobytes())
+    if views is not None:
+        for batch in _all_views(x, views, 1024):
+            digest.update(np.ascontiguousarray(batch).tobytes())
+    return digest.hexdigest()
 
 
 def _checksums(x: Any) -> list[int]:

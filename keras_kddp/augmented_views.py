@@ -1,0 +1,106 @@
+"""Augmented views that a teacher and its student see alike."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kddp.packing import TeacherOutput, packed
+
+Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class Views:
+    """Views of the rows of an array; each follows from (seed, row, view).
+
+    Args:
+        augment: Returns a view of a row; what is random in it must come from
+            the generator.
+        count: Number of views of each row.
+        seed: Of all views.
+    """
+
+    def __init__(self, augment: Augment, count: int, seed: int) -> None:
+        self.count = count
+        self._augment = augment
+        self._seed = seed
+
+    def of(self, x: np.ndarray, rows: Iterable[int], view: int) -> np.ndarray:
+        """Returns one view of some rows, in the dtype of `x`.
+
+        Raises:
+            ValueError: If a view has another shape than its row.
+        """
+        found = []
+        for row in rows:
+            generator = np.random.default_rng((self._seed, int(row), view))
+            image = np.asarray(self._augment(x[row].copy(), generator))
+            if image.shape != x.shape[1:]:
+                raise ValueError(
+                    "`augment` must return a row of the same shape, "
+                    f"{x.shape[1:]}. Received: {image.shape}."
+                )
+            found.append(image.astype(x.dtype, copy=False))
+        return np.stack(found)
+
+
+class ViewBatches(keras.utils.PyDataset):
+    """Shuffled batches of views for `fit`; the next view in every epoch.
+
+    Args:
+        x: Inputs, one array.
+        y: Labels, one a row.
+        sample_weight: None, or one factor a row.
+        views: Of the rows.
+        outputs: The teacher's, (views, rows, ...).
+        batch_size: Rows a step.
+        seed: Of the order.
+        **kwargs: Of `keras.utils.PyDataset`.
+    """
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: Any,
+        sample_weight: Any,
+        *,
+        views: Views,
+        outputs: Sequence[TeacherOutput],
+        batch_size: int,
+        seed: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._x, self._y, self._sample_weight = x, y, sample_weight
+        self._views = views
+        self._outputs = outputs
+        self._batch_size = batch_size
+        self._generator = np.random.default_rng(seed)
+        self._epoch = -1
+        self._order = self._generator.permutation(len(x))
+
+    def __len__(self) -> int:
+        return -(-len(self._x) // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        start = index * self._batch_size
+        rows = self._order[start : start + self._batch_size]
+        view = max(self._epoch, 0) % self._views.count
+        outputs = [
+            output._replace(values=output.values[view, rows])
+            for output in self._outputs
+        ]
+        x = packed(self._views.of(self._x, rows, view), outputs)
+        y = keras.tree.map_structure(lambda leaf: leaf[rows], self._y)
+        if self._sample_weight is None:
+            return x, y
+        return x, y, self._sample_weight[rows]
+
+    def on_epoch_begin(self) -> None:
+        """Goes on to the next view, in a new order.
+
+        Keras calls it once an epoch, `on_epoch_end` more often.
+        """
+        self._epoch += 1
+        self._order = self._generator.permutation(len(self._x))
