@@ -23,7 +23,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
 from cells import CellStore
-from experiments import COMPARISONS, Comparison, Experiment, Training
+from experiments import ABLATIONS, COMPARISONS, Comparison, Experiment, Training
 from report import write_report
 from steering import PenaltySteering, PruningAtTheEnd
 
@@ -97,6 +97,7 @@ class Bench:
             (method, seed, self._store.find(student, method, seed, config))
             for seed in experiment.seeds
             for method in experiment.methods
+            if method not in ABLATIONS or seed in experiment.seeds[:3]
             if (methods is None or method in methods)
             and (seeds is None or seed in seeds)
         ]

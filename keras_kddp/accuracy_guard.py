@@ -44,6 +44,7 @@ class AccuracyGuard:
         self._good: Snapshot | None = None
         self._good_accuracy = -math.inf
         self._has_removed = False
+        self._is_good = False
         if distiller.fit_validation is None:
             raise ValueError(
                 "`max_accuracy_drop` needs validation data. Received: none. "
@@ -70,7 +71,8 @@ class AccuracyGuard:
         accuracy = _accuracy(logs)
         if not (self._is_given or self._has_removed):
             self._reference = max(self._reference, accuracy)
-        if accuracy < self._reference - self._drop:
+        self._is_good = accuracy >= self._reference - self._drop
+        if not self._is_good:
             return False
         is_same = self._good and self._good.student is distiller.student
         if not is_same or accuracy >= self._good_accuracy:
@@ -78,34 +80,47 @@ class AccuracyGuard:
             self._good_accuracy = accuracy
         return True
 
-    def removes(self) -> None:
-        """Notes that a removal was planned."""
+    def note_removal(self) -> None:
+        """Notes that units left: the reference is known from here on."""
         self._has_removed = True
 
-    def go_back(self, distiller: Distiller) -> bool:
-        """Puts the last good student back; the optimizer's clock goes on.
+    def take_removal_back(self, distiller: Distiller) -> bool:
+        """Puts the last good student back if units have left since.
+
+        The clock of its optimizer, and with it the learning rate, goes on.
 
         Returns:
-            Whether it is another student than the present one.
+            Whether there was something to take back.
         """
-        if self._good is None:
+        if self._good is None or self._good.student is distiller.student:
             return False
-        is_other = self._good.student is not distiller.student
         steps = to_numpy(distiller.optimizer.iterations)
         distiller.restore(self._good)
         distiller.optimizer.iterations.assign(steps)
         self.share /= 2
-        return is_other
+        return True
 
-    def warn_if_lost(self) -> None:
-        """Warns if no student was ever accurate enough."""
+    def finish(self, distiller: Distiller) -> bool:
+        """Puts the last good student back if the last one is not good.
+
+        Warns if there never was one.
+
+        Returns:
+            Whether a removal was taken back.
+        """
         if self._good is None:
             warnings.warn(
                 "No student of this run kept the validation accuracy within "
                 f"max_accuracy_drop={self._drop} of {self._reference:.4f}, not "
                 "even the unpruned one. Train longer or allow a larger drop.",
-                stacklevel=2,
+                stacklevel=3,
             )
+        if self._good is None or self._is_good:
+            return False
+        is_other = self.take_removal_back(distiller)
+        if not is_other:  # it was better before
+            distiller.restore(self._good)
+        return is_other
 
 
 def _accuracy(logs: dict[str, Any]) -> float:

@@ -101,8 +101,8 @@ class DynamicPruning(keras.callbacks.Callback):
         minimum_change: No removal of fewer than this share of the live units
             (each costs a retrace), except the last.
         budget: What the student must fit at the end. The lowest-scored units
-            leave, in equal steps of size from the first removal to the last,
-            until it does, and no more. None: the method finds its own size.
+            leave, by the same factor from the first removal to the last, until
+            it does, and no more. None: the method finds its own size.
         input_range: (smallest, largest) number that an input may have: units
             that no such input can fire are then certified as provably dead.
         verbose: 1 prints a line a removal.
@@ -230,8 +230,8 @@ class DynamicPruning(keras.callbacks.Callback):
     ) -> None:
         """Removes what was planned and sets the strength of the epoch."""
         if self._goes_back and self._guard is not None:
-            if self._guard.go_back(self.model):
-                self._take_back(epoch)
+            if self._guard.take_removal_back(self.model):
+                self._note_taken_back(epoch)
             self._goes_back = False
         if self._plan is not None:
             self._apply(epoch, self._plan)
@@ -259,19 +259,17 @@ class DynamicPruning(keras.callbacks.Callback):
         logs["live_units"] = sum(int(x.live.sum()) for x in activity.values())
         logs["parameters"] = count_parameters(graph.model)
         logs["penalty_strength"] = self._phases.strength(epoch)
-        is_kept = True
         if self._guard is not None and is_good:
-            is_kept = self._guard.keeps(self.model, logs)
-            self._goes_back = not is_kept and self._phases.checks_after(epoch)
-        if is_good and is_kept and self._phases.removes_after(epoch):
+            is_good = self._guard.keeps(self.model, logs)
+            self._goes_back = not is_good and self._phases.checks_after(epoch)
+        if is_good and self._phases.removes_after(epoch):
             self._plan_removal(epoch, graph, activity)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Goes back where accuracy was lost; lets go of the observed data."""
         if self._guard is not None:
-            if self._goes_back and self._guard.go_back(self.model):
-                self._take_back(self._phases.epochs)
-            self._guard.warn_if_lost()
+            if self._guard.finish(self.model):
+                self._note_taken_back(self._phases.epochs)
         if self._quota is not None:
             self._quota.warn_if_missed(self._graph())
         self._observed = self._last_good = self._guard = self._quota = None
@@ -290,31 +288,39 @@ class DynamicPruning(keras.callbacks.Callback):
             dict.fromkeys(graph.units, self.minimum_units),
             constants,
         )
-        live = sum(int(x.live.sum()) for x in activity.values())
         inactive = sum(scores[root] <= self.threshold for root in order)
-        count = inactive
+        count = self._removal_count(epoch, graph, order, inactive, constants)
+        units = units_of(graph, order[:count])
+        live = sum(int(x.live.sum()) for x in activity.values())
+        is_enough = sum(map(len, units.values())) >= self.minimum_change * live
+        if units and (is_enough or self._phases.is_last_removal(epoch)):
+            folded = of_leaving_units(constants, units)
+            self._plan = plan_on(graph, units, constants=folded)
+            self._certificates = certify(
+                graph, units, activity, folded, self.input_range
+            )
+
+    def _removal_count(
+        self,
+        epoch: int,
+        graph: ChannelGraph,
+        order: list[int],
+        inactive: int,
+        constants: Constants,
+    ) -> int:
+        """Returns how many of the groups in the order leave."""
         if self._quota is not None:
-            count = self._quota.count(
+            inactive = self._quota.count(
                 graph,
                 order,
                 share=self._phases.removal_share(epoch),
                 inactive=inactive,
                 constants=constants,
             )
-        if self._guard is not None:
-            most = math.ceil(self._guard.share * len(scores))
-            count = most if self._quota is None else min(count, most)
-        units = units_of(graph, order[:count])
-        number = sum(map(len, units.values()))
-        is_enough = number >= self.minimum_change * live
-        if number and (is_enough or self._phases.is_last_removal(epoch)):
-            folded = of_leaving_units(constants, units)
-            self._plan = plan_on(graph, units, constants=folded)
-            self._certificates = certify(
-                graph, units, activity, folded, self.input_range
-            )
-            if self._guard is not None:
-                self._guard.removes()
+        if self._guard is None:
+            return inactive
+        most = math.ceil(self._guard.share * len(order))
+        return most if self._quota is None else min(inactive, most)
 
     def _graph(self) -> ChannelGraph:
         return ChannelGraph(self.model.student, self.model.pinned_layers)
@@ -344,6 +350,8 @@ class DynamicPruning(keras.callbacks.Callback):
         graph = self._graph()
         units = {n: len(graph.units[n]) for n in prepared_layers(graph)}
         self.model.replace_student(plan)
+        if self._guard is not None:
+            self._guard.note_removal()
         removal = Removal(
             epoch=epoch,
             units_before=units,
@@ -367,7 +375,7 @@ class DynamicPruning(keras.callbacks.Callback):
             for weight in self.model.student.weights
         )
 
-    def _take_back(self, epoch: int) -> None:
+    def _note_taken_back(self, epoch: int) -> None:
         """Notes that the last removals were taken back."""
         count = count_parameters(self.model.student)
         while self.removals and self.removals[-1].parameters_after < count:

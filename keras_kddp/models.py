@@ -98,18 +98,17 @@ def fashion_mlp_student(units: int = 800) -> keras.Model:
 def fashion_residual_student(filters: int = 16) -> keras.Model:
     """Returns an untrained student: (batch, 28, 28, 1) to 10 logits.
 
-    Three residual blocks (He et al. 2015, arXiv 1512.03385) at 14, 14 and 7
-    positions a side, in which every convolution can shrink.
+    Two residual blocks (He et al. 2015, arXiv 1512.03385) at 14 and 7 positions
+    a side, in which every convolution can shrink.
 
     Args:
-        filters: Of the first two blocks; the last has twice as many.
+        filters: Of stem and first block; the second has twice as many.
     """
     inputs = keras.Input((28, 28, 1))
     x = _normalized(inputs, filters, "stem", strides=2)
     x = keras.layers.ReLU(name="stem_relu")(x)
     x = _residual_block(x, filters, "block1")
-    x = _residual_block(x, filters, "block2")
-    x = _residual_block(x, 2 * filters, "block3", strides=2)
+    x = _residual_block(x, 2 * filters, "block2", strides=2)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = keras.layers.Dense(10, name="logits")(x)
     return keras.Model(inputs, outputs, name="fashion_residual_student")

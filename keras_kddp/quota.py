@@ -21,9 +21,10 @@ _MARGIN_BYTES = 64
 class FallingQuota:
     """A size limit that falls from the student's size to its budget.
 
-    A removal takes as many of the lowest-scored groups as bring the student
-    under the limit of its epoch, so that the last one lands at most one group
-    below the budget.
+    It falls by the same factor from removal to removal: as good as by the
+    same size, and the student is smaller for most of the run. A removal takes
+    as many of the lowest-scored groups as bring the student under the limit of
+    its epoch, so that the last one lands at most one group below the budget.
 
     Args:
         budget: Limits of size.
@@ -110,8 +111,9 @@ class FallingQuota:
             )
 
         falling = {
-            m: self._start[m] + share * (min(limit - self._start[m], 0))
+            m: limit * (self._start[m] / limit) ** (1 - share)
             for m, limit in self._limits.items()
+            if self._start[m] > limit
         }
         final = needed(dict(self._limits))
         count = max(needed(falling), min(inactive, final))
