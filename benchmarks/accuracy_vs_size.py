@@ -106,7 +106,7 @@ class Bench:
         """Trains one cell and stores it."""
         experiment = self._comparison.experiments[student]
         config = self.config(experiment)
-        common = self._common(experiment, seed)
+        common = self.common(experiment, seed)
         started = time.monotonic()
         widths = None
         if method not in ("kddp", "kd") and method in CONTROLS:
@@ -151,7 +151,7 @@ class Bench:
         experiment: Experiment,
         common: rules.Comparison,
     ) -> dict[str, Any]:
-        data = self._loaded()
+        data = self.data
         prepared = prepare(common.start, 0.0, experiment.layers)
         names = prepared_layers(ChannelGraph(prepared))
         graph = ChannelGraph(model)
@@ -168,8 +168,8 @@ class Bench:
             "macs": size.macs,
         }
 
-    def _common(self, experiment: Experiment, seed: int) -> rules.Comparison:
-        data = self._loaded()
+    def common(self, experiment: Experiment, seed: int) -> rules.Comparison:
+        data = self.data
         if self._splits is None:
             teacher = self._teacher(data)
             self._teacher_accuracy = rules.accuracy(teacher, data.test)
@@ -216,7 +216,8 @@ class Bench:
         teacher.save(path)
         return teacher
 
-    def _loaded(self) -> Dataset:
+    @property
+    def data(self) -> Dataset:
         if self._data is None:
             self._data = load_dataset(self._comparison.data)
         return self._data

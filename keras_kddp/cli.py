@@ -131,6 +131,30 @@ def _add_compress(commands: Any) -> None:
         default=Job.minimum_units,
         help="units that stay in every layer",
     )
+    for measure, meaning in (
+        ("parameters", "weights"),
+        ("macs", "multiply-accumulates for one example"),
+        ("bytes", "bytes of the int8 file"),
+    ):
+        add(
+            f"--max-{measure}",
+            type=_count,
+            help=f"budget: {meaning} (default: the method finds its own size)",
+            default=argparse.SUPPRESS,
+        )
+    add(
+        "--max-accuracy-drop",
+        type=float,
+        help="budget: how far the validation accuracy may fall, 0.01 is a "
+        "point; the smallest student that keeps it is left",
+        default=argparse.SUPPRESS,
+    )
+    add(
+        "--reference",
+        choices=["student", "teacher"],
+        default=Job.reference,
+        help="what --max-accuracy-drop is counted from",
+    )
     add(
         "--controls",
         nargs="*",

@@ -7,16 +7,23 @@ from pathlib import Path
 import keras
 from rich.console import Console
 
+from keras_kddp.budgets import Budget
 from keras_kddp.callbacks import DynamicPruning
 from keras_kddp.controls import reinitialized
 from keras_kddp.datasets import Dataset, load_dataset
 from keras_kddp.export import check_conversion
 from keras_kddp.model_sources import is_trained, load_model
-from keras_kddp.pipeline import check_options, checked_splits, compress
+from keras_kddp.pipeline import (
+    check_budget,
+    check_options,
+    checked_splits,
+    compress,
+)
 from keras_kddp.preparation import prepare
 from keras_kddp.progress import EpochProgress, epoch_bars
 from keras_kddp.results import Compression
 from keras_kddp.run_directory import annotate_run, writable_directory
+from keras_kddp.splits import as_split
 from keras_kddp.tables import comparison_table
 from keras_kddp.training import (
     Recipe,
@@ -46,6 +53,11 @@ class Job:
         layers: Those to prune; None: all that can be.
         finetune_epochs: Last epochs without penalty; None: a third.
         minimum_units: So many units stay in every layer.
+        max_parameters: Budget of the student; see `keras_kddp.Budget`.
+        max_macs: The same, in multiply-accumulates.
+        max_bytes: The same, of the int8 file.
+        max_accuracy_drop: The same, in accuracy on validation.
+        reference: What that is compared with.
         controls: Names of controls to train beside.
         seeds: One run each; the first is the teacher's too.
     """
@@ -63,6 +75,11 @@ class Job:
     layers: Sequence[str] | None = None
     finetune_epochs: int | None = None
     minimum_units: int = 1
+    max_parameters: int | None = None
+    max_macs: int | None = None
+    max_bytes: int | None = None
+    max_accuracy_drop: float | None = None
+    reference: str = "student"
     controls: Sequence[str] = ("kd", "same_size")
     seeds: Sequence[int] = (0,)
 
@@ -125,13 +142,29 @@ def _check(
             "The seeds must be different: each has a run of its own. Received: "
             f"{list(job.seeds)}."
         )
-    prepare(student, job.l1, job.layers)
-    check_options(_pruning(job), job.controls, job.epochs, job.batch_size)
+    pruning = _pruning(job)
+    check_options(pruning, job.controls, job.epochs, job.batch_size)
+    prepared = prepare(student, job.l1, job.layers)
+    check_budget(pruning, prepared, as_split("train", data.train))
 
 
 def _pruning(job: Job) -> DynamicPruning:
+    limits = {
+        name: getattr(job, name)
+        for name in (
+            "max_parameters",
+            "max_macs",
+            "max_bytes",
+            "max_accuracy_drop",
+        )
+    }
+    has_limit = any(limit is not None for limit in limits.values())
     return DynamicPruning(
-        finetune_epochs=job.finetune_epochs, minimum_units=job.minimum_units
+        finetune_epochs=job.finetune_epochs,
+        minimum_units=job.minimum_units,
+        budget=(
+            Budget(**limits, reference=job.reference) if has_limit else None
+        ),
     )
 
 

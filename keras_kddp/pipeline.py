@@ -1,16 +1,20 @@
 """The whole walk in one call: distil, prune, compare, export."""
 
+import copy
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
+import numpy as np
 from rich.console import Console
 
 from keras_kddp.activity import activity_on, sampled
+from keras_kddp.budgets import Budget
 from keras_kddp.callbacks import DynamicPruning
 from keras_kddp.compatibility import check_models, check_soft_targets
 from keras_kddp.controls import CONTROLS, SAMPLES, train_control
@@ -19,8 +23,10 @@ from keras_kddp.input_range import input_range, warn_of_other_range
 from keras_kddp.preparation import finalize, prepare, prepared_layers
 from keras_kddp.profiling import profile
 from keras_kddp.progress import EpochProgress, epoch_bars
+from keras_kddp.quota import FallingQuota
 from keras_kddp.results import Compression, StudentResult
 from keras_kddp.run_directory import writable_directory, write_run
+from keras_kddp.selection import group_maxima
 from keras_kddp.splits import Split, as_split, check_split
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.teacher_cache import TeacherCache
@@ -47,6 +53,7 @@ def compress(
     temperature: float = 4.0,
     pruning: DynamicPruning | None = None,
     l1: float = 1e-2,
+    budget: Budget | None = None,
     controls: Sequence[str] = (),
     seed: int = 0,
     run_dir: str | os.PathLike[str] | None = None,
@@ -66,8 +73,8 @@ def compress(
             To prune some layers only, pass `prepare(student, layers=...)`.
         train: `(x, y)` or `(x, y, sample_weight)` arrays, `y` class numbers;
             or a finite iterable of such batches, which is read once.
-        validation: The same; its losses and metrics are logged, and it
-            chooses nothing yet.
+        validation: The same; its losses and metrics are logged, and a
+            `max_accuracy_drop` is judged on it.
         test: The same; what accuracies are reported on. None: validation.
         epochs: Passes over the training data, of each run.
         batch_size: Examples a step.
@@ -79,6 +86,9 @@ def compress(
         pruning: Schedule and criterion. None: `DynamicPruning()`.
         l1: Charge for a mean activity of 1; see `prepare`. It replaces what a
             prepared student has.
+        budget: What the student must fit; see `Budget`. Its reference
+            `"student"` is the student distilled without a penalty: it is
+            trained first, and the pruned one starts from its weights.
         controls: Names of further students to train for comparison:
             `"kd"` (no penalty), `"same_size"` (widths of the result, from
             scratch), `"same_size_labels"` (the same, without teacher), and
@@ -109,9 +119,16 @@ def compress(
     started = time.monotonic()
     pruning = DynamicPruning() if pruning is None else pruning
     check_options(pruning, controls, epochs, batch_size)
+    if budget is not None and pruning.budget is not None:
+        raise ValueError(
+            "`budget` must be given once. Received it and "
+            "pruning=DynamicPruning(budget=...). Leave one out."
+        )
+    pruning = with_budget(pruning, budget)
     splits = checked_splits(teacher, student, train, validation, test)
     prepared = prepare(student, l1=l1)
     layers = prepared_layers(ChannelGraph(prepared))
+    check_budget(pruning, prepared, splits["train"])
     directory = None
     if run_dir is not None:
         check_conversion(student, *(split.x for split in splits.values()))
@@ -137,13 +154,22 @@ def compress(
         def bar(description: str) -> EpochProgress:
             return EpochProgress(bars, description, epochs)
 
+        def control(name: str, pruned: keras.Model) -> keras.Model:
+            shown = [bar(CONTROLS[name])]
+            return train_control(name, common, pruned, layers, shown)
+
+        trained = {}
+        if _is_relative_to_student(pruning.budget):
+            trained["kd"] = control("kd", student)
+            reached = accuracy(trained["kd"], splits["validation"])
+            limits = replace(pruning.budget, reference=reached)
+            pruning = with_budget(pruning, limits)
+            prepared = prepare(trained["kd"], l1=l1, layers=layers)
         compact, history = train_distilled(
             prepared, common, [pruning, bar("student, dynamic pruning")]
         )
         trained = {
-            name: train_control(
-                name, common, compact, layers, [bar(CONTROLS[name])]
-            )
+            name: trained[name] if name in trained else control(name, compact)
             for name in controls
         }
     rows = splits["train"].x
@@ -233,6 +259,60 @@ def check_options(
                 f"`{name}` must be an integer >= 1. Received: {name}={value!r}."
             )
     pruning.phases(epochs)
+
+
+def with_budget(pruning: DynamicPruning, budget: Any) -> DynamicPruning:
+    """Returns the callback with a budget; the given one is left as it is.
+
+    Raises:
+        ValueError: If it is no budget.
+    """
+    if budget is None:
+        return pruning
+    if not isinstance(budget, Budget):
+        raise ValueError(
+            "`budget` must be a keras_kddp.Budget, or None. Received: "
+            f"{budget!r}. Try Budget(max_parameters=50_000)."
+        )
+    found = copy.copy(pruning)
+    found.budget = budget
+    return found
+
+
+def check_budget(
+    pruning: DynamicPruning, prepared: keras.Model, train: Split
+) -> None:
+    """Checks that a budget can be reached, before anything is trained.
+
+    Args:
+        pruning: With a budget or without.
+        prepared: The student with its penalties.
+        train: What it will be trained on, as it is.
+
+    Raises:
+        ValueError: If the smallest student that pruning may leave is larger.
+    """
+    if pruning.budget is None or not pruning.budget.sizes():
+        return
+    graph = ChannelGraph(prepared)
+    units = {n: np.zeros(len(graph.units[n])) for n in prepared_layers(graph)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `fit` will say what there is to say
+        FallingQuota(
+            pruning.budget,
+            graph,
+            list(group_maxima(graph, units)),
+            pruning.minimum_units,
+            sampled(graph, train.x, SAMPLES),
+        )
+
+
+def _is_relative_to_student(budget: Any) -> TypeGuard[Budget]:
+    return (
+        budget is not None
+        and budget.max_accuracy_drop is not None
+        and budget.reference == "student"
+    )
 
 
 def _with_teacher(teacher: keras.Model, split: Split) -> Split:

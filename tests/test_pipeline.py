@@ -442,3 +442,53 @@ def test_an_unwritable_directory_is_refused_before_training(tmp_path):
 def test_images_of_another_range_are_warned_about():
     with pytest.warns(UserWarning, match="`test` must be scaled like the trai"):
         compressed(test=(TEST[0] * 255, TEST[1]), epochs=4)
+
+
+# Budgets.
+
+
+def test_a_budget_is_met_and_the_given_callback_left_alone():
+    pruning = kddp.DynamicPruning()
+
+    found = compressed(pruning=pruning, budget=kddp.Budget(max_parameters=100))
+
+    # Of u units: 7 u weights in, 3 u + 3 out; 9 units are 93.
+    assert found.result.units == 9
+    assert found.after.parameters == 93
+    assert pruning.budget is None
+
+
+def test_a_drop_is_counted_from_the_distilled_student():
+    found = compressed(
+        epochs=12,
+        l1=0.0,
+        pruning=None,
+        budget=kddp.Budget(max_accuracy_drop=0.1),
+        controls=["kd"],
+        test=None,  # judged on validation
+    )
+
+    assert found.result.accuracy >= found.controls["kd"].accuracy - 0.1
+    assert found.result.units < 24
+
+
+def test_a_budget_below_the_floor_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr(kddp.Distiller, "fit", None)
+
+    with pytest.raises(ValueError, match="`max_parameters` must be at least 1"):
+        compressed(pruning=None, budget=kddp.Budget(max_parameters=12))
+
+
+def test_a_budget_given_twice_is_refused():
+    budget = kddp.Budget(max_parameters=100)
+    pruning = kddp.DynamicPruning(budget=budget)
+
+    with pytest.raises(ValueError, match="`budget` must be given once"):
+        compressed(pruning=pruning, budget=budget)
+
+
+def test_what_is_no_budget_is_refused():
+    with pytest.raises(
+        ValueError, match="must be a keras_kddp.Budget, or None"
+    ):
+        compressed(budget=100)
