@@ -77,7 +77,7 @@ def _own_models() -> dict[str, Callable[..., Any]]:
     return {
         name: function
         for name, function in inspect.getmembers(models, inspect.isfunction)
-        if function.__module__ == models.__name__
+        if function.__module__ == models.__name__ and not name.startswith("_")
     }
 
 

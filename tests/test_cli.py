@@ -145,6 +145,16 @@ def test_compress_leaves_every_file_and_prints_the_table(run):
     assert summary["split_sizes"] == {"train": 88, "validation": 8, "test": 44}
 
 
+def test_a_budget_is_met_from_the_command_line(inside, capsys):
+    options = words(layers="hidden", out="runs/budget", max_parameters=200)
+
+    assert cli.main([*options, "--controls"]) in (0, 1)
+
+    summary = json.loads((inside / "runs/budget/summary.json").read_text())
+    assert 150 < summary["parameters_after"] <= 200
+    assert summary["job"]["max_parameters"] == 200
+
+
 def test_verify_runs_the_files_on_the_data_of_the_run(run, inside, capsys):
     assert cli.main(["verify", "runs/one"]) == 0
     shown = capsys.readouterr().out
@@ -225,6 +235,8 @@ def test_a_teacher_that_comes_trained_is_not_trained(inside, capsys):
             {"finetune_epochs": 6},
             "The schedule must not be longer than the run",
         ),
+        ({"max_parameters": 9}, "`max_parameters` must be at least"),
+        ({"max_accuracy_drop": 2}, "`max_accuracy_drop` must be a number in"),
         ({"seed": "1 1"}, "The seeds must be different"),
         ({"controls": "kd kd"}, "must be a list of different names"),
         ({"teacher": "broken.keras"}, "must be a model that Keras can load"),

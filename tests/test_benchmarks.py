@@ -1,0 +1,178 @@
+"""What the benchmark of accuracy against size keeps, mixes and draws."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import accuracy_vs_size  # noqa: E402
+import cells  # noqa: E402
+import report  # noqa: E402
+from experiments import COMPARISONS  # noqa: E402
+
+from keras_kddp.models import digits_student  # noqa: E402
+from keras_kddp.profiling import profile  # noqa: E402
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "FOLDER", tmp_path)
+    return cells.CellStore("digits")
+
+
+def make_cell(method="kddp", seed=0, accuracy=0.9, **entries):
+    """Returns a finished cell as the store has it."""
+    return {
+        "student": "mlp",
+        "method": method,
+        "seed": seed,
+        "config": {"epochs": 3},
+        "method_hash": "abc",
+        "machine": {
+            "cores": 2,
+            "python": "3.12",
+            "keras": "3.15",
+            "tensorflow": "2.21",
+        },
+        "accuracy": accuracy,
+        "teacher_accuracy": 0.95,
+        "units": 10,
+        "live_units": 9,
+        "parameters": 1000,
+        "macs": 900,
+        "seconds": 5.0,
+        **entries,
+    }
+
+
+def test_a_finished_cell_is_found_again(store):
+    written = store.write("mlp", "kd", 0, {"epochs": (1, 2)}, accuracy=0.5)
+
+    found = store.find("mlp", "kd", 0, {"epochs": (1, 2)})
+
+    assert found["accuracy"] == written["accuracy"] == 0.5
+    assert found["machine"]["cores"] >= 1
+    assert store.find("mlp", "kd", 1, {"epochs": (1, 2)}) is None
+
+
+def test_a_cell_of_another_configuration_is_not_used(store):
+    store.write("mlp", "kd", 0, {"epochs": 3}, accuracy=0.5)
+
+    assert store.find("mlp", "kd", 0, {"epochs": 4}) is None
+
+
+def test_a_cell_of_other_code_is_not_used(store, monkeypatch):
+    store.write("mlp", "kd", 0, {"epochs": 3}, accuracy=0.5)
+    monkeypatch.setattr(cells, "method_hash", lambda: "other")
+
+    assert cells.CellStore("digits").find("mlp", "kd", 0, {"epochs": 3}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "is_same"),
+    [
+        ('"""Other words."""\nx = 1\n', True),
+        ("# a comment\nx = 1\n", True),
+        ("if x < 0:\n    raise ValueError(x)\nx = 1\n", True),
+        ("x = 2\n", False),
+        ("if x < 0:\n    x = 3\nx = 1\n", False),
+    ],
+)
+def test_the_hash_follows_what_can_change_a_number(
+    text, is_same, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cells, "METHOD_MODULES", ("one",))
+    monkeypatch.setattr(cells.keras_kddp, "__file__", str(tmp_path / "x.py"))
+    (tmp_path / "one.py").write_text('"""Words."""\nx = 1\n')
+    before = cells.method_hash()
+
+    (tmp_path / "one.py").write_text(text)
+
+    assert (cells.method_hash() == before) is is_same
+
+
+def test_every_method_module_exists():
+    root = Path(cells.keras_kddp.__file__).parent
+    assert all((root / f"{x}.py").is_file() for x in cells.METHOD_MODULES)
+
+
+def test_cells_of_two_versions_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "DOCS", tmp_path)
+    mixed = [make_cell(), make_cell("kd", method_hash="def")]
+
+    with pytest.raises(ValueError, match=r"one version .* \['abc', 'def'\]"):
+        report.write_report("digits", {"mlp": mixed})
+
+    assert not any(tmp_path.iterdir())
+
+
+def test_means_come_with_standard_errors():
+    row = report.row_of(
+        "kd", [make_cell(accuracy=a) for a in (0.90, 0.92, 0.94)]
+    )
+
+    assert row.accuracy == pytest.approx(92.0)
+    assert row.error == pytest.approx(2.0 / 3**0.5)
+    assert row.each == [90.0, 92.0, 94.0]
+
+
+def test_the_report_has_table_bars_json_and_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "DOCS", tmp_path)
+    found = [
+        make_cell("kddp", accuracy=0.885),
+        make_cell("kd", accuracy=0.893, units=80, parameters=8000),
+        make_cell("same_size", accuracy=0.878),
+        make_cell("paper_criterion", accuracy=0.88),
+    ]
+
+    report.write_report("fashion", {"mlp": found})
+
+    page = (tmp_path / "accuracy_vs_size.md").read_text()
+    assert "| dynamic pruning (KDDP) | 10 | 9 | 1,000 | 900 | 88.50" in page
+    assert "must (8x fewer units at <= 1.3 below, >= 0.5 above" in page
+    assert "**met**, 8.0x, 0.80 below, 0.70 above" in page
+    assert "**missed**, 8.0x, 0.80 below, 0.70 above" in page  # the goal
+    assert page.count("paper's criterion") == 1
+    content = json.loads((tmp_path / "accuracy_vs_size.json").read_text())
+    assert len(content["cells"]) == 4
+    assert (tmp_path / "accuracy_vs_size.png").stat().st_size > 5_000
+
+
+def test_a_model_is_narrowed_to_given_widths():
+    narrow = accuracy_vs_size.narrowed(digits_student(), {"hidden": 16})
+
+    assert profile(narrow).parameters == profile(digits_student(16)).parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "student"),
+    [(n, s) for n, c in COMPARISONS.items() for s in c.experiments],
+)
+def test_every_student_can_reach_its_budget(name, student):
+    experiment = COMPARISONS[name].experiments[student]
+    size = profile(experiment.student())
+    for measure, limit in experiment.budget_object().sizes().items():
+        assert limit < getattr(size, measure)
+    assert experiment.methods[0] == "kddp"
+
+
+@pytest.mark.slow
+def test_a_small_comparison_runs_and_goes_on_where_it_stopped(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cells, "FOLDER", tmp_path / "cells")
+    monkeypatch.setattr(accuracy_vs_size, "TEACHERS", tmp_path / "teachers")
+    bench = accuracy_vs_size.Bench("digits")
+
+    same_size = bench.run("mlp", "same_size", 0)  # trains kddp first
+
+    found = bench.cells("mlp", ["kddp", "same_size"], [0])
+    kddp = found[0][2]
+    assert [cell is not None for *_, cell in found] == [True, True]
+    assert kddp["units"] == same_size["units"] == 16
+    assert kddp["parameters"] == 1_210
+    assert kddp["accuracy"] > 0.9
