@@ -106,7 +106,11 @@ class Bench:
         """Trains one cell and stores it."""
         experiment = self._comparison.experiments[student]
         config = self.config(experiment)
-        common = self.common(experiment, seed)
+        if method == "warm_targets":
+            warm = {"temperature": 4.0, "student_loss_weight": 0.1}
+            common = self.common(replace(experiment, **warm), seed)
+        else:
+            common = self.common(experiment, seed)
         started = time.monotonic()
         widths = None
         if method not in ("kddp", "kd") and method in CONTROLS:

@@ -33,6 +33,7 @@ ABLATIONS = (
     "no_finetune",
     "prune_at_end",
     "penalty_steering",
+    "warm_targets",
 )
 
 
@@ -76,8 +77,8 @@ class Experiment:
     layers: Sequence[str] | None = None
     methods: Sequence[str] = ("kddp", *CONTROLS)
     seeds: Sequence[int] = (0, 1, 2)
-    temperature: float = 4.0
-    student_loss_weight: float = 0.1
+    temperature: float = 1.0
+    student_loss_weight: float = 0.5
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what a cell keeps of it: all but the grid itself."""
@@ -130,7 +131,7 @@ COMPARISONS = {
                 training=Training(12, 256, 3e-3),
                 l1=0.01,
                 phases={"finetune_epochs": 6},
-                budget={"max_parameters": 38_872},  # 42 of 512 units
+                budget={"max_parameters": 32_384},  # 34 of 512 units
                 layers=("hidden",),
             ),
             "residual": Experiment(

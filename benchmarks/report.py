@@ -25,6 +25,7 @@ LABELS = {
     "no_finetune": "one epoch of fine-tuning",
     "prune_at_end": "one removal, at the end",
     "penalty_steering": "penalty steering, no quota",
+    "warm_targets": "temperature 4, labels weigh 0.1",
 }
 PHYSICAL = (
     "same_size",

@@ -11,6 +11,7 @@ import numpy as np
 from keras_kddp.activity import are_arrays, finite_batches
 from keras_kddp.budgets import Budget
 from keras_kddp.distiller import Distiller, Snapshot
+from keras_kddp.optimizers import clock_variables
 from keras_kddp.packing import unpacked
 from keras_kddp.surgery.rebuild import to_numpy
 
@@ -50,12 +51,18 @@ class AccuracyGuard:
                 "`max_accuracy_drop` needs validation data. Received: none. "
                 "Pass fit(..., validation_data=(x_val, y_val))."
             )
+        if getattr(distiller.optimizer, "use_ema", False):
+            raise ValueError(
+                "`max_accuracy_drop` needs the weights that are judged to be "
+                "those of the result. Received an optimizer with use_ema=True, "
+                "which puts averages in their place at the end. Leave it out."
+            )
         if budget.reference == "teacher":
             self._reference = teacher_accuracy(distiller)
         elif self._is_given:
             self._reference = float(budget.reference)
 
-    def keeps(self, distiller: Distiller, logs: dict[str, Any]) -> bool:
+    def keeps(self, distiller: Distiller, logs: dict[str, Any]) -> bool | None:
         """Says whether the student of an epoch is accurate enough.
 
         One that is becomes the one to go back to, unless that has the same
@@ -65,9 +72,14 @@ class AccuracyGuard:
             distiller: With the student, at the end of the epoch.
             logs: Of the epoch.
 
+        Returns:
+            None for an epoch without validation.
+
         Raises:
-            ValueError: If the logs have no validation accuracy.
+            ValueError: If it has no accuracy.
         """
+        if not any(name.startswith("val_") for name in logs):
+            return None
         accuracy = _accuracy(logs)
         if not (self._is_given or self._has_removed):
             self._reference = max(self._reference, accuracy)
@@ -83,6 +95,7 @@ class AccuracyGuard:
     def note_removal(self) -> None:
         """Notes that units left: the reference is known from here on."""
         self._has_removed = True
+        self._is_good = False  # until it was judged
 
     def take_removal_back(self, distiller: Distiller) -> bool:
         """Puts the last good student back if units have left since.
@@ -94,9 +107,12 @@ class AccuracyGuard:
         """
         if self._good is None or self._good.student is distiller.student:
             return False
-        steps = to_numpy(distiller.optimizer.iterations)
+        clock = [*map(to_numpy, clock_variables(distiller.optimizer))]
         distiller.restore(self._good)
-        distiller.optimizer.iterations.assign(steps)
+        for variable, value in zip(
+            clock_variables(distiller.optimizer), clock, strict=True
+        ):
+            variable.assign(value)
         self.share /= 2
         return True
 
@@ -115,7 +131,7 @@ class AccuracyGuard:
                 "even the unpruned one. Train longer or allow a larger drop.",
                 stacklevel=3,
             )
-        if self._good is None or self._is_good:
+        if self._good is None or self._is_good or not self._has_removed:
             return False
         is_other = self.take_removal_back(distiller)
         if not is_other:  # it was better before
@@ -129,6 +145,9 @@ def _accuracy(logs: dict[str, Any]) -> float:
         for name in logs
         if name.startswith("val_") and name.endswith(("accuracy", "_acc"))
     ]
+    for usual in ("val_accuracy", "val_acc"):
+        if usual in names:
+            names = [usual]
     if len(names) != 1:
         raise ValueError(
             "`max_accuracy_drop` needs one accuracy on validation data in the "
@@ -145,8 +164,8 @@ def teacher_accuracy(distiller: Distiller) -> float:
         distiller: Inside its `fit`.
 
     Raises:
-        ValueError: If the data cannot be read, or there is no teacher and the
-            data are not packed.
+        ValueError: If the models have several outputs, or there is no teacher
+            and the data are not packed.
     """
     right = count = 0
     for x, labels in _labelled(distiller.fit_validation):
@@ -161,18 +180,26 @@ def teacher_accuracy(distiller: Distiller) -> float:
         found: Any = outputs[0].values if outputs else None
         if teacher is not None and found is None:
             found = teacher(inputs, training=False)
-        right += int((_classes(found) == _classes(labels, found)).sum())
-        count += len(labels)
+        elif len(outputs) > 1:
+            found = [output.values for output in outputs]
+        if len(keras.tree.flatten(found)) > 1:
+            raise ValueError(
+                "`reference='teacher'` needs models of one output. Received: "
+                f"{len(keras.tree.flatten(found))} outputs. Give an accuracy."
+            )
+        found = keras.ops.convert_to_numpy(found)
+        hits = found.argmax(axis=-1) == _classes(labels, found)
+        right += int(hits.sum())
+        count += hits.size
     return right / max(count, 1)
 
 
-def _classes(values: Any, like: Any = None) -> np.ndarray:
-    """Returns class numbers: those given, or the largest of each row."""
-    array = keras.ops.convert_to_numpy(values)
-    width = array.shape[-1] if like is None else like.shape[-1]
-    if array.ndim > 1 and array.shape[-1] == width:
+def _classes(labels: Any, outputs: np.ndarray) -> np.ndarray:
+    """Returns class numbers: as given, or of one-hot labels."""
+    array = keras.ops.convert_to_numpy(labels)
+    if array.shape == outputs.shape:
         return array.argmax(axis=-1)
-    return array.reshape(len(array))
+    return array.reshape(outputs.shape[:-1])
 
 
 def _labelled(validation: Any) -> Iterable[Any]:

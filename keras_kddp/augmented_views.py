@@ -39,10 +39,24 @@ class Views:
             if image.shape != x.shape[1:]:
                 raise ValueError(
                     "`augment` must return a row of the same shape, "
-                    f"{x.shape[1:]}. Received: {image.shape}."
+                    f"{x.shape[1:]}. Received: {image.shape}. Pad or crop it."
                 )
+            _check_range(image, x.dtype)
             found.append(image.astype(x.dtype, copy=False))
         return np.stack(found)
+
+
+def _check_range(image: np.ndarray, dtype: np.dtype) -> None:
+    """Raises for integers that would wrap around."""
+    if not np.issubdtype(dtype, np.integer):
+        return
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if image.min() < low or image.max() > high:
+        raise ValueError(
+            f"`augment` must return numbers that {dtype} can hold, {low} to "
+            f"{high}. Received: {image.min()} to {image.max()}. Clip them, or "
+            "pass `x` as float32."
+        )
 
 
 class ViewBatches(keras.utils.PyDataset):

@@ -23,7 +23,9 @@ class Budget:
         max_accuracy_drop: How far the accuracy on the validation data may be
             below the reference, in [0, 1); 0.01 is one point.
         reference: What the accuracy is compared with: `"student"`, the
-            unpruned one; `"teacher"`; or an accuracy in (0, 1].
+            unpruned one: its best epoch before the first removal in `fit`, and
+            trained to the end in `compress`; `"teacher"`; or an accuracy in
+            [0, 1]. Where size and accuracy cannot both be kept, accuracy is.
 
     Raises:
         ValueError: If no limit is given, or one is out of range.
@@ -61,12 +63,12 @@ class Budget:
                 "`Budget` must have a limit. Received none. Try "
                 "Budget(max_parameters=50_000)."
             )
-        if self.reference in ("student", "teacher"):
-            return
-        if not _is_number(self.reference) or not 0 < float(self.reference) <= 1:
+        reference: Any = self.reference
+        is_accuracy = _is_number(reference) and 0 <= reference <= 1
+        if reference not in ("student", "teacher") and not is_accuracy:
             raise ValueError(
                 "`reference` must be 'student', 'teacher' or an accuracy in "
-                f"(0, 1]. Received: reference={self.reference!r}."
+                f"[0, 1]. Received: reference={reference!r}."
             )
 
     def sizes(self) -> dict[str, int]:

@@ -260,8 +260,10 @@ class DynamicPruning(keras.callbacks.Callback):
         logs["parameters"] = count_parameters(graph.model)
         logs["penalty_strength"] = self._phases.strength(epoch)
         if self._guard is not None and is_good:
-            is_good = self._guard.keeps(self.model, logs)
-            self._goes_back = not is_good and self._phases.checks_after(epoch)
+            is_kept = self._guard.keeps(self.model, logs)
+            may_go_back = self._phases.checks_after(epoch)
+            self._goes_back = is_kept is False and may_go_back
+            is_good = bool(is_kept)
         if is_good and self._phases.removes_after(epoch):
             self._plan_removal(epoch, graph, activity)
 
@@ -320,7 +322,10 @@ class DynamicPruning(keras.callbacks.Callback):
         if self._guard is None:
             return inactive
         most = math.ceil(self._guard.share * len(order))
-        return most if self._quota is None else min(inactive, most)
+        if self._quota is None:
+            return most
+        is_last = self._phases.is_last_removal(epoch)
+        return inactive if is_last else min(inactive, most)
 
     def _graph(self) -> ChannelGraph:
         return ChannelGraph(self.model.student, self.model.pinned_layers)

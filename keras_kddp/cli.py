@@ -112,6 +112,18 @@ def _add_compress(commands: Any) -> None:
         default=Job.learning_rate,
         help="of AdamW at the start; a cosine takes it to 0",
     )
+    add(
+        "--temperature",
+        type=float,
+        default=Job.temperature,
+        help="of the soft targets",
+    )
+    add(
+        "--student-loss-weight",
+        type=float,
+        default=Job.student_loss_weight,
+        help="share of the labels in what the students learn from",
+    )
     add("--l1", type=float, default=Job.l1, help="strength of the penalty")
     add(
         "--layers",

@@ -30,6 +30,7 @@ from keras_kddp.losses import (
 )
 from keras_kddp.optimizers import carry_optimizer
 from keras_kddp.packing import TeacherOutput, unpacked
+from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import RemovalPlan
 from keras_kddp.surgery.rebuild import to_numpy
 
@@ -182,8 +183,17 @@ class Distiller(keras.distillation.Distiller):
             )
             for loss in self.distillation_losses
             if getattr(loss, "student_layer_name", None)
-            and not getattr(loss, "has_projection", False)
+            and not self._can_shrink(loss)
         }
+
+    def _can_shrink(self, loss: Any) -> bool:
+        """Says whether a projection follows what a matched layer loses."""
+        if not getattr(loss, "has_projection", False):
+            return False
+        tensor = self.student.get_layer(loss.student_layer_name).output
+        channels = ChannelGraph(self.student).channels.get(id(tensor))
+        last = len(tensor.shape) - 1
+        return channels is not None and channels.axis in (None, last)
 
     def compile(
         self,
@@ -235,14 +245,17 @@ class Distiller(keras.distillation.Distiller):
         call = signature.bind(self, x, y, *args, **kwargs)
         given = call.arguments
         given["callbacks"] = _in_order(given.get("callbacks"))
-        share = given.get("validation_split", 0.0)
+        is_given = given.get("validation_data") is not None
+        share = 0.0 if is_given else given.get("validation_split", 0.0)
         rows = _training_rows(x, share)
         held_out = _validation_rows(x, y, share) if share else None
         self._fit = _Untracked(
             {
                 "inputs": rows,
                 "callbacks": given["callbacks"],
-                "validation": given.get("validation_data", held_out),
+                "validation": (
+                    given["validation_data"] if is_given else held_out
+                ),
             }
         )
         try:
@@ -338,6 +351,7 @@ class Distiller(keras.distillation.Distiller):
                 _as_output(teachers, getattr(loss, "teacher_layer_name", None))
                 or cached,
                 y_pred if feature is None else feature,
+                is_feature=feature is not None,
             )
             loss.validate_outputs(*outputs)
             arguments = weight_argument(loss, sample_weight)
@@ -366,21 +380,23 @@ class Distiller(keras.distillation.Distiller):
         return cached or live, reader.features(inputs, outputs, False)
 
     def _compared(
-        self, loss: Any, cached: list[TeacherOutput], student: Any
+        self,
+        loss: Any,
+        cached: list[TeacherOutput],
+        student: Any,
+        *,
+        is_feature: bool,
     ) -> tuple[Any, Any]:
         """Returns what a distillation loss compares, the teacher's first."""
         is_soft = isinstance(loss, SoftTargets)
-        teachers = [
-            log_probabilities(output.values)
-            if is_soft and output.are_probabilities
-            else at_least_float32(output.values)
-            for output in cached
-        ]
+        teachers = [_values(output, as_logits=is_soft) for output in cached]
+        flat = (
+            [(output, False) for output in keras.tree.flatten(student)]
+            if is_feature
+            else self._with_softmax("student", student)
+        )
         students = [
-            log_probabilities(output)
-            if is_soft and is_softmax
-            else at_least_float32(output)
-            for output, is_softmax in self._with_softmax("student", student)
+            _values(TeacherOutput(*pair), as_logits=is_soft) for pair in flat
         ]
         return (
             keras.tree.pack_sequence_as(
@@ -593,6 +609,16 @@ class _Untracked:
 
     def __getitem__(self, key: Any) -> Any:
         return self._items[key]
+
+
+def _values(output: TeacherOutput, *, as_logits: bool) -> Any:
+    """Returns an output as a loss takes it, in float32 at least."""
+    values = at_least_float32(output.values)
+    if output.are_logarithms:
+        return values if as_logits else keras.ops.exp(values)
+    if output.are_probabilities and as_logits:
+        return log_probabilities(values)
+    return values
 
 
 def _as_output(features: Mapping[str, Any], name: str | None) -> Any:

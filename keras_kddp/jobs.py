@@ -9,9 +9,11 @@ from rich.console import Console
 
 from keras_kddp.budgets import Budget
 from keras_kddp.callbacks import DynamicPruning
+from keras_kddp.compatibility import check_share
 from keras_kddp.controls import reinitialized
 from keras_kddp.datasets import Dataset, load_dataset
 from keras_kddp.export import check_conversion
+from keras_kddp.losses import SoftTargets
 from keras_kddp.model_sources import is_trained, load_model
 from keras_kddp.pipeline import (
     check_budget,
@@ -49,6 +51,8 @@ class Job:
         batch_size: Examples a step.
         learning_rate: At the start, of AdamW on a cosine to 0.
         teacher_learning_rate: The teacher's; None: the same.
+        temperature: Of the soft targets.
+        student_loss_weight: Share of the labels.
         l1: Charge for a mean activity of 1.
         layers: Those to prune; None: all that can be.
         finetune_epochs: Last epochs without penalty; None: a third.
@@ -71,6 +75,8 @@ class Job:
     batch_size: int = 128
     learning_rate: float = 2e-3
     teacher_learning_rate: float | None = None
+    temperature: float = 4.0
+    student_loss_weight: float = 0.1
     l1: float = 1e-2
     layers: Sequence[str] | None = None
     finetune_epochs: int | None = None
@@ -142,6 +148,8 @@ def _check(
             "The seeds must be different: each has a run of its own. Received: "
             f"{list(job.seeds)}."
         )
+    check_share(job.student_loss_weight)
+    SoftTargets(job.temperature)
     pruning = _pruning(job)
     check_options(pruning, job.controls, job.epochs, job.batch_size)
     prepared = prepare(student, job.l1, job.layers)
@@ -221,6 +229,8 @@ def _compressed(
         epochs=job.epochs,
         batch_size=job.batch_size,
         optimizer=_optimizer(job, job.learning_rate, job.epochs, data),
+        temperature=job.temperature,
+        student_loss_weight=job.student_loss_weight,
         pruning=_pruning(job),
         l1=job.l1,
         controls=job.controls,

@@ -68,6 +68,16 @@ def carry_optimizer(
     return successor
 
 
+def clock_variables(optimizer: Any) -> list[keras.Variable]:
+    """Returns the state of an optimizer that goes with time, not weights.
+
+    Steps, learning rate and loss scale, in an order that is the same for two
+    optimizers of one kind.
+    """
+    names = ("iteration", "learning_rate", "step_counter", "dynamic_scale")
+    return [v for v in optimizer.variables if v.name in names]
+
+
 def _parts(optimizer: Any) -> list[Any]:
     """Returns an optimizer and those that it delegates to."""
     inner = getattr(optimizer, "inner_optimizer", None)  # loss scale

@@ -1,4 +1,4 @@
-"""Teacher outputs on disk, and whether they are still the right ones."""
+"""Teacher outputs on disk, with the key that says whose they are."""
 
 import json
 import os
@@ -36,12 +36,19 @@ def read_outputs(path: Path, key: dict[str, Any]) -> list[TeacherOutput]:
             np.load(path / f"outputs_{index}.npy", mmap_mode="r")
             for index in range(written["outputs"])
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"`path` must be a new folder, or that of a TeacherCache. Received "
             f"'{path}', which cannot be read as one ({error}). Delete it, or "
             "choose another."
         ) from error
+    shapes = [list(values.shape) for values in found]
+    if shapes != written.get("shapes"):
+        raise ValueError(
+            f"The cache in '{path}' must hold outputs of the shapes "
+            f"{written.get('shapes')}. Received: {shapes}. Delete the folder "
+            "to make it anew."
+        )
     stale = [
         name
         for name, value in {**key, "format": _FORMAT}.items()
@@ -53,7 +60,28 @@ def read_outputs(path: Path, key: dict[str, Any]) -> list[TeacherOutput]:
             f"{' and other '.join(stale)}. Delete the folder to make it anew, "
             "or choose another path."
         )
-    return [TeacherOutput(values, are_probabilities=False) for values in found]
+    flags = written["are_logarithms"]
+    return [
+        TeacherOutput(values, flag, flag)
+        for values, flag in zip(found, flags, strict=True)
+    ]
+
+
+def check_writable(path: Path) -> None:
+    """Checks that a cache can be written, before the teacher is asked.
+
+    Raises:
+        OSError: If not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    probe.touch()
+    probe.unlink()
+
+
+def holds_something(path: Path) -> bool:
+    """Says whether there is anything at a path; an empty folder is nothing."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
 def write_outputs(
@@ -62,7 +90,7 @@ def write_outputs(
     """Writes outputs in float16, as a folder that is complete or not there.
 
     Args:
-        path: The folder; does not exist.
+        path: The folder; empty or not there.
         key: What the outputs follow from.
         outputs: Logits.
 
@@ -88,9 +116,18 @@ def write_outputs(
     try:
         for index, array in enumerate(arrays):
             np.save(partial / f"outputs_{index}.npy", array)
-        content = {**key, "format": _FORMAT, "outputs": len(arrays)}
+        content = {
+            **key,
+            "format": _FORMAT,
+            "outputs": len(arrays),
+            "shapes": [array.shape for array in arrays],
+            "are_logarithms": [output.are_logarithms for output in outputs],
+        }
         (partial / _KEY).write_text(json.dumps(content, indent=1) + "\n")
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return [TeacherOutput(array, are_probabilities=False) for array in arrays]
+    return [
+        output._replace(values=array)
+        for output, array in zip(outputs, arrays, strict=True)
+    ]

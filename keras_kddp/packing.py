@@ -8,6 +8,7 @@ _PREFIX = "keras_kddp."
 _INPUTS = f"{_PREFIX}inputs"
 _LOGITS = f"{_PREFIX}teacher_logits."
 _PROBABILITIES = f"{_PREFIX}teacher_probabilities."
+_LOGARITHMS = f"{_PREFIX}teacher_log_probabilities."
 
 
 class TeacherOutput(NamedTuple):
@@ -15,11 +16,13 @@ class TeacherOutput(NamedTuple):
 
     Attributes:
         values: (batch, ..., classes).
-        are_probabilities: They come out of a softmax.
+        are_probabilities: The teacher ends in softmax.
+        are_logarithms: The values are logarithms of those probabilities.
     """
 
     values: Any
     are_probabilities: bool
+    are_logarithms: bool = False
 
 
 def packed(inputs: Any, outputs: Sequence[TeacherOutput]) -> dict[str, Any]:
@@ -30,8 +33,7 @@ def packed(inputs: Any, outputs: Sequence[TeacherOutput]) -> dict[str, Any]:
         outputs: The teacher's flat outputs for them, row by row.
     """
     entries = {
-        (_PROBABILITIES if output.are_probabilities else _LOGITS)
-        + str(index): output.values
+        f"{_prefix(output)}{index}": output.values
         for index, output in enumerate(outputs)
     }
     return {_INPUTS: inputs, **entries}
@@ -47,9 +49,17 @@ def unpacked(x: Any) -> tuple[Any, list[TeacherOutput]]:
         return x, []
     outputs = {
         int(key.rpartition(".")[2]): TeacherOutput(
-            values, key.startswith(_PROBABILITIES)
+            values,
+            key.startswith((_PROBABILITIES, _LOGARITHMS)),
+            key.startswith(_LOGARITHMS),
         )
         for key, values in x.items()
         if key != _INPUTS
     }
     return x[_INPUTS], [outputs[index] for index in sorted(outputs)]
+
+
+def _prefix(output: TeacherOutput) -> str:
+    if output.are_logarithms:
+        return _LOGARITHMS
+    return _PROBABILITIES if output.are_probabilities else _LOGITS

@@ -16,10 +16,15 @@ from rich.console import Console
 from keras_kddp.activity import activity_on, sampled
 from keras_kddp.budgets import Budget
 from keras_kddp.callbacks import DynamicPruning
-from keras_kddp.compatibility import check_models, check_soft_targets
+from keras_kddp.compatibility import (
+    check_models,
+    check_share,
+    check_soft_targets,
+)
 from keras_kddp.controls import CONTROLS, SAMPLES, train_control
 from keras_kddp.export import check_conversion
 from keras_kddp.input_range import input_range, warn_of_other_range
+from keras_kddp.losses import SoftTargets
 from keras_kddp.preparation import finalize, prepare, prepared_layers
 from keras_kddp.profiling import profile
 from keras_kddp.progress import EpochProgress, epoch_bars
@@ -51,6 +56,7 @@ def compress(
     optimizer: Any = "adam",
     loss: Any = None,
     temperature: float = 4.0,
+    student_loss_weight: float = 0.1,
     pruning: DynamicPruning | None = None,
     l1: float = 1e-2,
     budget: Budget | None = None,
@@ -83,6 +89,7 @@ def compress(
         loss: Hard loss of `(y, outputs)`. None: cross-entropy on class
             numbers.
         temperature: Of the soft targets.
+        student_loss_weight: Share of the hard loss, in [0, 1].
         pruning: Schedule and criterion. None: `DynamicPruning()`.
         l1: Charge for a mean activity of 1; see `prepare`. It replaces what a
             prepared student has.
@@ -139,8 +146,11 @@ def compress(
         optimizer=optimizer,
         loss=default_loss(student) if loss is None else loss,
         temperature=temperature,
+        student_loss_weight=student_loss_weight,
         seed=seed,
     )
+    check_share(student_loss_weight)
+    SoftTargets(temperature)  # says now if it is out of range
     recipe.fresh_optimizer()  # says now if there is none of this name
     common = Comparison(
         student,

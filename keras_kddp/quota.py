@@ -115,11 +115,18 @@ class FallingQuota:
             for m, limit in self._limits.items()
             if self._start[m] > limit
         }
-        final = needed(dict(self._limits))
+        limits: dict[str, float] = dict(self._limits)
+        final = needed(limits)
         count = max(needed(falling), min(inactive, final))
-        if share == 1 and "bytes" in self._limits:
-            return self._checked_count(graph, order, count, constants)
-        return count
+        if share < 1:
+            return count
+        if "bytes" in limits:
+            del limits["bytes"]
+            least = max(needed(limits), min(inactive, final))
+            count = self._checked_count(
+                graph, order, count, least=least, constants=constants
+            )
+        return self._with_gained_biases(graph, order, count, constants)
 
     def warn_if_missed(self, graph: ChannelGraph) -> None:
         """Warns if the student of a finished run does not fit its budget."""
@@ -170,9 +177,11 @@ class FallingQuota:
         graph: ChannelGraph,
         order: Sequence[int],
         count: int,
+        *,
+        least: int,
         constants: Constants,
     ) -> int:
-        """Returns the fewest groups without which the real file fits.
+        """Returns the fewest groups, but `least`, without which the file fits.
 
         Converts the student that was foretold and, while its file does not
         fit or has room for a further group, the one that the line foretells
@@ -180,7 +189,8 @@ class FallingQuota:
         """
         limit = self._limits["bytes"] - _MARGIN_BYTES
         sizes = self._sizes(graph, order)
-        too_few, enough = -1, len(order) + 1
+        too_few, enough = least - 1, len(order) + 1
+        count = max(count, least)
         while True:
             size = self._measured_bytes(graph, order[:count], constants)
             off = size - sizes(count)["bytes"]
@@ -188,8 +198,8 @@ class FallingQuota:
                 enough = count
             else:
                 too_few = count
-            if enough - too_few <= 1 or too_few == len(order):
-                return count
+            if enough - too_few <= 1:
+                return min(enough, len(order))
             foretold = _first(
                 len(order),
                 lambda k: sizes(k)["bytes"] + off <= limit,  # noqa: B023
@@ -197,6 +207,25 @@ class FallingQuota:
             if size <= limit:
                 foretold = min(foretold, count - 1)
             count = min(max(foretold, too_few + 1), enough - 1)
+
+    def _with_gained_biases(
+        self,
+        graph: ChannelGraph,
+        order: Sequence[int],
+        count: int,
+        constants: Constants,
+    ) -> int:
+        """Returns a count that also pays for biases which folding adds."""
+        limit = self._limits.get("parameters", math.inf)
+        sizes = self._sizes(graph, order)
+        while 0 < count < len(order):
+            units = units_of(graph, order[:count])
+            folded = of_leaving_units(constants, units)
+            gained = plan_on(graph, units, constants=folded).gained_biases()
+            if sizes(count)["parameters"] + gained <= limit:
+                break
+            count += 1
+        return count
 
 
 def _first(count: int, holds: Callable[[int], bool]) -> int:

@@ -19,7 +19,12 @@ from keras_kddp.activity import (
 )
 from keras_kddp.arguments import require_count
 from keras_kddp.augmented_views import Augment, ViewBatches, Views
-from keras_kddp.output_files import read_outputs, write_outputs
+from keras_kddp.output_files import (
+    check_writable,
+    holds_something,
+    read_outputs,
+    write_outputs,
+)
 from keras_kddp.packing import TeacherOutput, packed
 from keras_kddp.teacher_outputs import (
     checked_teachers,
@@ -86,11 +91,13 @@ class TeacherCache:
         folder = None if path is None else Path(path)
         self._checksums: np.ndarray
         found: list[TeacherOutput]
-        if folder is not None and folder.exists():
+        if folder is not None and holds_something(folder):
             sums = [_checksums(batch) for batch in batches_of(x, batch_size)]
             self._checksums = np.array([*chain(*sums)])
             found = read_outputs(folder, self._key(teachers, x))
         else:
+            if folder is not None:
+                check_writable(folder)
             found = self._computed(
                 teachers, x, batch_size, folder is not None, verbose
             )
@@ -148,7 +155,6 @@ class TeacherCache:
         *,
         batch_size: int = 128,
         seed: int = 0,
-        workers: int = 1,
     ) -> keras.utils.PyDataset:
         """Returns shuffled batches for `fit`, another view in each epoch.
 
@@ -161,7 +167,6 @@ class TeacherCache:
             sample_weight: None, or one factor a row.
             batch_size: Rows a step.
             seed: Of the order.
-            workers: Threads that make views.
 
         Returns:
             A `keras.utils.PyDataset` of `(x, y)` or `(x, y, sample_weight)`;
@@ -176,15 +181,16 @@ class TeacherCache:
                 "Use `pack`, or TeacherCache(teacher, x, augment=..., views=4)."
             )
         self._check_rows(x)
+        require_count("batch_size", batch_size, smallest=1)
+        require_count("seed", seed, smallest=0)
         return ViewBatches(
             np.asarray(x),
-            y,
-            sample_weight,
+            _one_a_row("y", y, len(x)),
+            _one_a_row("sample_weight", sample_weight, len(x)),
             views=self._views,
             outputs=self._all_outputs,
             batch_size=batch_size,
             seed=seed,
-            workers=workers,
         )
 
     def pack(self, x: Any) -> dict[str, Any]:
@@ -297,6 +303,25 @@ class TeacherCache:
         return (x, *others) if others else x
 
 
+def _one_a_row(name: str, values: Any, rows: int) -> Any:
+    """Returns labels or weights as arrays, None as it is."""
+    if values is None:
+        return None
+    is_numbers = isinstance(values, (list, tuple)) and not any(
+        np.ndim(leaf) for leaf in values
+    )
+    if is_numbers:
+        values = np.asarray(values)
+    arrays = keras.tree.map_structure(keras.ops.convert_to_numpy, values)
+    lengths = [len(array) for array in keras.tree.flatten(arrays)]
+    if any(length != rows for length in lengths):
+        raise ValueError(
+            f"`{name}` must have one entry a row of `x`, {rows}. Received: "
+            f"{lengths}."
+        )
+    return arrays
+
+
 def _checked_views(augment: Any, views: Any, seed: Any, x: Any) -> Views | None:
     require_count("views", views, smallest=1)
     require_count("seed", seed, smallest=0)
@@ -310,7 +335,7 @@ def _checked_views(augment: Any, views: Any, seed: Any, x: Any) -> Views | None:
     if not callable(augment):
         raise ValueError(
             "`augment` must be a function (row, generator) -> row. Received: "
-            f"{augment!r}."
+            f"{augment!r}. Pass augment=lambda row, generator: ..."
         )
     if len(keras.tree.flatten(x)) != 1 or not are_arrays(x):
         raise ValueError(

@@ -1,13 +1,17 @@
 """What one teacher, or several together, say about batches of inputs."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_kddp.losses import log_probabilities, output_activations
+from keras_kddp.losses import (
+    log_probabilities,
+    output_activations,
+)
 from keras_kddp.packing import TeacherOutput
 from keras_kddp.surgery.rebuild import to_numpy
 
@@ -29,9 +33,34 @@ def checked_teachers(teacher: Any) -> list[keras.Model]:
             )
     if not teachers:
         raise ValueError(
-            "`teacher` must be a keras.Model, or a list of them. Received: []."
+            "`teacher` must be a keras.Model, or a list of them. Received: [], "
+            "an empty list."
         )
+    if len(teachers) > 1:
+        _check_ensemble(teachers)
     return teachers
+
+
+def _check_ensemble(teachers: Sequence[keras.Model]) -> None:
+    shapes = [
+        [tuple(output.shape) for output in teacher.outputs]
+        for teacher in teachers
+        if output_activations(teacher)
+    ]
+    if any(other != shapes[0] for other in shapes):
+        raise ValueError(
+            "The teachers of an ensemble must have outputs of the same shapes. "
+            f"Received: {shapes}. Leave the others out."
+        )
+    is_classifier = all(shape[-1] != 1 for each in shapes for shape in each)
+    if not is_classifier or any(
+        "sigmoid" in output_activations(teacher) for teacher in teachers
+    ):
+        raise ValueError(
+            "The teachers of an ensemble must end in logits or softmax of "
+            f"several classes. Received outputs of shape {shapes}, or a "
+            "sigmoid. Cache each teacher alone."
+        )
 
 
 def teacher_outputs(
@@ -50,7 +79,7 @@ def teacher_outputs(
     Args:
         teachers: One or more; they run in inference mode.
         batches: Inputs.
-        as_logits: Give log probabilities where one ends in softmax.
+        as_logits: Give logarithms of probabilities, marked as such.
         progress: Called with the number of rows after each batch.
 
     Returns:
@@ -62,9 +91,7 @@ def teacher_outputs(
     parts: list[list[np.ndarray]] = []
     flags = _softmax_flags(teachers[0])
     for batch in batches:
-        voices = [
-            keras.tree.flatten(t(batch, training=False)) for t in teachers
-        ]
+        voices = [_outputs(teacher, batch) for teacher in teachers]
         if len(teachers) > 1:
             outputs = _together(teachers, voices)
         else:
@@ -85,23 +112,63 @@ def teacher_outputs(
         )
     are_logits = as_logits or len(teachers) > 1
     columns = list(zip(*parts, strict=True))
-    flags = flags or [False] * len(columns)
+    every = [_softmax_flags(t) or [False] * len(columns) for t in teachers]
     return [
-        TeacherOutput(np.concatenate(values), is_softmax and not are_logits)
-        for values, is_softmax in zip(columns, flags, strict=True)
+        TeacherOutput(
+            np.concatenate(values),
+            are_probabilities=all(ends),
+            are_logarithms=all(ends) and are_logits,
+        )
+        for values, ends in zip(columns, zip(*every, strict=True), strict=True)
     ]
 
 
 def fingerprint(teachers: Sequence[keras.Model]) -> str:
-    """Returns a hash of the weights of the teachers, in their order."""
+    """Returns a hash of the weights and layers of teachers, in their order."""
     digest = hashlib.sha256()
     for teacher in teachers:
-        digest.update(type(teacher).__name__.encode())
+        digest.update(_layers_of(teacher).encode())
         for weight in teacher.weights:
             value = np.ascontiguousarray(to_numpy(weight))
             digest.update(f"{value.dtype}{value.shape}".encode())
             digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+def _outputs(teacher: keras.Model, batch: Any) -> list[Any]:
+    outputs = keras.tree.flatten(teacher(batch, training=False))
+    return [*map(at_least_float32, outputs)]
+
+
+def _layers_of(teacher: keras.Model) -> str:
+    """Returns what the layers of a model do, without their names."""
+    if not output_activations(teacher):
+        return type(teacher).__name__  # a subclassed model has no config
+    return json.dumps(
+        _nameless([layer.get_config() for layer in teacher.layers]),
+        default=lambda value: type(value).__name__,
+    )
+
+
+def _nameless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _nameless(item)
+            for key, item in value.items()
+            if key not in _NAMES and not str(key).startswith("build_")
+        }
+    if isinstance(value, (list, tuple)):
+        return [_nameless(item) for item in value]
+    return value
+
+
+_NAMES = (
+    "name",
+    "inbound_nodes",
+    "input_layers",
+    "output_layers",
+    "shared_object_id",
+)
 
 
 def _softmax_flags(teacher: keras.Model) -> list[bool]:
@@ -128,12 +195,6 @@ def _together(
         flags = _softmax_flags(teacher) or [False] * len(outputs)
         logits = _aligned(outputs, flags, as_logits=True)
         members.append([*map(keras.ops.log_softmax, logits)])
-    shapes = {tuple(tuple(x.shape) for x in member) for member in members}
-    if len(shapes) > 1:
-        raise ValueError(
-            "The teachers of an ensemble must have outputs of the same shapes. "
-            f"Received: {sorted(shapes)}."
-        )
     return [
         keras.ops.mean(keras.ops.stack(outputs), axis=0)
         for outputs in zip(*members, strict=True)

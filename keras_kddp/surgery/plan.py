@@ -135,6 +135,15 @@ class RemovalPlan:
         for name, old, new in paired_variables(self.model, new_model):
             yield old, new, self.slices.get(name, {}).get(old.name, {})
 
+    def gained_biases(self) -> int:
+        """Returns how many entries the biases have that folding adds."""
+        layers = layers_by_path(self.model)
+        return sum(
+            len(increments) - len(self.removed.get(name, ()))
+            for name, increments in self.folds.items()
+            if all(weight.name != "bias" for weight in layers[name].weights)
+        )
+
     def kept_channels(self, tensor: Any) -> list[int]:
         """Returns which entries of a tensor's last axis stay.
 
