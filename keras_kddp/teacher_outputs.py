@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_kddp.losses import (
+    at_least_float32,
     log_probabilities,
     output_activations,
 )
