@@ -560,6 +560,24 @@ def test_an_epoch_without_validation_is_not_judged():
     assert units_of(distiller)["first"].size < 16
 
 
+def test_a_validation_split_may_stand_beside_no_validation_data():
+    distiller = Distiller(small(24), prepare(small()))
+    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.5))
+
+    distiller.fit(
+        X,
+        Y,
+        validation_split=0.25,
+        validation_data=None,
+        epochs=4,
+        verbose=0,
+        callbacks=[callback],
+    )
+
+    assert distiller.fit_validation is None  # the run is over
+
+
 def test_averages_of_weights_are_refused_beside_a_drop():
     with pytest.raises(ValueError, match="with use_ema=True"):
         small_run(

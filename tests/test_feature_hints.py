@@ -200,6 +200,40 @@ def test_convolutional_features_are_projected_at_every_position():
     assert distiller.projection_1.kernel.shape == (2, 8)
 
 
+def test_models_of_several_outputs_take_hints():
+    def model(width):
+        inputs = keras.Input((6,))
+        x = keras.layers.Dense(width, "relu", name="fc")(inputs)
+        outputs = [keras.layers.Dense(3)(x), keras.layers.Dense(2)(x)]
+        return keras.Model(inputs, outputs)
+
+    losses = [SoftTargets(2.0), FeatureHints("fc", "fc")]
+    distiller = Distiller(model(8), model(4), losses, student_loss_weight=0)
+    distiller.compile("adam")
+
+    distiller.fit(X, [Y, Y], epochs=1, verbose=0)
+
+
+def test_a_layer_with_units_on_another_axis_is_pinned():
+    def model(width):
+        return keras.Sequential(
+            [
+                keras.Input((6, 2)),
+                keras.layers.Dense(width, "relu", name="q"),
+                keras.layers.Permute((2, 1), name="p"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+            ]
+        )
+
+    losses = [SoftTargets(2.0), FeatureHints("p", "p")]
+    distiller = Distiller(model(8), model(8), losses)
+
+    assert list(distiller.pinned_layers) == ["p"]
+    with pytest.raises(ValueError, match="must keep the output of layer 'p'"):
+        distiller.replace_student(plan_removal(distiller.student, {"q": [1]}))
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

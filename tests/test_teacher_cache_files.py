@@ -67,8 +67,26 @@ def test_probabilities_are_kept_as_their_logarithms(tmp_path):
 
     (output,) = unpacked(cache.pack(4 * X))[1]
 
-    assert not output.are_probabilities
+    assert output.are_probabilities
+    assert output.are_logarithms
     np.testing.assert_allclose(output.values[0], [-12, 0], atol=0.01)
+
+
+def test_other_losses_get_the_probabilities_back(tmp_path):
+    teacher = make_teacher("softmax")
+    student = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(2, "softmax")]
+    )
+    loss = keras.distillation.LogitsDistillation(
+        loss="mean_squared_error", temperature=1.0
+    )
+    found = []
+    for path in (None, tmp_path / "cache"):
+        x = kddp.TeacherCache(teacher, X, path=path).pack(X)
+        distiller = kddp.Distiller(None, student, loss, student_loss_weight=0)
+        found.append(float(distiller.compute_loss(x, Y, training=False)))
+
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
 
 
 def test_training_on_a_file_is_training_on_the_teacher(tmp_path):
@@ -111,6 +129,46 @@ def test_a_folder_of_something_else_is_refused_and_left(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_another_activation_with_the_same_weights_is_refused(tmp_path):
+    kddp.TeacherCache(make_teacher("relu"), X, path=tmp_path / "cache")
+
+    with pytest.raises(ValueError, match="made for another teacher"):
+        kddp.TeacherCache(make_teacher("tanh"), X, path=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "cannot be read as one"), (None, r"shapes .*Received: \[\[1, 2, 2")],
+)
+def test_a_damaged_cache_is_refused(content, message, tmp_path):
+    kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
+    file = tmp_path / "cache" / "outputs_0.npy"
+    if content is None:
+        np.save(file, np.load(file)[:, :2])
+    else:
+        file.write_bytes(content)
+
+    with pytest.raises(ValueError, match=message):
+        kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
+
+
+def test_an_empty_folder_is_a_new_cache(tmp_path):
+    kddp.TeacherCache(make_teacher(), X, path=tmp_path)
+
+    assert (tmp_path / "key.json").is_file()
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_the_pass(tmp_path):
+    (tmp_path / "file").touch()
+    teacher = counting_teacher()
+    Counting.rows = 0
+
+    with pytest.raises(OSError, match="file"):
+        kddp.TeacherCache(teacher, X, path=tmp_path / "file" / "cache")
+
+    assert Counting.rows == 0
+
+
 def test_logits_beyond_float16_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"within float16, 65504.*9e\+04"):
         kddp.TeacherCache(make_teacher(), X * 1e4, path=tmp_path / "cache")
@@ -146,6 +204,16 @@ def test_teachers_of_other_outputs_are_refused():
 
     with pytest.raises(ValueError, match="outputs of the same shapes"):
         kddp.TeacherCache([make_teacher(), other], X)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_teachers_of_one_number_are_refused(activation):
+    teacher = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(1, activation)]
+    )
+
+    with pytest.raises(ValueError, match="several classes. Received outputs"):
+        kddp.TeacherCache([teacher, teacher], X)
 
 
 def test_an_empty_ensemble_is_refused():
@@ -251,6 +319,37 @@ def test_views_are_kept_on_disk_and_other_views_are_refused(tmp_path):
 def test_a_bad_argument_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         kddp.TeacherCache(make_teacher(), X, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"y": Y[:2]}, r"`y` must have one entry a row of `x`, 3. .*\[2\]"),
+        ({"sample_weight": [1.0]}, "`sample_weight` must have one entry a row"),
+        ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
+        ({"seed": -1}, "`seed` must be an integer >= 0"),
+    ],
+)
+def test_bad_batches_are_refused(arguments, message):
+    cache = kddp.TeacherCache(make_teacher(), X, augment=shift)
+
+    with pytest.raises(ValueError, match=message):
+        cache.batches(X, **{"y": Y, **arguments})
+
+
+def test_labels_may_be_lists_and_tensors():
+    cache = kddp.TeacherCache(make_teacher(), X, augment=shift)
+
+    for labels in (Y.tolist(), tf.constant(Y)):
+        _, y = cache.batches(X, labels, batch_size=3)[0]
+        assert sorted(y) == sorted(Y)
+
+
+def test_integers_do_not_wrap_around():
+    x = np.full((3, 2), 200, dtype="uint8")
+
+    with pytest.raises(ValueError, match="uint8 can hold, 0 to 255. Received"):
+        kddp.TeacherCache(make_teacher(), x, augment=lambda row, _: row * 1.5)
 
 
 def test_several_inputs_cannot_be_augmented():
