@@ -156,7 +156,6 @@ COMPARISONS = {
                 phases={},
                 budget={"max_parameters": 1_210},  # 16 of 128 units
                 layers=("hidden",),
-                seeds=(0, 1, 2, 3, 4),
             ),
         },
     ),

@@ -174,11 +174,14 @@ def _page(
         f"![Accuracy against parameters]({stem}.png)",
     ]
     for student, found in rows.items():
-        lines += ["", *_table(student, found, comparison.experiments[student])]
+        experiment = comparison.experiments[student]
+        lines += ["", *_table(name, student, found, experiment)]
     return "\n".join(lines) + "\n"
 
 
-def _table(student: str, rows: list[Row], experiment: Any) -> list[str]:
+def _table(
+    name: str, student: str, rows: list[Row], experiment: Any
+) -> list[str]:
     training = experiment.training
     by_method = {row.method: row for row in rows}
     lines = [
@@ -186,8 +189,9 @@ def _table(student: str, rows: list[Row], experiment: Any) -> list[str]:
         "",
         f"`{experiment.student.__name__}`, {training.epochs} epochs of batch "
         f"{training.batch_size}, AdamW {training.learning_rate} on a cosine, "
-        f"l1 {experiment.l1}, budget {experiment.budget}, seeds "
-        f"{list(experiment.seeds)}.",
+        f"temperature {experiment.temperature:g}, labels weigh "
+        f"{experiment.student_loss_weight}, l1 {experiment.l1}, budget "
+        f"{experiment.budget}, seeds {list(experiment.seeds)}.",
         "",
         "| method | units | live | parameters | MACs | accuracy | s |",
         "|---|---|---|---|---|---|---|",
@@ -195,7 +199,7 @@ def _table(student: str, rows: list[Row], experiment: Any) -> list[str]:
     for row in rows:
         if row.method not in ABLATIONS:
             lines.append(_line(row))
-    lines += ["", *_verdicts(student, by_method)]
+    lines += ["", *_verdicts(name, student, by_method)]
     ablations = [row for row in rows if row.method in ABLATIONS]
     if ablations:
         lines += [
@@ -219,12 +223,15 @@ def _line(row: Row) -> str:
     )
 
 
-def _verdicts(student: str, rows: Mapping[str, Row]) -> Iterable[str]:
+def _verdicts(
+    comparison: str, student: str, rows: Mapping[str, Row]
+) -> Iterable[str]:
     """Yields a line a bar, met or missed, and one for the controls."""
     if not {"kddp", "kd"} <= set(rows):
         return
     pruned, whole = rows["kddp"], rows["kd"]
-    for name, bar in BARS.get(student, {}).items():
+    bars = BARS[student] if comparison == "fashion" else {}
+    for name, bar in bars.items():
         times = getattr(whole, bar.measure) / getattr(pruned, bar.measure)
         below = whole.accuracy - pruned.accuracy
         is_met = times >= bar.times and below <= bar.below

@@ -166,6 +166,12 @@ def _pruning(job: Job) -> DynamicPruning:
             "max_accuracy_drop",
         )
     }
+    if job.reference != "student" and job.max_accuracy_drop is None:
+        raise ValueError(
+            "`reference` must stand beside a `max_accuracy_drop`. Received: "
+            f"reference={job.reference!r} alone. Say how far the accuracy may "
+            "fall, or leave it out."
+        )
     has_limit = any(limit is not None for limit in limits.values())
     return DynamicPruning(
         finetune_epochs=job.finetune_epochs,

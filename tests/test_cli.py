@@ -238,6 +238,7 @@ def test_a_teacher_that_comes_trained_is_not_trained(inside, capsys):
         ({"temperature": 0}, "`temperature` must be a finite number > 0"),
         ({"student_loss_weight": 2}, "must be a number in [0, 1]"),
         ({"max_parameters": 9}, "`max_parameters` must be at least"),
+        ({"reference": "teacher"}, "must stand beside a `max_accuracy_drop`"),
         ({"max_accuracy_drop": 2}, "`max_accuracy_drop` must be a number in"),
         ({"seed": "1 1"}, "The seeds must be different"),
         ({"controls": "kd kd"}, "must be a list of different names"),
