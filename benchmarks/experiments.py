@@ -119,7 +119,7 @@ COMPARISONS = {
             "mlp": Experiment(
                 student=fashion_mlp_student,
                 training=Training(16, 256, 2e-3),
-                l1=0.02,
+                l1=0.002,
                 phases={},
                 budget={"max_parameters": 79_510},  # 100 of 800 units
                 layers=("hidden",),
@@ -129,15 +129,15 @@ COMPARISONS = {
             "cnn": Experiment(
                 student=fashion_cnn_student,
                 training=Training(12, 256, 3e-3),
-                l1=0.01,
+                l1=0.005,
                 phases={"finetune_epochs": 6},
-                budget={"max_parameters": 32_384},  # 34 of 512 units
+                budget={"max_parameters": 38_872},  # 42 of 512 units
                 layers=("hidden",),
             ),
             "residual": Experiment(
                 student=fashion_residual_student,
                 training=Training(8, 256, 3e-3),
-                l1=0.01,
+                l1=0.002,
                 phases={},
                 budget={"max_macs": 817_088},  # half
                 methods=("kddp", "kd", "same_size", "random"),
