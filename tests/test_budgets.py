@@ -9,7 +9,16 @@ from sklearn.datasets import load_digits
 from strategies import Case, cases
 
 import keras_kddp.accuracy_guard
-from keras_kddp import Budget, Distiller, DynamicPruning, TeacherCache, prepare
+from keras_kddp import (
+    Budget,
+    Distiller,
+    DynamicPruning,
+    TeacherCache,
+    finalize,
+    prepare,
+)
+from keras_kddp.export import to_tflite
+from keras_kddp.models import fashion_cnn_student
 from keras_kddp.planned_sizes import PlannedSizes, int8_bytes
 from keras_kddp.profiling import profile
 from keras_kddp.quota import FallingQuota
@@ -145,6 +154,27 @@ def test_the_int8_file_fits_its_budget_by_less_than_one_unit(digits, teacher):
         36 * widths["conv"] + 10 + 28,
     )
     assert limit - group - 64 < size <= limit
+
+
+def test_80_000_bytes_of_the_cnn_are_kept_by_the_exported_file(tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.random((128, 28, 28, 1), dtype="float32")
+    y = np.arange(128) % 10
+    student = prepare(fashion_cnn_student(), layers=["hidden"])
+    distiller = Distiller(fashion_cnn_student(16), student)
+    distiller.compile("adam", CROSSENTROPY)
+    callback = DynamicPruning(budget=Budget(max_bytes=80_000))
+
+    distiller.fit(x, y, epochs=5, verbose=0, callbacks=[callback])
+
+    artifact = to_tflite(
+        finalize(distiller.student),
+        tmp_path / "student.tflite",
+        quantization="int8",
+        calibration=x,
+    )
+    # A unit has 800 weights in, 10 out and 28 bytes beside; 64 are spare.
+    assert 80_000 - 838 - 128 < artifact.num_bytes <= 80_000
 
 
 def test_a_budget_below_the_floor_is_refused_by_name(digits, teacher):
