@@ -129,7 +129,7 @@ COMPARISONS = {
             "cnn": Experiment(
                 student=fashion_cnn_student,
                 training=Training(12, 256, 3e-3),
-                l1=0.005,
+                l1=0.01,
                 phases={"finetune_epochs": 6},
                 budget={"max_parameters": 38_872},  # 42 of 512 units
                 layers=("hidden",),
