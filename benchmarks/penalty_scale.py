@@ -36,7 +36,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=8)
     given = parser.parse_args()
     bench = Bench("fashion")
     experiment = COMPARISONS["fashion"].experiments["mlp"]
@@ -50,6 +50,8 @@ def main() -> None:
             experiment,
             student=lambda width=width: fashion_mlp_student(width),
             training=training,
+            temperature=4.0,
+            student_loss_weight=0.1,
         )
         common = bench.common(corner, seed=0)
         started = time.monotonic()
@@ -72,7 +74,7 @@ def main() -> None:
     ratio = max(units) / min(units)
     print(f"largest / smallest: {ratio:.2f} (must: <= 2)")
     content = {
-        "command": "python benchmarks/penalty_scale.py",
+        "command": f"python benchmarks/penalty_scale.py --epochs {given.epochs}",
         "method_hash": method_hash(),
         "machine": machine(),
         "rows": rows,
