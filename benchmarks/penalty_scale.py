@@ -74,7 +74,8 @@ def main() -> None:
     ratio = max(units) / min(units)
     print(f"largest / smallest: {ratio:.2f} (must: <= 2)")
     content = {
-        "command": f"python benchmarks/penalty_scale.py --epochs {given.epochs}",
+        "command": "python benchmarks/penalty_scale.py",
+        "epochs": given.epochs,
         "method_hash": method_hash(),
         "machine": machine(),
         "rows": rows,

@@ -261,7 +261,7 @@ def draw(rows: Mapping[str, list[Row]], path: Path, name: str) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(
         1, len(rows), figsize=(5 * len(rows), 4.5), squeeze=False
@@ -283,6 +283,9 @@ def draw(rows: Mapping[str, list[Row]], path: Path, name: str) -> None:
                 zorder=3 if is_ours else 2,
             )
         panel.set_xscale("log")
+        sizes = {round(row.parameters) for row in shown}
+        panel.set_xticks(sorted(sizes), [f"{s:,}" for s in sorted(sizes)])
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.set_title(student)
         panel.set_xlabel("parameters")
         panel.grid(alpha=0.3)
