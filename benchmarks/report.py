@@ -136,7 +136,10 @@ def write_report(name: str, cells: Mapping[str, list[dict[str, Any]]]) -> None:
     stem = "accuracy_vs_size" + ("" if name == "fashion" else f"_{name}")
     content = {
         "command": f"python benchmarks/accuracy_vs_size.py --data {name}",
-        "cells": [cell for found in cells.values() for cell in found],
+        "cells": f"benchmarks/cells/{name}",
+        "method_hashes": sorted(
+            {cell["method_hash"] for found in cells.values() for cell in found}
+        ),
         "rows": {s: [r._asdict() for r in found] for s, found in rows.items()},
     }
     path = DOCS / f"{stem}.json"

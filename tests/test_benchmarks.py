@@ -138,7 +138,8 @@ def test_the_report_has_table_bars_json_and_picture(tmp_path, monkeypatch):
     assert "**missed**, 8.0x, 0.80 below, 0.70 above" in page  # the goal
     assert page.count("paper's criterion") == 1
     content = json.loads((tmp_path / "accuracy_vs_size.json").read_text())
-    assert len(content["cells"]) == 4
+    assert content["method_hashes"] == ["abc"]
+    assert [row["seeds"] for row in content["rows"]["mlp"]] == [1, 1, 1, 1]
     assert (tmp_path / "accuracy_vs_size.png").stat().st_size > 5_000
 
 
