@@ -120,13 +120,22 @@ def collect_activity(
 
 
 def activity_on(
-    graph: ChannelGraph, data: Any, *, batch_size: int = 256
+    graph: ChannelGraph,
+    data: Any,
+    *,
+    layers: Iterable[str] | None = None,
+    batch_size: int = 256,
 ) -> dict[str, UnitActivity]:
-    """Returns `collect_activity` on a graph that was read already."""
-    points = {
-        name: graph.observation_points(name)
-        for name in graph.removable_layers()
-    }
+    """Returns `collect_activity` on a graph that was read already.
+
+    Args:
+        graph: The channels of the model.
+        data: See `collect_activity`.
+        layers: The removable layers to observe; None: all.
+        batch_size: Rows a step, for arrays.
+    """
+    names = graph.removable_layers() if layers is None else layers
+    points = {name: graph.observation_points(name) for name in names}
     tensors = {id(x): x for found in points.values() for x in found}
     axes = {key: graph.channels[key].axis or 0 for key in tensors}
     sums = {

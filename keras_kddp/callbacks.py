@@ -207,7 +207,7 @@ class DynamicPruning(keras.callbacks.Callback):
         self._phases = self.phases(self.params["epochs"])
         self._observed = self._observed_data(graph)
         # Says now, not in the middle, if the criterion or the data are bad.
-        scores = self._scores(graph, activity_on(graph, self._observed), {})
+        scores = self._scores(graph, self._activity(graph), {})
         self._start_budget(graph, list(scores))
         self._plan = None
         self._goes_back = False
@@ -250,11 +250,7 @@ class DynamicPruning(keras.callbacks.Callback):
         if not is_good:
             self._stop(epoch)
         graph = self._graph()
-        activity = {
-            name: statistics
-            for name, statistics in activity_on(graph, self._observed).items()
-            if name in prepared_layers(graph)
-        }
+        activity = self._activity(graph)
         logs["units"] = sum(len(graph.units[name]) for name in activity)
         logs["live_units"] = sum(int(x.live.sum()) for x in activity.values())
         logs["parameters"] = count_parameters(graph.model)
@@ -336,8 +332,11 @@ class DynamicPruning(keras.callbacks.Callback):
         activity: dict[str, UnitActivity],
         constants: Constants,
     ) -> dict[int, float]:
-        penalized = {name: activity[name] for name in prepared_layers(graph)}
-        return group_scores(graph, penalized, self.criterion, constants)
+        return group_scores(graph, activity, self.criterion, constants)
+
+    def _activity(self, graph: ChannelGraph) -> dict[str, UnitActivity]:
+        layers = prepared_layers(graph)
+        return activity_on(graph, self._observed, layers=layers)
 
     def _observed_data(self, graph: ChannelGraph) -> Any:
         data = self.model.fit_inputs if self.data is None else self.data

@@ -112,9 +112,9 @@ class RemovalHalfWay(keras.callbacks.Callback):
     def _scores(self, graph: ChannelGraph) -> dict[int, float]:
         if self._ranking == "contribution":
             inputs, _ = unpacked(self._common.train.x)
-            activity = activity_on(graph, sampled(graph, inputs, SAMPLES))
-            chosen = {name: activity[name] for name in self._widths}
-            return group_scores(graph, chosen, contribution)
+            rows = sampled(graph, inputs, SAMPLES)
+            activity = activity_on(graph, rows, layers=self._widths)
+            return group_scores(graph, activity, contribution)
         if self._ranking == "magnitude":
             norms = graph.incoming_norms()
             return group_maxima(graph, {n: norms[n] for n in self._widths})

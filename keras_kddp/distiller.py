@@ -20,7 +20,11 @@ from keras_kddp.compatibility import (
     resolved_weights,
     weight_argument,
 )
-from keras_kddp.feature_hints import projection
+from keras_kddp.feature_hints import (
+    cut_projection,
+    projection_names,
+    projections,
+)
 from keras_kddp.features import FeatureReader
 from keras_kddp.losses import (
     SoftTargets,
@@ -124,7 +128,8 @@ class Distiller(keras.distillation.Distiller):
                 if model is not None
             }
         )
-        self._make_projections()
+        for made in projections(losses, teacher, student):
+            setattr(self, made.name, made)
         self._connect_features()
 
     @property
@@ -135,7 +140,7 @@ class Distiller(keras.distillation.Distiller):
         """
         if not self.trainable:
             return []
-        projected = [x.kernel for x in self._projections()]
+        projected = [x.kernel for x in self._projections().values()]
         return [*self.student.trainable_variables, *projected]
 
     @property
@@ -343,9 +348,9 @@ class Distiller(keras.distillation.Distiller):
             )
         ):
             feature = students.get(getattr(loss, "student_layer_name", None))
-            projection = getattr(self, f"projection_{index}", None)
-            if projection is not None:
-                feature = projection(at_least_float32(feature))
+            project = self._projections().get(f"projection_{index}")
+            if project is not None:
+                feature = project(at_least_float32(feature))
             outputs = self._compared(
                 loss,
                 _as_output(teachers, getattr(loss, "teacher_layer_name", None))
@@ -429,39 +434,10 @@ class Distiller(keras.distillation.Distiller):
         names = [getattr(x, attribute, None) for x in self.distillation_losses]
         return [*dict.fromkeys(name for name in names if name)]
 
-    def _make_projections(self) -> None:
-        """Makes what brings the student's features to the teacher's width."""
-        for index, loss in enumerate(self.distillation_losses):
-            if not getattr(loss, "has_projection", False) or not self.teacher:
-                continue
-            wanted = self.teacher.get_layer(loss.teacher_layer_name).output
-            feature = self.student.get_layer(loss.student_layer_name).output
-            layer = projection(feature, wanted.shape[-1], f"projection_{index}")
-            setattr(self, layer.name, layer)
-
-    def _projections(self) -> list[keras.Layer]:
-        found = (
-            getattr(self, f"projection_{index}", None)
-            for index in range(len(self.distillation_losses))
-        )
-        return [layer for layer in found if layer is not None]
-
-    def _cut_projections(
-        self, plan: RemovalPlan, student: keras.Model
-    ) -> dict[str, tuple[Any, Any]]:
-        """Returns smaller projections by name, each with the kept rows."""
-        smaller = {}
-        for index, loss in enumerate(self.distillation_losses):
-            old = getattr(self, f"projection_{index}", None)
-            if old is None:
-                continue
-            name = loss.student_layer_name
-            kept = plan.kept_channels(self.student.get_layer(name).output)
-            feature = student.get_layer(name).output
-            new = projection(feature, old.units, old.name, "zeros")
-            new.kernel.assign(to_numpy(old.kernel)[kept])
-            smaller[old.name] = new, kept
-        return smaller
+    def _projections(self) -> dict[str, keras.Layer]:
+        """Returns the projections of feature hints by name."""
+        names = projection_names(self.distillation_losses)
+        return {n: getattr(self, n) for n in names if hasattr(self, n)}
 
     def replace_student(self, plan: RemovalPlan) -> None:
         """Puts the smaller student of a plan in place and trains on with it.
@@ -491,30 +467,30 @@ class Distiller(keras.distillation.Distiller):
             student = plan.build()
             self._check_pinned(student)
             transfers = list(plan.transfers(student))
-            projections = {}
-            for name, (new, kept) in self._cut_projections(
-                plan, student
-            ).items():
-                projections[name] = new
-                old = getattr(self, name)
-                transfers.append((old.kernel, new.kernel, {0: kept}))
+            smaller = {}
+            for name, old in self._projections().items():
+                smaller[name], kept = cut_projection(
+                    old, self.distillation_losses, plan, student
+                )
+                new = smaller[name].kernel
+                transfers.append((old.kernel, new, {0: kept}))
             optimizer = getattr(self, "optimizer", None)
             if optimizer is not None and optimizer.built:
                 trained = [
                     *student.trainable_variables,
-                    *(x.kernel for x in projections.values()),
+                    *(x.kernel for x in smaller.values()),
                 ]
                 optimizer = carry_optimizer(optimizer, transfers, trained)
-        self._put_student(student, projections, optimizer)
+        self._put_student(student, smaller, optimizer)
 
     def _put_student(
         self,
         student: keras.Model,
-        projections: Mapping[str, keras.Layer],
+        projected: Mapping[str, keras.Layer],
         optimizer: Any,
     ) -> None:
         _compat.replace_sublayer(self, "student", student)
-        for name, layer in projections.items():
+        for name, layer in projected.items():
             _compat.replace_sublayer(self, name, layer)
         self._connect_features()
         if self.compiled:
@@ -524,15 +500,15 @@ class Distiller(keras.distillation.Distiller):
     def snapshot(self) -> "Snapshot":
         """Returns the student and its optimizer as they are now."""
         optimizer: Any = getattr(self, "optimizer", None)
-        projections = {x.name: x for x in self._projections()}
+        kept = self._projections()
         variables = [
             *self.student.variables,
-            *(x.kernel for x in projections.values()),
+            *(x.kernel for x in kept.values()),
         ]
         if optimizer is not None:
             variables += optimizer.variables
         values = [(v, to_numpy(v)) for v in variables]
-        return Snapshot(self.student, projections, optimizer, values)
+        return Snapshot(self.student, kept, optimizer, values)
 
     def restore(self, snapshot: "Snapshot") -> None:
         """Goes back to a student that was there before.

@@ -1,10 +1,13 @@
 """Intermediate features of a teacher as hints for a student."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_kddp.losses import at_least_float32
+from keras_kddp.surgery.plan import RemovalPlan
+from keras_kddp.surgery.rebuild import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
@@ -124,17 +127,68 @@ def _output_shape(
     return tuple(model.get_layer(name).output.shape)
 
 
-def projection(
-    feature: Any, channels: int, name: str, initializer: Any = "glorot_uniform"
-) -> keras.Layer:
-    """Returns a built matrix that maps features to another width.
+def projection_names(losses: Sequence[Any]) -> list[str]:
+    """Returns the name of the projection of each loss that has one."""
+    return [
+        f"projection_{index}"
+        for index, loss in enumerate(losses)
+        if getattr(loss, "has_projection", False)
+    ]
+
+
+def projections(
+    losses: Sequence[Any], teacher: keras.Model | None, student: keras.Model
+) -> list[keras.Layer]:
+    """Returns what brings the student's features to the teacher's width.
 
     Args:
-        feature: Symbolic tensor of the student, (batch, ..., width).
-        channels: The width to map to.
-        name: Of the layer.
-        initializer: Of the matrix.
+        losses: Distillation losses, feature hints among them.
+        teacher: The teacher; without it there are none.
+        student: The student.
+
+    Returns:
+        Built layers, named by `projection_names`.
     """
+    if teacher is None:
+        return []
+    made = []
+    for name in projection_names(losses):
+        loss = losses[_index(name)]
+        wanted = teacher.get_layer(loss.teacher_layer_name).output
+        feature = student.get_layer(loss.student_layer_name).output
+        made.append(_projection(feature, wanted.shape[-1], name))
+    return made
+
+
+def cut_projection(
+    old: Any, losses: Sequence[Any], plan: RemovalPlan, student: keras.Model
+) -> tuple[Any, tuple[int, ...]]:
+    """Returns a projection without the rows of units that leave.
+
+    Args:
+        old: The projection; left as it is.
+        losses: Distillation losses.
+        plan: The removal.
+        student: The smaller student.
+
+    Returns:
+        The new layer, and the rows of the old one that it has.
+    """
+    name = losses[_index(old.name)].student_layer_name
+    kept = tuple(plan.kept_channels(plan.model.get_layer(name).output))
+    feature = student.get_layer(name).output
+    new = _projection(feature, old.units, old.name, "zeros")
+    new.kernel.assign(to_numpy(old.kernel)[list(kept)])
+    return new, kept
+
+
+def _index(name: str) -> int:
+    return int(name.rpartition("_")[2])
+
+
+def _projection(
+    feature: Any, channels: int, name: str, initializer: Any = "glorot_uniform"
+) -> Any:
     layer = keras.layers.Dense(
         channels,
         use_bias=False,

@@ -98,30 +98,27 @@ def fashion_mlp_student(units: int = 800) -> keras.Model:
 def fashion_residual_student(filters: int = 16) -> keras.Model:
     """Returns an untrained student: (batch, 28, 28, 1) to 10 logits.
 
-    Two residual blocks (He et al. 2015, arXiv 1512.03385) at 14 and 7 positions
-    a side, in which every convolution can shrink.
+    A stem and two residual blocks (He et al. 2015, arXiv 1512.03385) at 14, 7
+    and 4 positions a side, in which every convolution can shrink.
 
     Args:
-        filters: Of stem and first block; the second has twice as many.
+        filters: Of the stem; each block has twice as many as what it reads.
     """
     inputs = keras.Input((28, 28, 1))
     x = _normalized(inputs, filters, "stem", strides=2)
     x = keras.layers.ReLU(name="stem_relu")(x)
-    x = _residual_block(x, filters, "block1")
-    x = _residual_block(x, 2 * filters, "block2", strides=2)
+    x = _residual_block(x, 2 * filters, "block1")
+    x = _residual_block(x, 4 * filters, "block2")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = keras.layers.Dense(10, name="logits")(x)
     return keras.Model(inputs, outputs, name="fashion_residual_student")
 
 
-def _residual_block(
-    x: Any, filters: int, name: str, *, strides: int = 1
-) -> Any:
-    y = _normalized(x, filters, f"{name}_first", strides=strides)
+def _residual_block(x: Any, filters: int, name: str) -> Any:
+    y = _normalized(x, filters, f"{name}_first", strides=2)
     y = keras.layers.ReLU(name=f"{name}_inner_relu")(y)
     y = _normalized(y, filters, f"{name}_second")
-    if strides > 1:
-        x = _normalized(x, filters, f"{name}_shortcut", size=1, strides=strides)
+    x = _normalized(x, filters, f"{name}_shortcut", size=1, strides=2)
     y = keras.layers.Add(name=f"{name}_add")([x, y])
     return keras.layers.ReLU(name=f"{name}_relu")(y)
 
