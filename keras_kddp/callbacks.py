@@ -3,6 +3,7 @@
 import math
 import sys
 import warnings
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import keras
@@ -102,7 +103,8 @@ class DynamicPruning(keras.callbacks.Callback):
             (each costs a retrace), except the last.
         budget: What the student must fit at the end. The lowest-scored units
             leave, by the same factor from the first removal to the last, until
-            it does, and no more. None: the method finds its own size.
+            it does, and no more; units of several layers are ranked by their
+            share of their layer's scores. None: the method finds its own size.
         input_range: (smallest, largest) number that an input may have: units
             that no such input can fire are then certified as provably dead.
         verbose: 1 prints a line a removal.
@@ -280,13 +282,17 @@ class DynamicPruning(keras.callbacks.Callback):
     ) -> None:
         constants = constant_units(activity)
         scores = self._scores(graph, activity, constants)
+        ranking = scores
+        if self.budget is not None:
+            ranking = self._scores(graph, activity, constants, balanced=True)
         order = removal_order(
             graph,
-            scores,
+            ranking,
             dict.fromkeys(graph.units, self.minimum_units),
             constants,
         )
-        inactive = sum(scores[root] <= self.threshold for root in order)
+        are_inactive = (scores[root] <= self.threshold for root in order)
+        inactive = sum(takewhile(bool, are_inactive))
         count = self._removal_count(epoch, graph, order, inactive, constants)
         units = units_of(graph, order[:count])
         live = sum(int(x.live.sum()) for x in activity.values())
@@ -331,8 +337,12 @@ class DynamicPruning(keras.callbacks.Callback):
         graph: ChannelGraph,
         activity: dict[str, UnitActivity],
         constants: Constants,
+        *,
+        balanced: bool = False,
     ) -> dict[int, float]:
-        return group_scores(graph, activity, self.criterion, constants)
+        return group_scores(
+            graph, activity, self.criterion, constants, balanced=balanced
+        )
 
     def _activity(self, graph: ChannelGraph) -> dict[str, UnitActivity]:
         layers = prepared_layers(graph)

@@ -15,6 +15,8 @@ def group_scores(
     activity: Mapping[str, UnitActivity],
     criterion: Criterion,
     constants: Constants | None = None,
+    *,
+    balanced: bool = False,
 ) -> dict[int, float]:
     """Returns the score of each group of units that may leave.
 
@@ -24,6 +26,9 @@ def group_scores(
         criterion: Scores the units of a layer.
         constants: Layer name -> unit -> the value that it always has: such a
             unit tells nothing, and scores 0.
+        balanced: Divide the scores of a layer by their sum, to rank the units
+            of several layers: of two layers, one in eight units is more than
+            one in eighty.
 
     Returns:
         Group number -> score in [0, 1]: the maximum over its units, since a
@@ -47,6 +52,8 @@ def group_scores(
         values[name] = np.where(
             np.isin(np.arange(len(values[name])), silent), 0, values[name]
         )
+        if balanced:
+            values[name] = values[name] / (values[name].sum() or 1.0)
     return group_maxima(graph, values)
 
 
