@@ -20,6 +20,7 @@ METHOD_MODULES = (
     "callbacks",
     "controls",
     "criteria",
+    "distillation_terms",
     "distiller",
     "layers",
     "losses",

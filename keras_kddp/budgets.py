@@ -82,3 +82,17 @@ class Budget:
 def _is_number(value: Any) -> bool:
     is_real = isinstance(value, Real) and not isinstance(value, bool)
     return is_real and math.isfinite(value)
+
+
+def checked_budget(budget: Any) -> Budget | None:
+    """Returns a budget, or None.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if budget is not None and not isinstance(budget, Budget):
+        raise ValueError(
+            "`budget` must be a keras_kddp.Budget, or None. Received: "
+            f"budget={budget!r}. Try Budget(max_parameters=50_000)."
+        )
+    return budget

@@ -4,7 +4,7 @@ import math
 import sys
 import warnings
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,59 +12,22 @@ import numpy as np
 from keras_kddp.accuracy_guard import AccuracyGuard
 from keras_kddp.activity import UnitActivity, activity_on, sampled
 from keras_kddp.arguments import checked_range, require_count, require_share
-from keras_kddp.budgets import Budget
-from keras_kddp.certificates import (
-    Certificate,
-    certify,
-    constant_units,
-    described,
-)
-from keras_kddp.criteria import CRITERIA, Criterion
+from keras_kddp.budgets import Budget, checked_budget
+from keras_kddp.certificates import Certificate, certify, constant_units
+from keras_kddp.compatibility import check_callbacks
+from keras_kddp.criteria import Criterion, resolved_criterion
 from keras_kddp.distiller import Distiller
 from keras_kddp.layers import check_penalties, set_penalty_strength
 from keras_kddp.preparation import prepared_layers
 from keras_kddp.profiling import count_parameters
 from keras_kddp.quota import FallingQuota
+from keras_kddp.removals import Removal
 from keras_kddp.schedules import Phases, planned_phases
 from keras_kddp.selection import group_scores, removal_order, units_of
 from keras_kddp.surgery.folding import Constants, of_leaving_units
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import RemovalPlan, plan_on
 from keras_kddp.surgery.rebuild import to_numpy
-
-
-class Removal(NamedTuple):
-    """One removal during `fit`.
-
-    Attributes:
-        epoch: The epoch, from 0, that began with it.
-        units_before: Layer name -> units before.
-        units_after: Layer name -> units after.
-        parameters_before: Weights of the student before.
-        parameters_after: Weights of the student after.
-        certificates: The evidence for each unit that left.
-    """
-
-    epoch: int
-    units_before: dict[str, int]
-    units_after: dict[str, int]
-    parameters_before: int
-    parameters_after: int
-    certificates: tuple[Certificate, ...] = ()
-
-    def __str__(self) -> str:
-        """Returns one line for people."""
-        layers = ", ".join(
-            f"{name} {before} -> {self.units_after[name]}"
-            for name, before in self.units_before.items()
-            if before != self.units_after[name]
-        )
-        evidence = described(self.certificates)
-        return (
-            f"Epoch {self.epoch + 1}: removed units ({layers}), parameters "
-            f"{self.parameters_before:,} -> {self.parameters_after:,}"
-            + (f"; {evidence}" if evidence else "")
-        )
 
 
 class DynamicPruning(keras.callbacks.Callback):
@@ -147,7 +110,7 @@ class DynamicPruning(keras.callbacks.Callback):
     ) -> None:
         """Checks and keeps the arguments."""
         super().__init__()
-        self.criterion, default = _resolved_criterion(criterion)
+        self.criterion, default = resolved_criterion(criterion)
         self.threshold = default if threshold is None else threshold
         self.warmup_epochs = warmup_epochs
         self.ramp_epochs = ramp_epochs
@@ -156,7 +119,7 @@ class DynamicPruning(keras.callbacks.Callback):
         self.samples = samples
         self.minimum_units = minimum_units
         self.minimum_change = minimum_change
-        self.budget = _checked_budget(budget)
+        self.budget = checked_budget(budget)
         self.input_range = checked_range(input_range)
         self.verbose = verbose
         self.removals: list[Removal] = []
@@ -205,7 +168,7 @@ class DynamicPruning(keras.callbacks.Callback):
                 f"removed. Received '{graph.model.name}' without any. Call "
                 "`student = keras_kddp.prepare(student)` first."
             )
-        _refuse_callbacks(self.model.fit_callbacks)
+        check_callbacks(self.model.fit_callbacks, DynamicPruning)
         self._phases = self.phases(self.params["epochs"])
         self._observed = self._observed_data(graph)
         # Says now, not in the middle, if the criterion or the data are bad.
@@ -411,52 +374,3 @@ class DynamicPruning(keras.callbacks.Callback):
             "data and in the teacher's outputs.",
             stacklevel=2,
         )
-
-
-def _refuse_callbacks(callbacks: Any) -> None:
-    """Raises for callbacks that bring weights of another size back."""
-    listed = getattr(callbacks, "callbacks", callbacks) or []
-    listed = listed if isinstance(listed, (list, tuple)) else [listed]
-    if sum(isinstance(x, DynamicPruning) for x in listed) > 1:
-        raise ValueError(
-            "One DynamicPruning must be in `callbacks`. Received several: they "
-            "would remove the same units. Leave one."
-        )
-    for callback in listed:
-        name, mend = type(callback).__name__, ""
-        if isinstance(callback, keras.callbacks.EarlyStopping):
-            if callback.restore_best_weights:
-                mend = "Set restore_best_weights=False"
-        elif isinstance(callback, keras.callbacks.BackupAndRestore):
-            mend = "Leave it out"
-        elif isinstance(callback, keras.callbacks.ModelCheckpoint):
-            if callback.save_weights_only:
-                mend = "Set save_weights_only=False"
-        if mend:
-            raise ValueError(
-                f"`{name}` keeps weights of the student as it is now and "
-                "cannot put them into a smaller one after a removal. Received "
-                f"it beside DynamicPruning. {mend}."
-            )
-
-
-def _resolved_criterion(
-    criterion: str | Criterion,
-) -> tuple[Criterion, float]:
-    if callable(criterion):
-        return criterion, 0.0
-    if not isinstance(criterion, str) or criterion not in CRITERIA:
-        raise ValueError(
-            f"`criterion` must be one of {sorted(CRITERIA)} or a function. "
-            f"Received: criterion={criterion!r}."
-        )
-    return CRITERIA[criterion]
-
-
-def _checked_budget(budget: Any) -> Budget | None:
-    if budget is not None and not isinstance(budget, Budget):
-        raise ValueError(
-            "`budget` must be a keras_kddp.Budget, or None. Received: "
-            f"budget={budget!r}. Try Budget(max_parameters=50_000)."
-        )
-    return budget

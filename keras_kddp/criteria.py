@@ -106,3 +106,24 @@ CRITERIA: dict[str, tuple[Criterion, float]] = {
     "contribution": (contribution, 0.02),
 }
 """Criterion and default threshold by name."""
+
+
+def resolved_criterion(
+    criterion: str | Criterion,
+) -> tuple[Criterion, float]:
+    """Returns a criterion and its default threshold.
+
+    Args:
+        criterion: Its name, or a function of one's own.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if callable(criterion):
+        return criterion, 0.0
+    if not isinstance(criterion, str) or criterion not in CRITERIA:
+        raise ValueError(
+            f"`criterion` must be one of {sorted(CRITERIA)} or a function. "
+            f"Received: criterion={criterion!r}."
+        )
+    return CRITERIA[criterion]

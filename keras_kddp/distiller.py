@@ -9,36 +9,27 @@ import keras
 import numpy as np
 
 from keras_kddp import _compat
-from keras_kddp.activity import are_arrays
 from keras_kddp.compatibility import (
     check_models,
     check_needs_no_layer,
-    check_scalar,
     check_share,
     check_soft_targets,
     resolved_losses,
     resolved_weights,
-    weight_argument,
 )
+from keras_kddp.distillation_terms import DistillationTerms
 from keras_kddp.feature_hints import (
     cut_projection,
     projection_names,
     projections,
 )
-from keras_kddp.features import FeatureReader
-from keras_kddp.losses import (
-    SoftTargets,
-    at_least_float32,
-    log_probabilities,
-    output_activations,
-)
+from keras_kddp.fit_arguments import FitArguments, read_arguments
+from keras_kddp.losses import SoftTargets
 from keras_kddp.optimizers import carry_optimizer
-from keras_kddp.packing import TeacherOutput, unpacked
+from keras_kddp.packing import unpacked
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import RemovalPlan
 from keras_kddp.surgery.rebuild import to_numpy
-
-_NO_FIT = {"inputs": None, "callbacks": None, "validation": None}
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
@@ -120,17 +111,10 @@ class Distiller(keras.distillation.Distiller):
             name="distillation_loss"
         )
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
-        self._fit = _Untracked(_NO_FIT)
-        self._softmax_outputs = _Untracked(
-            {
-                role: [name == "softmax" for name in output_activations(model)]
-                for role, model in (("teacher", teacher), ("student", student))
-                if model is not None
-            }
-        )
+        self._fit = FitArguments()
         for made in projections(losses, teacher, student):
             setattr(self, made.name, made)
-        self._connect_features()
+        self._connect()
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
@@ -167,17 +151,17 @@ class Distiller(keras.distillation.Distiller):
         Without packed teacher outputs, and without the rows that
         `validation_split` sets aside.
         """
-        return self._fit["inputs"]
+        return self._fit.inputs
 
     @property
     def fit_callbacks(self) -> Any:
         """Inside `fit`, the callbacks of the run, else None."""
-        return self._fit["callbacks"]
+        return self._fit.callbacks
 
     @property
     def fit_validation(self) -> Any:
         """Inside `fit`, its validation data, else None."""
-        return self._fit["validation"]
+        return self._fit.validation
 
     @property
     def pinned_layers(self) -> dict[str, str]:
@@ -249,29 +233,15 @@ class Distiller(keras.distillation.Distiller):
         signature = inspect.signature(keras.Model.fit)
         call = signature.bind(self, x, y, *args, **kwargs)
         given = call.arguments
-        given["callbacks"] = _in_order(given.get("callbacks"))
-        is_given = given.get("validation_data") is not None
-        share = 0.0 if is_given else given.get("validation_split", 0.0)
-        rows = _training_rows(x, share)
-        held_out = _validation_rows(x, y, share) if share else None
-        self._fit = _Untracked(
-            {
-                "inputs": rows,
-                "callbacks": given["callbacks"],
-                "validation": (
-                    given["validation_data"] if is_given else held_out
-                ),
-            }
-        )
+        self._fit = read_arguments(x, y, given)
         try:
             return super().fit(*call.args[1:], **call.kwargs)
         finally:
-            self._fit = _Untracked(_NO_FIT)
+            self._fit = FitArguments()
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the student's outputs."""
-        reader = self._readers["student"]
-        return reader.outputs(unpacked(inputs)[0], training)
+        return self._terms.student_outputs(unpacked(inputs)[0], training)
 
     def compute_loss(
         self,
@@ -307,10 +277,14 @@ class Distiller(keras.distillation.Distiller):
                 _compat.compiled_loss(self, y, y_pred, sample_weight), dtype
             )
         if share < 1:
-            soft = keras.ops.cast(
-                self._distillation_loss(x, y_pred, sample_weight, training),
-                dtype,
+            terms = self._terms.total(
+                x,
+                y_pred,
+                projections=self._projections(),
+                sample_weight=sample_weight,
+                training=training,
             )
+            soft = keras.ops.cast(_compat.share_of_replica(terms), dtype)
         total = share * hard + (1 - share) * soft
         if training:
             for penalty in self.student.losses:
@@ -331,108 +305,14 @@ class Distiller(keras.distillation.Distiller):
                 _compat.whole_of_replicas(loss), sample_weight=count
             )
 
-    def _distillation_loss(
-        self, x: Any, y_pred: Any, sample_weight: Any, training: bool
-    ) -> Any:
-        inputs, cached = unpacked(x)
-        students = self._readers["student"].features(inputs, y_pred, training)
-        teachers: dict[str, Any] = {}
-        if self._readers["teacher"].names or not cached:
-            cached, teachers = self._of_teacher(inputs, cached)
-        total: Any = 0.0
-        for index, (loss, weight) in enumerate(
-            zip(
-                self.distillation_losses,
-                self.distillation_loss_weights,
-                strict=True,
-            )
-        ):
-            feature = students.get(getattr(loss, "student_layer_name", None))
-            project = self._projections().get(f"projection_{index}")
-            if project is not None:
-                feature = project(at_least_float32(feature))
-            outputs = self._compared(
-                loss,
-                _as_output(teachers, getattr(loss, "teacher_layer_name", None))
-                or cached,
-                y_pred if feature is None else feature,
-                is_feature=feature is not None,
-            )
-            loss.validate_outputs(*outputs)
-            arguments = weight_argument(loss, sample_weight)
-            value = loss.compute_loss(*outputs, **arguments)
-            check_scalar(loss, value)
-            total += weight * at_least_float32(value)
-        return _compat.share_of_replica(total)
-
-    def _of_teacher(
-        self, inputs: Any, cached: list[TeacherOutput]
-    ) -> tuple[list[TeacherOutput], dict[str, Any]]:
-        """Returns the outputs and features of the teacher, of one pass."""
-        if self.teacher is None:
-            raise ValueError(
-                "`x` must carry the outputs of the teacher when teacher=None. "
-                "Received plain inputs. Pack them, keras_kddp.TeacherCache("
-                "teacher, x).pack(x), the validation data too, or give the "
-                "Distiller the teacher."
-            )
-        reader = self._readers["teacher"]
-        outputs = reader.outputs(inputs, False)
-        live = [
-            TeacherOutput(*pair)
-            for pair in self._with_softmax("teacher", outputs)
-        ]
-        return cached or live, reader.features(inputs, outputs, False)
-
-    def _compared(
-        self,
-        loss: Any,
-        cached: list[TeacherOutput],
-        student: Any,
-        *,
-        is_feature: bool,
-    ) -> tuple[Any, Any]:
-        """Returns what a distillation loss compares, the teacher's first."""
-        is_soft = isinstance(loss, SoftTargets)
-        teachers = [_values(output, as_logits=is_soft) for output in cached]
-        flat = (
-            [(output, False) for output in keras.tree.flatten(student)]
-            if is_feature
-            else self._with_softmax("student", student)
+    def _connect(self) -> None:
+        """Has the losses compare the present student."""
+        self._terms = DistillationTerms(
+            self.distillation_losses,
+            self.distillation_loss_weights,
+            self.teacher,
+            self.student,
         )
-        students = [
-            _values(TeacherOutput(*pair), as_logits=is_soft) for pair in flat
-        ]
-        return (
-            keras.tree.pack_sequence_as(
-                student, [*map(keras.ops.stop_gradient, teachers)]
-            ),
-            keras.tree.pack_sequence_as(student, students),
-        )
-
-    def _with_softmax(self, role: str, outputs: Any) -> list[tuple[Any, bool]]:
-        """Pairs each flat output with whether it comes out of a softmax."""
-        flat = keras.tree.flatten(outputs)
-        flags = self._softmax_outputs[role] or [False] * len(flat)
-        return list(zip(flat, flags, strict=True))
-
-    def _connect_features(self) -> None:
-        """Makes the models that read the layers which losses match."""
-        self._readers = _Untracked(
-            {
-                role: FeatureReader(
-                    model, self._feature_names(f"{role}_layer_name")
-                )
-                for role, model in (
-                    ("teacher", self.teacher),
-                    ("student", self.student),
-                )
-            }
-        )
-
-    def _feature_names(self, attribute: str) -> list[str]:
-        names = [getattr(x, attribute, None) for x in self.distillation_losses]
-        return [*dict.fromkeys(name for name in names if name)]
 
     def _projections(self) -> dict[str, keras.Layer]:
         """Returns the projections of feature hints by name."""
@@ -492,7 +372,7 @@ class Distiller(keras.distillation.Distiller):
         _compat.replace_sublayer(self, "student", student)
         for name, layer in projected.items():
             _compat.replace_sublayer(self, name, layer)
-        self._connect_features()
+        self._connect()
         if self.compiled:
             self.optimizer = optimizer
             _compat.forget_compiled_functions(self)
@@ -572,63 +452,3 @@ class Snapshot(NamedTuple):
     projections: dict[str, keras.Layer]
     optimizer: Any
     values: list[tuple[keras.Variable, np.ndarray]]
-
-
-class _Untracked:
-    """A dict that Keras does not look into.
-
-    It would list variables twice, and hand dicts out as a class of its own.
-    """
-
-    def __init__(self, items: Mapping[Any, Any]) -> None:
-        self._items = items
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._items[key]
-
-
-def _values(output: TeacherOutput, *, as_logits: bool) -> Any:
-    """Returns an output as a loss takes it, in float32 at least."""
-    values = at_least_float32(output.values)
-    if output.are_logarithms:
-        return values if as_logits else keras.ops.exp(values)
-    if output.are_probabilities and as_logits:
-        return log_probabilities(values)
-    return values
-
-
-def _as_output(features: Mapping[str, Any], name: str | None) -> Any:
-    """Returns a feature as the outputs that losses compare, or None."""
-    if name is None:
-        return None
-    return [TeacherOutput(features[name], are_probabilities=False)]
-
-
-def _in_order(callbacks: Any) -> Any:
-    """Returns callbacks with those first that write for the others."""
-    if not isinstance(callbacks, (list, tuple)):
-        return callbacks
-    flat = keras.tree.flatten(callbacks)
-    return sorted(flat, key=lambda x: not getattr(x, "runs_first", False))
-
-
-def _training_rows(x: Any, validation_split: float) -> Any:
-    """Returns arrays given to `fit`, without the validation rows."""
-    x, _ = unpacked(x)
-    if not are_arrays(x):
-        return None
-    last = _first_validation_row(x, validation_split)
-    return keras.tree.map_structure(lambda leaf: leaf[:last], x)
-
-
-def _validation_rows(x: Any, y: Any, validation_split: float) -> Any:
-    """Returns the rows that `fit` sets aside, packed as they are."""
-    if not are_arrays(x):
-        return None
-    first = _first_validation_row(x, validation_split)
-    return keras.tree.map_structure(lambda leaf: leaf[first:], (x, y))
-
-
-def _first_validation_row(x: Any, validation_split: float) -> int:
-    rows = keras.tree.flatten(x)[0].shape[0]
-    return int(rows * (1 - validation_split))

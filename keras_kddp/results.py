@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from keras_kddp.callbacks import Removal
 from keras_kddp.export import Agreement, TFLiteArtifact
 from keras_kddp.profiling import ModelProfile
+from keras_kddp.removals import Removal
 
 
 @dataclass(frozen=True, eq=False)
