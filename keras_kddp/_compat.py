@@ -174,12 +174,14 @@ def replace_sublayer(parent: keras.Layer, name: str, new: keras.Layer) -> None:
     the order that `load_model` relies on.
     """
     tracker = parent._tracker
+    was_locked = tracker.locked
     tracker.unlock()
     try:
         tracker.replace_tracked_value("layers", getattr(parent, name), new)
         setattr(parent, name, new)
     finally:
-        tracker.lock()
+        if was_locked:
+            tracker.lock()
 
 
 def forget_compiled_functions(model: keras.Model) -> None:
@@ -193,7 +195,21 @@ def forget_compiled_functions(model: keras.Model) -> None:
     if keras.backend.backend() == "jax":
         model._jax_state = None
         model._jax_state_synced = True
+    # Keras notes there what was trainable when it compiled, by layer: the old
+    # student's layers are let go. A new dict, since TensorFlow tracks the old.
+    del model._compiled_trainable_state
+    model._compiled_trainable_state = {
+        layer: layer.trainable for layer in model._flatten_layers()
+    }
     model.make_train_function(force=True)
+
+
+def has_metrics(model: keras.Model) -> bool:
+    """Says whether a model was compiled with metrics of its own.
+
+    The public `metrics` are empty until the first batch.
+    """
+    return getattr(model, "_compile_metrics", None) is not None
 
 
 @contextlib.contextmanager

@@ -2,15 +2,17 @@
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_kddp import _compat
 from keras_kddp.activity import are_arrays, finite_batches
 from keras_kddp.budgets import Budget
 from keras_kddp.distiller import Distiller, Snapshot
+from keras_kddp.losses import output_structure
 from keras_kddp.optimizers import clock_variables
 from keras_kddp.packing import unpacked
 from keras_kddp.surgery.rebuild import to_numpy
@@ -51,13 +53,17 @@ class AccuracyGuard:
                 "`max_accuracy_drop` needs validation data. Received: none. "
                 "Pass fit(..., validation_data=(x_val, y_val))."
             )
-        if getattr(distiller.optimizer, "use_ema", False):
-            raise ValueError(
-                "`max_accuracy_drop` needs the weights that are judged to be "
-                "those of the result. Received an optimizer with use_ema=True, "
-                "which puts averages in their place at the end. Leave it out."
-            )
+        check_judgeable(budget, distiller.student, distiller.optimizer)
+        if not _compat.has_metrics(distiller):
+            raise ValueError(_no_accuracy("no metric"))
         if budget.reference == "teacher":
+            if isinstance(distiller.fit_validation, Iterator):
+                raise ValueError(
+                    "`validation_data` must be arrays, or batches that can be "
+                    "run through again, beside reference='teacher'. Received: "
+                    f"{type(distiller.fit_validation).__name__}. Pass arrays, "
+                    "or the teacher's accuracy as a number."
+                )
             self._reference = teacher_accuracy(distiller)
         elif self._is_given:
             self._reference = float(budget.reference)
@@ -139,6 +145,39 @@ class AccuracyGuard:
         return is_other
 
 
+def check_judgeable(
+    budget: Budget, student: keras.Model, optimizer: Any
+) -> None:
+    """Checks that a `max_accuracy_drop` can be kept, before any training.
+
+    Raises:
+        ValueError: If the student has several outputs, or the optimizer puts
+            other weights in place at the end.
+    """
+    if budget.max_accuracy_drop is None:
+        return
+    outputs = len(keras.tree.flatten(output_structure(student)))
+    if outputs > 1:
+        raise ValueError(
+            "`max_accuracy_drop` needs models of one output. Received: "
+            f"{outputs} outputs. Limit the size instead, or judge by an output "
+            "of its own: keras.Model(inputs, one_output)."
+        )
+    if getattr(optimizer, "use_ema", False):
+        raise ValueError(
+            "`max_accuracy_drop` needs the weights that are judged to be "
+            "those of the result. Received an optimizer with use_ema=True, "
+            "which puts averages in their place at the end. Leave it out."
+        )
+
+
+def _no_accuracy(received: Any) -> str:
+    return (
+        "`max_accuracy_drop` needs one accuracy on validation data in the "
+        f"logs. Received: {received}. Compile with metrics=['accuracy']."
+    )
+
+
 def _accuracy(logs: dict[str, Any]) -> float:
     names = [
         name
@@ -149,11 +188,7 @@ def _accuracy(logs: dict[str, Any]) -> float:
         if usual in names:
             names = [usual]
     if len(names) != 1:
-        raise ValueError(
-            "`max_accuracy_drop` needs one accuracy on validation data in the "
-            f"logs. Received: {names or sorted(logs)}. Compile with "
-            "metrics=['accuracy']; models of one output only."
-        )
+        raise ValueError(_no_accuracy(names or sorted(logs)))
     return float(logs[names[0]])
 
 
@@ -205,7 +240,12 @@ def _classes(labels: Any, outputs: np.ndarray) -> np.ndarray:
 def _labelled(validation: Any) -> Iterable[Any]:
     """Yields inputs and class numbers, batch by batch."""
     if isinstance(validation, (tuple, list)) and are_arrays(validation[0]):
-        x, y = validation[:2]
+        x, y = (*validation, None)[:2]
+        if y is None:
+            raise ValueError(
+                "`reference='teacher'` needs labels beside the validation "
+                "inputs. Received none. Pass validation_data=(x_val, y_val)."
+            )
         for start in range(0, len(y), 256):
             rows = slice(start, start + 256)
             part = keras.tree.map_structure(lambda a, r=rows: a[r], x)

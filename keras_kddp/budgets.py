@@ -50,25 +50,38 @@ class Budget:
             if not is_integer or limit < 1:
                 raise ValueError(
                     f"`max_{measure}` must be an integer >= 1, or None. "
-                    f"Received: max_{measure}={limit!r}."
+                    f"Received: max_{measure}={limit!r}. Give the largest "
+                    "number that the device has room for."
                 )
         drop = self.max_accuracy_drop
         if drop is not None and not (_is_number(drop) and 0 <= drop < 1):
             raise ValueError(
-                "`max_accuracy_drop` must be a number in [0, 1), or None; 0.01 "
-                f"is one point. Received: max_accuracy_drop={drop!r}."
+                "`max_accuracy_drop` must be a number in [0, 1), or None. "
+                f"Received: max_accuracy_drop={drop!r}. One point is 0.01."
             )
         if drop is None and not self.sizes():
             raise ValueError(
                 "`Budget` must have a limit. Received none. Try "
                 "Budget(max_parameters=50_000)."
             )
+        self._check_reference()
+
+    def _check_reference(self) -> None:
         reference: Any = self.reference
+        is_name = isinstance(reference, str)
+        is_known = is_name and reference in ("student", "teacher")
         is_accuracy = _is_number(reference) and 0 <= reference <= 1
-        if reference not in ("student", "teacher") and not is_accuracy:
+        if not (is_known or is_accuracy):
             raise ValueError(
                 "`reference` must be 'student', 'teacher' or an accuracy in "
-                f"[0, 1]. Received: reference={reference!r}."
+                f"[0, 1]. Received: reference={reference!r}. Leave it out to "
+                "count from the unpruned student."
+            )
+        if reference != "student" and self.max_accuracy_drop is None:
+            raise ValueError(
+                "`reference` must stand beside a `max_accuracy_drop`. "
+                f"Received: reference={reference!r} alone. Say how far the "
+                "accuracy may fall, or leave it out."
             )
 
     def sizes(self) -> dict[str, int]:
@@ -81,7 +94,7 @@ class Budget:
 
 def _is_number(value: Any) -> bool:
     is_real = isinstance(value, Real) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)
+    return is_real and -math.inf < value < math.inf
 
 
 def checked_budget(budget: Any) -> Budget | None:

@@ -13,8 +13,8 @@ from keras_kddp.accuracy_guard import AccuracyGuard
 from keras_kddp.activity import UnitActivity, activity_on, sampled
 from keras_kddp.arguments import checked_range, require_count, require_share
 from keras_kddp.budgets import Budget, checked_budget
+from keras_kddp.callback_conflicts import check_callbacks
 from keras_kddp.certificates import Certificate, certify, constant_units
-from keras_kddp.compatibility import check_callbacks
 from keras_kddp.criteria import Criterion, resolved_criterion
 from keras_kddp.distiller import Distiller
 from keras_kddp.layers import check_penalties, set_penalty_strength
@@ -236,6 +236,7 @@ class DynamicPruning(keras.callbacks.Callback):
         if self._quota is not None:
             self._quota.warn_if_missed(self._graph())
         self._observed = self._last_good = self._guard = self._quota = None
+        self._plan, self._certificates = None, ()
 
     def _plan_removal(
         self,

@@ -20,8 +20,7 @@ class DistillationTerms:
     """Sums the distillation losses between a teacher and one student.
 
     Args:
-        losses: The losses.
-        weights: A factor each.
+        losses: The losses; those of `total` match the same layers.
         teacher: The teacher; None where every `x` is packed.
         student: The student.
     """
@@ -29,13 +28,10 @@ class DistillationTerms:
     def __init__(
         self,
         losses: Sequence[Any],
-        weights: Sequence[float],
         teacher: keras.Model | None,
         student: keras.Model,
     ) -> None:
         """Makes the models that read the layers which losses match."""
-        self._losses = losses
-        self._weights = weights
         self._has_teacher = teacher is not None
         self._teacher = FeatureReader(teacher, _names(losses, "teacher"))
         self._student = FeatureReader(student, _names(losses, "student"))
@@ -53,6 +49,8 @@ class DistillationTerms:
         self,
         x: Any,
         y_pred: Any,
+        losses: Sequence[Any],
+        weights: Sequence[float],
         *,
         projections: Mapping[str, keras.Layer],
         sample_weight: Any,
@@ -63,6 +61,8 @@ class DistillationTerms:
         Args:
             x: Inputs, plain or packed.
             y_pred: The student's outputs for them.
+            losses: The losses.
+            weights: A factor each.
             projections: Of feature hints, by name.
             sample_weight: None or (batch,): factor on each example.
             training: The mode of the student.
@@ -77,7 +77,8 @@ class DistillationTerms:
         if self._teacher.names or not cached:
             cached, teachers = self._of_teacher(inputs, cached)
         total: Any = 0.0
-        for index, loss in enumerate(self._losses):
+        pairs = zip(losses, weights, strict=True)
+        for index, (loss, weight) in enumerate(pairs):
             feature = students.get(getattr(loss, "student_layer_name", None))
             project = projections.get(f"projection_{index}")
             if project is not None:
@@ -93,7 +94,7 @@ class DistillationTerms:
             arguments = weight_argument(loss, sample_weight)
             value = loss.compute_loss(*outputs, **arguments)
             check_scalar(loss, value)
-            total += self._weights[index] * at_least_float32(value)
+            total += weight * at_least_float32(value)
         return total
 
     def _of_teacher(

@@ -23,6 +23,7 @@ from keras_kddp.feature_hints import (
     projection_names,
     projections,
 )
+from keras_kddp.features import feature_tensor
 from keras_kddp.fit_arguments import FitArguments, read_arguments
 from keras_kddp.losses import SoftTargets
 from keras_kddp.optimizers import carry_optimizer
@@ -179,7 +180,7 @@ class Distiller(keras.distillation.Distiller):
         """Says whether a projection follows what a matched layer loses."""
         if not getattr(loss, "has_projection", False):
             return False
-        tensor = self.student.get_layer(loss.student_layer_name).output
+        tensor = feature_tensor(self.student, loss.student_layer_name)
         channels = ChannelGraph(self.student).channels.get(id(tensor))
         last = len(tensor.shape) - 1
         return channels is not None and channels.axis in (None, last)
@@ -280,6 +281,8 @@ class Distiller(keras.distillation.Distiller):
             terms = self._terms.total(
                 x,
                 y_pred,
+                self.distillation_losses,
+                self.distillation_loss_weights,
                 projections=self._projections(),
                 sample_weight=sample_weight,
                 training=training,
@@ -308,10 +311,7 @@ class Distiller(keras.distillation.Distiller):
     def _connect(self) -> None:
         """Has the losses compare the present student."""
         self._terms = DistillationTerms(
-            self.distillation_losses,
-            self.distillation_loss_weights,
-            self.teacher,
-            self.student,
+            self.distillation_losses, self.teacher, self.student
         )
 
     def _projections(self) -> dict[str, keras.Layer]:
@@ -380,6 +380,8 @@ class Distiller(keras.distillation.Distiller):
     def snapshot(self) -> "Snapshot":
         """Returns the student and its optimizer as they are now."""
         optimizer: Any = getattr(self, "optimizer", None)
+        if optimizer is not None:
+            self.build_optimizer()  # else its state would not go back
         kept = self._projections()
         variables = [
             *self.student.variables,
@@ -397,7 +399,15 @@ class Distiller(keras.distillation.Distiller):
 
         Args:
             snapshot: What `snapshot` of this Distiller returned.
+
+        Raises:
+            ValueError: If it was taken before `compile`, and this is after.
         """
+        if snapshot.optimizer is None and self.compiled:
+            raise ValueError(
+                "`snapshot` must hold an optimizer once the Distiller is "
+                "compiled. Received one taken before `compile`. Take it after."
+            )
         if snapshot.student is not self.student:
             self._put_student(*snapshot[:3])
         for variable, value in snapshot.values:

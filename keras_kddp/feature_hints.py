@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_kddp.features import feature_tensor
 from keras_kddp.losses import at_least_float32
 from keras_kddp.surgery.plan import RemovalPlan
 from keras_kddp.surgery.rebuild import to_numpy
@@ -118,13 +119,14 @@ class FeatureHints(keras.distillation.DistillationLoss):
 def _output_shape(
     role: str, model: keras.Model, name: str
 ) -> tuple[int | None, ...]:
-    names = [layer.name for layer in model.layers]
-    if name not in names:
+    shape = tuple(feature_tensor(model, name, role).shape)
+    if shape[-1] is None:
         raise ValueError(
-            f"`{role}_layer_name` must name a layer of the {role}: {names}. "
-            f"Received: '{name}'."
+            "Features must have a last axis of known size. Received: "
+            f"{role} layer '{name}' of shape {shape}. Fix the size of the "
+            "inputs, or match another layer."
         )
-    return tuple(model.get_layer(name).output.shape)
+    return shape
 
 
 def projection_names(losses: Sequence[Any]) -> list[str]:
@@ -154,8 +156,8 @@ def projections(
     made = []
     for name in projection_names(losses):
         loss = losses[_index(name)]
-        wanted = teacher.get_layer(loss.teacher_layer_name).output
-        feature = student.get_layer(loss.student_layer_name).output
+        wanted = feature_tensor(teacher, loss.teacher_layer_name)
+        feature = feature_tensor(student, loss.student_layer_name)
         made.append(_projection(feature, wanted.shape[-1], name))
     return made
 
@@ -175,8 +177,8 @@ def cut_projection(
         The new layer, and the rows of the old one that it has.
     """
     name = losses[_index(old.name)].student_layer_name
-    kept = tuple(plan.kept_channels(plan.model.get_layer(name).output))
-    feature = student.get_layer(name).output
+    kept = tuple(plan.kept_channels(feature_tensor(plan.model, name)))
+    feature = feature_tensor(student, name)
     new = _projection(feature, old.units, old.name, "zeros")
     new.kernel.assign(to_numpy(old.kernel)[list(kept)])
     return new, kept

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_kddp import _compat
 from keras_kddp.losses import output_structure
 from keras_kddp.surgery.observer import input_structure
 
@@ -26,7 +27,7 @@ class FeatureReader:
         self._reader = None
         self._last: tuple[Any, dict[str, Any]] | None = None
         if names:
-            features = {name: model.get_layer(name).output for name in names}
+            features = {name: feature_tensor(model, name) for name in names}
             self._reader = keras.Model(
                 input_structure(model), [output_structure(model), features]
             )
@@ -56,6 +57,44 @@ class FeatureReader:
         if last is None or not _is_same(last[0], outputs):
             return dict(self._reader(inputs, training=training)[1])
         return last[1]
+
+
+def feature_tensor(model: Any, name: str, role: str = "model") -> Any:
+    """Returns the symbolic output of a layer's call in a model.
+
+    Args:
+        model: The model.
+        name: Of one of its layers.
+        role: What errors call the model.
+
+    Raises:
+        ValueError: If there is no such layer, or not one output of it.
+    """
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            f"The {role} must be a built Sequential or Functional model for "
+            f"its layer '{name}' to be matched. Received: "
+            f"{type(model).__name__} without a graph. Start it with "
+            "keras.Input, or wrap it: keras.Model(inputs, model(inputs))."
+        )
+    nodes = _compat.call_nodes(model)
+    names = [layer.name for layer in model.layers]
+    if name not in names:
+        raise ValueError(
+            f"`{role}_layer_name` must name a layer of the {role}: {names}. "
+            f"Received: '{name}'. Layers of a nested model are matched at its "
+            "output."
+        )
+    calls = [node for node in nodes if node.name == name]
+    if len(calls) != 1 or len(calls[0].outputs) != 1:
+        outputs = [len(node.outputs) for node in calls]
+        raise ValueError(
+            f"`{role}_layer_name` must name a layer that is called once and "
+            f"puts out one tensor. Received: '{name}' with {len(calls)} calls "
+            f"of {outputs} tensors. Put an Identity layer behind the tensor "
+            "that is meant, and name that."
+        )
+    return calls[0].outputs[0]
 
 
 def _is_same(first: Any, second: Any) -> bool:

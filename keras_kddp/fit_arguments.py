@@ -70,7 +70,8 @@ def _validation_rows(x: Any, y: Any, validation_split: float) -> Any:
     if not are_arrays(x):
         return None
     first = _first_validation_row(x, validation_split)
-    return keras.tree.map_structure(lambda leaf: leaf[first:], (x, y))
+    held_out = (x,) if y is None else (x, y)
+    return keras.tree.map_structure(lambda leaf: leaf[first:], held_out)
 
 
 def _first_validation_row(x: Any, validation_split: float) -> int:

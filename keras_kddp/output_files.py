@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 from keras_kddp.packing import TeacherOutput
 
 _KEY = "key.json"
-_FORMAT = 1
+_NUMBERS = 1 << 22  # read at once
+_FORMAT = 2
 
 
 def read_outputs(path: Path, key: dict[str, Any]) -> list[TeacherOutput]:
@@ -32,21 +34,22 @@ def read_outputs(path: Path, key: dict[str, Any]) -> list[TeacherOutput]:
     """
     try:
         written = json.loads((path / _KEY).read_text())
+        flags = [bool(flag) for flag in written["are_logarithms"]]
         found = [
             np.load(path / f"outputs_{index}.npy", mmap_mode="r")
-            for index in range(written["outputs"])
+            for index in range(len(flags))
         ]
+        sums = [_checksum(values) for values in found]
     except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"`path` must be a new folder, or that of a TeacherCache. Received "
             f"'{path}', which cannot be read as one ({error}). Delete it, or "
             "choose another."
         ) from error
-    shapes = [list(values.shape) for values in found]
-    if shapes != written.get("shapes"):
+    if not found or sums != written.get("checksums"):
         raise ValueError(
-            f"The cache in '{path}' must hold outputs of the shapes "
-            f"{written.get('shapes')}. Received: {shapes}. Delete the folder "
+            f"The cache in '{path}' must hold outputs of the checksums "
+            f"{written.get('checksums')}. Received: {sums}. Delete the folder "
             "to make it anew."
         )
     stale = [
@@ -60,11 +63,19 @@ def read_outputs(path: Path, key: dict[str, Any]) -> list[TeacherOutput]:
             f"{' and other '.join(stale)}. Delete the folder to make it anew, "
             "or choose another path."
         )
-    flags = written["are_logarithms"]
     return [
         TeacherOutput(values, flag, flag)
         for values, flag in zip(found, flags, strict=True)
     ]
+
+
+def _checksum(values: np.ndarray) -> str:
+    """Returns shape, dtype and CRC-32 of an array."""
+    total = 0
+    flat = values.reshape(-1)
+    for start in range(0, len(flat), _NUMBERS):
+        total = zlib.crc32(flat[start : start + _NUMBERS].tobytes(), total)
+    return f"{values.shape} {values.dtype} {total:08x}"
 
 
 def check_writable(path: Path) -> None:
@@ -119,8 +130,7 @@ def write_outputs(
         content = {
             **key,
             "format": _FORMAT,
-            "outputs": len(arrays),
-            "shapes": [array.shape for array in arrays],
+            "checksums": [*map(_checksum, arrays)],
             "are_logarithms": [output.are_logarithms for output in outputs],
         }
         (partial / _KEY).write_text(json.dumps(content, indent=1) + "\n")

@@ -13,8 +13,9 @@ import keras
 import numpy as np
 from rich.console import Console
 
+from keras_kddp.accuracy_guard import check_judgeable
 from keras_kddp.activity import activity_on, sampled
-from keras_kddp.budgets import Budget
+from keras_kddp.budgets import Budget, checked_budget
 from keras_kddp.callbacks import DynamicPruning
 from keras_kddp.compatibility import (
     check_models,
@@ -90,7 +91,8 @@ def compress(
             numbers.
         temperature: Of the soft targets.
         student_loss_weight: Share of the hard loss, in [0, 1].
-        pruning: Schedule and criterion. None: `DynamicPruning()`.
+        pruning: Schedule and criterion; only read, what was removed is in the
+            result. None: `DynamicPruning()`.
         l1: Charge for a mean activity of 1; see `prepare`. It replaces what a
             prepared student has.
         budget: What the student must fit; see `Budget`. Its reference
@@ -124,7 +126,7 @@ def compress(
         ```
     """
     started = time.monotonic()
-    pruning = DynamicPruning() if pruning is None else pruning
+    pruning = copy.copy(pruning or DynamicPruning())
     check_options(pruning, controls, epochs, batch_size)
     if budget is not None and pruning.budget is not None:
         raise ValueError(
@@ -136,10 +138,6 @@ def compress(
     prepared = prepare(student, l1=l1)
     layers = prepared_layers(ChannelGraph(prepared))
     check_budget(pruning, prepared, splits["train"])
-    directory = None
-    if run_dir is not None:
-        check_conversion(student, *(split.x for split in splits.values()))
-        directory = writable_directory(run_dir)
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -151,7 +149,13 @@ def compress(
     )
     check_share(student_loss_weight)
     SoftTargets(temperature)  # says now if it is out of range
-    recipe.fresh_optimizer()  # says now if there is none of this name
+    trained_by = recipe.fresh_optimizer()  # says if there is none of this name
+    if pruning.budget is not None:
+        check_judgeable(pruning.budget, student, trained_by)
+    directory = None
+    if run_dir is not None:
+        check_conversion(student, *(split.x for split in splits.values()))
+        directory = writable_directory(run_dir)
     common = Comparison(
         student,
         _with_teacher(teacher, splits["train"]),
@@ -279,13 +283,8 @@ def with_budget(pruning: DynamicPruning, budget: Any) -> DynamicPruning:
     """
     if budget is None:
         return pruning
-    if not isinstance(budget, Budget):
-        raise ValueError(
-            "`budget` must be a keras_kddp.Budget, or None. Received: "
-            f"{budget!r}. Try Budget(max_parameters=50_000)."
-        )
     found = copy.copy(pruning)
-    found.budget = budget
+    found.budget = checked_budget(budget)
     return found
 
 

@@ -88,7 +88,7 @@ class TeacherCache:
         self._views = _checked_views(augment, views, seed, x)
         if not are_arrays(x):
             x = finite_batches("x", x)
-        folder = None if path is None else Path(path)
+        folder = _checked_folder(path)
         self._checksums: np.ndarray
         found: list[TeacherOutput]
         if folder is not None and holds_something(folder):
@@ -301,6 +301,17 @@ class TeacherCache:
         ]
         x = packed(x, outputs)
         return (x, *others) if others else x
+
+
+def _checked_folder(path: Any) -> Path | None:
+    if path is None:
+        return None
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise ValueError(
+            "`path` must name a folder, or be None. Received: "
+            f"path={path!r}. Try path='runs/teacher_cache'."
+        )
+    return Path(path).resolve()
 
 
 def _one_a_row(name: str, values: Any, rows: int) -> Any:

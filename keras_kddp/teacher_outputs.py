@@ -8,10 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kddp import _compat
 from keras_kddp.losses import (
     at_least_float32,
     log_probabilities,
     output_activations,
+    output_structure,
 )
 from keras_kddp.packing import TeacherOutput
 from keras_kddp.surgery.rebuild import to_numpy
@@ -146,9 +148,30 @@ def _layers_of(teacher: keras.Model) -> str:
     if not output_activations(teacher):
         return type(teacher).__name__  # a subclassed model has no config
     return json.dumps(
-        _nameless([layer.get_config() for layer in teacher.layers]),
+        [_wiring(teacher), _nameless(teacher.get_config())],
         default=lambda value: type(value).__name__,
     )
+
+
+def _wiring(model: keras.Model) -> list[Any]:
+    """Returns which layer reads which tensors, all by number."""
+    numbers: dict[int, int] = {}
+    layers: dict[int, int] = {}
+    calls: list[Any] = []
+    for node in _compat.call_nodes(model):
+        layer = layers.setdefault(id(node.operation), len(layers))
+        nested = _compat.functional_graph(node.operation)
+        calls.append(
+            [
+                layer,
+                [numbers.get(id(tensor)) for tensor in node.inputs],
+                nested and _wiring(nested),
+            ]
+        )
+        for tensor in node.outputs:
+            numbers[id(tensor)] = len(numbers)
+    ends = keras.tree.flatten(output_structure(model))
+    return [calls, [numbers.get(id(tensor)) for tensor in ends]]
 
 
 def _nameless(value: Any) -> Any:

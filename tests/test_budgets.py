@@ -701,3 +701,75 @@ def test_the_line_of_bytes_follows_the_real_file(digits):
 
     # A unit has 288 weights in, 10 out and 28 bytes beside.
     assert saved == pytest.approx(20 * (288 + 10 + 28), rel=0.05)
+
+
+def pair_of(width):
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(width, "relu", name="fc")(inputs)
+    return keras.Model(inputs, [keras.layers.Dense(3)(x) for _ in range(2)])
+
+
+def test_a_drop_is_refused_for_several_outputs_before_training():
+    distiller = Distiller(pair_of(8), prepare(pair_of(16)))
+    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy", "accuracy"])
+    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.1))
+    before = distiller.student.get_weights()
+
+    with pytest.raises(ValueError, match="needs models of one output"):
+        distiller.fit(
+            X, [Y, Y], epochs=4, validation_split=0.25, callbacks=[callback]
+        )
+
+    for first, second in zip(
+        before, distiller.student.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(first, second)
+
+
+def judged_by_the_teacher(validation):
+    distiller = Distiller(small(), prepare(small()))
+    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    budget = Budget(max_accuracy_drop=0.5, reference="teacher")
+    distiller.fit(
+        X,
+        Y,
+        epochs=4,
+        validation_data=validation,
+        verbose=0,
+        callbacks=[DynamicPruning(budget=budget)],
+    )
+
+
+def test_a_generator_is_not_used_up_for_the_teachers_accuracy():
+    batches = iter([(X, Y)] * 4)
+
+    with pytest.raises(ValueError, match="batches that can be run through aga"):
+        judged_by_the_teacher(batches)
+
+    assert len(list(batches)) == 4
+
+
+def test_the_teachers_accuracy_needs_labels():
+    with pytest.raises(ValueError, match="needs labels beside the validation"):
+        judged_by_the_teacher((X,))
+
+
+@pytest.mark.parametrize(
+    "reference", ["teacher", 0.9], ids=["teacher", "number"]
+)
+def test_a_reference_for_nothing_is_refused(reference):
+    with pytest.raises(ValueError, match="beside a `max_accuracy_drop`"):
+        Budget(max_parameters=50, reference=reference)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_accuracy_drop": 0.1, "reference": np.array([0.1, 0.2])},
+        {"max_accuracy_drop": 10**400},
+    ],
+    ids=["array", "huge"],
+)
+def test_odd_numbers_are_refused_plainly(arguments):
+    with pytest.raises(ValueError, match="Received: "):
+        Budget(**arguments)

@@ -1107,3 +1107,51 @@ def test_a_plan_that_is_none_is_refused(plan):
     distiller = Distiller(make_teacher(), make_student())
     with pytest.raises(ValueError, match="what `keras_kddp.plan_removal`"):
         distiller.replace_student(plan)
+
+
+def test_weights_that_are_set_later_count():
+    distiller = compiled(
+        Distiller(
+            make_teacher(),
+            make_student(),
+            temperature=2.0,
+            student_loss_weight=0,
+        )
+    )
+    before = training_loss(distiller)
+
+    distiller.distillation_loss_weights = [100.0]
+
+    assert training_loss(distiller) == pytest.approx(100 * before, rel=1e-6)
+
+
+def test_a_validation_split_needs_no_labels():
+    distiller = compiled(
+        Distiller(make_teacher(), make_student(), student_loss_weight=0)
+    )
+
+    history = distiller.fit(
+        np.tile(X, (4, 1)), validation_split=0.25, verbose=0
+    )
+
+    assert "val_loss" in history.history
+
+
+def test_a_snapshot_of_an_unbuilt_optimizer_restores_its_first_state():
+    distiller = compiled(Distiller(make_teacher(), make_student()), "adam")
+    snapshot = distiller.snapshot()
+    distiller.fit(X, Y, verbose=0)
+
+    distiller.restore(snapshot)
+
+    assert all(not to_numpy(v).any() for v in distiller.optimizer.variables[2:])
+
+
+def test_a_snapshot_from_before_compile_is_refused_after_it():
+    distiller = Distiller(make_teacher(), make_student())
+    snapshot = distiller.snapshot()
+    distiller.restore(snapshot)
+    compiled(distiller)
+
+    with pytest.raises(ValueError, match="one taken before `compile`"):
+        distiller.restore(snapshot)

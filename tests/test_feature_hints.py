@@ -264,3 +264,74 @@ def test_other_positions_are_refused():
 def test_hints_need_the_teacher():
     with pytest.raises(ValueError, match="teacher=None and FeatureHints"):
         Distiller(None, make_model(4, 1), FeatureHints("fc", "fc"))
+
+
+def layer_that(kind):
+    """Returns a model whose layer 'fc' cannot be matched, or can."""
+    inputs = keras.Input((6,))
+    dense = keras.layers.Dense(4, name="fc")
+    if kind == "called twice":
+        x = keras.layers.Add()([dense(inputs), dense(inputs)])
+    elif kind == "several outputs":
+        pair = keras.layers.Reshape((3, 2))(inputs)
+        lstm = keras.layers.LSTM(4, return_state=True, name="fc")
+        x = lstm(pair)[0]
+    elif kind == "nested":
+        x = keras.Model(
+            inner := keras.Input((6,)), keras.layers.Dense(4)(inner), name="fc"
+        )(inputs)
+    else:  # one that is part of another model too
+        keras.Model(other := keras.Input((6,)), dense(other))
+        x = dense(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "received"),
+    [
+        ("called twice", r"2 calls of \[1, 1\] tensors"),
+        ("several outputs", r"1 calls of \[3\] tensors"),
+    ],
+)
+def test_a_layer_without_one_output_is_refused(kind, received):
+    with pytest.raises(ValueError, match=received):
+        Distiller(
+            layer_that(kind), layer_that("nested"), FeatureHints("fc", "fc")
+        )
+
+
+@pytest.mark.parametrize("kind", ["nested", "shared with another model"])
+def test_the_output_is_that_of_the_call_in_this_model(kind):
+    losses = [SoftTargets(2.0), FeatureHints("fc", "fc")]
+    distiller = Distiller(layer_that(kind), layer_that(kind), losses)
+    distiller.compile("adam", CROSSENTROPY)
+
+    distiller.fit(X, Y, epochs=1, verbose=0)
+
+
+def test_a_model_without_a_graph_is_refused():
+    class Wrapped(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.fc = keras.layers.Dense(3, name="fc")
+
+        def call(self, inputs):
+            return self.fc(inputs)
+
+    teacher = Wrapped()
+    teacher(X[:1])
+
+    with pytest.raises(ValueError, match="Wrapped without a graph"):
+        Distiller(teacher, layer_that("nested"), FeatureHints("fc", "fc"))
+
+
+def test_features_of_unknown_width_are_refused():
+    def model():
+        inputs = keras.Input((None,))
+        x = keras.layers.Activation("relu", name="fc")(inputs)
+        x = keras.layers.Reshape((-1, 1))(x)
+        x = keras.layers.GlobalAveragePooling1D()(x)
+        return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+    with pytest.raises(ValueError, match="last axis of known size"):
+        Distiller(model(), model(), FeatureHints("fc", "fc"))

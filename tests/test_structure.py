@@ -41,6 +41,7 @@ ORDER = [
     "accuracy_guard",
     "certificates",
     "removals",
+    "callback_conflicts",
     "schedules",
     "callbacks",
     "splits",

@@ -411,8 +411,8 @@ def same_objects(first: list[Any], second: list[Any]) -> bool:
 
 def test_distiller_keeps_nothing_of_the_old_student():
     distiller = distiller_of(DENSE, OPTIMIZERS["adam"], run_eagerly=True)
-    trained(distiller, DENSE, epochs=2)
     old = weakref.ref(distiller.student)
+    trained(distiller, DENSE, epochs=2)
     swap(distiller, {"fc1": [0]})
     teacher, student = distiller.teacher, distiller.student
     assert distiller.layers == [teacher, student]
@@ -427,6 +427,15 @@ def test_distiller_keeps_nothing_of_the_old_student():
     )
     gc.collect()
     assert old() is None
+
+
+def test_a_distiller_takes_layers_after_a_swap_before_it_is_built():
+    distiller = distiller_of(DENSE, OPTIMIZERS["adam"])
+    swap(distiller, {"fc1": [0]})
+
+    distiller.extra = keras.layers.Dense(2)
+
+    assert distiller.extra in distiller.layers
 
 
 # What a swap refuses

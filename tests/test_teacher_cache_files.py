@@ -138,7 +138,10 @@ def test_another_activation_with_the_same_weights_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "cannot be read as one"), (None, r"shapes .*Received: \[\[1, 2, 2")],
+    [
+        (b"", "cannot be read as one"),
+        (None, r"checksums .*Received: \['\(1, \d+, 2"),
+    ],
 )
 def test_a_damaged_cache_is_refused(content, message, tmp_path):
     kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
@@ -376,3 +379,59 @@ def test_progress_is_shown_on_request(capsys):
     kddp.TeacherCache(make_teacher(), X, verbose=1)
 
     assert "3/Unknown" in capsys.readouterr().out
+
+
+def test_changed_numbers_are_refused(tmp_path):
+    kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
+    file = tmp_path / "cache" / "outputs_0.npy"
+    values = np.load(file)
+    values[0, 0, 0] = np.nan
+    np.save(file, values)
+
+    with pytest.raises(ValueError, match="of the checksums"):
+        kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
+
+
+def wired(*, skips_input):
+    """Returns a teacher of layers that are the same in another wiring."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input(X.shape[1:])
+    flat = keras.layers.Flatten()(inputs)
+    first = keras.layers.Dense(4, name="first")(flat)
+    second = keras.layers.Dense(4, name="second")(first)
+    parts = [first, second] if skips_input else [second, second]
+    total = keras.layers.Add(name="total")(parts)
+    return keras.Model(inputs, keras.layers.Dense(2, name="out")(total))
+
+
+def test_a_teacher_of_other_wiring_is_refused(tmp_path):
+    kddp.TeacherCache(wired(skips_input=True), X, path=tmp_path / "cache")
+
+    kddp.TeacherCache(wired(skips_input=True), X, path=tmp_path / "cache")
+    with pytest.raises(ValueError, match="made for another teacher"):
+        kddp.TeacherCache(wired(skips_input=False), X, path=tmp_path / "cache")
+
+
+def test_a_teacher_that_was_saved_is_known_again(tmp_path):
+    teacher = wired(skips_input=True)
+    kddp.TeacherCache(teacher, X, path=tmp_path / "cache")
+    teacher.save(tmp_path / "teacher.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "teacher.keras")
+
+    kddp.TeacherCache(loaded, X, path=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("path", ["", 123])
+def test_a_path_that_names_no_folder_is_refused(path):
+    with pytest.raises(ValueError, match="`path` must name a folder"):
+        kddp.TeacherCache(make_teacher(), X, path=path)
+
+
+def test_a_link_to_an_empty_folder_is_a_new_cache(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    kddp.TeacherCache(make_teacher(), X, path=tmp_path / "link")
+
+    assert (tmp_path / "real" / "key.json").is_file()
