@@ -5,12 +5,13 @@ CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow runtimes lint clean
 
 help:
 	@echo "make demo       distil, prune and export a digits model: runs/demo"
 	@echo "make test       ruff, mypy and the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make runtimes   tflite-runtime beside the rest, for kddp verify"
 	@echo "make lint       ruff and mypy only"
 	@echo "make clean      remove .venv, caches and build output; keep runs/"
 
@@ -20,8 +21,11 @@ demo: $(VENV)/.installed-demo
 test: lint
 	$(VENV)/bin/python -m pytest
 
-test-slow: $(VENV)/.installed-test
+test-slow: $(VENV)/.installed-test runtimes
 	$(VENV)/bin/python -m pytest -m slow
+
+# tflite-runtime needs NumPy below 2 and Python 3.11.
+runtimes: $(VENV)/tflite-runtime/.installed
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
@@ -36,13 +40,26 @@ clean:
 # A stamp is newer than pyproject.toml when what that lists is installed.
 $(VENV)/.installed-demo: pyproject.toml | $(VENV)/.created
 	@echo "Installing keras-kddp into $(VENV): minutes on the first run."
-	$(PIP) install --quiet --editable .
+	$(PIP) install --quiet --editable '.[micro]'
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
 	@echo "Installing keras-kddp[dev] into $(VENV): minutes on the first run."
 	$(PIP) install --quiet --editable '.[dev]'
 	@touch $@
+
+$(VENV)/tflite-runtime/.installed: | $(VENV)/.created
+	@for python in $(VENV)/bin/python python3.11; do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	    >/dev/null 2>&1 || continue; \
+	  "$$python" -m venv --clear $(VENV)/tflite-runtime \
+	    && $(VENV)/tflite-runtime/bin/python -m pip \
+	      --disable-pip-version-check install --quiet \
+	      'tflite-runtime==2.14.0' 'numpy<2' && touch $@ && exit 0; \
+	  exit 1; \
+	done; \
+	echo "error: tflite-runtime needs Python 3.11, and there is none here." >&2; \
+	exit 1
 
 # Keeps a .venv that works; else takes $(PYTHON), or the first candidate that
 # is new enough and has venv.

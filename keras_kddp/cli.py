@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
+from keras_kddp.cli_export import add_bench, add_export, data_name
 from keras_kddp.controls import CONTROLS
 from keras_kddp.datasets import load_dataset
 from keras_kddp.demo import run_demo
@@ -63,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_compress(commands)
     _add_explain(commands)
     _add_verify(commands)
+    add_export(commands)
+    add_bench(commands)
     return parser
 
 
@@ -218,13 +221,7 @@ def _explain(given: argparse.Namespace) -> int:
 
 def _verify(given: argparse.Namespace) -> int:
     student, files, summary = read_run(given.directory)
-    data = given.data or summary.get("job", {}).get("data")
-    if not data:
-        raise ValueError(
-            f"'{given.directory}' does not say what data it is for. Received "
-            "no --data. Name it."
-        )
-    test = load_dataset(data).test
+    test = load_dataset(data_name(given, summary)).test
     check_split("test", test, student)
     if "input_range" in summary:
         warn_of_other_range(tuple(summary["input_range"]), test.x, "test")

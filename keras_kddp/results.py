@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_kddp.export import Agreement, TFLiteArtifact
+from keras_kddp.export import Agreement, MicroArtifact, TFLiteArtifact
 from keras_kddp.profiling import ModelProfile
 from keras_kddp.removals import Removal
 
@@ -39,14 +39,17 @@ class RunFiles:
         directory: Where it is.
         float32: `student_float32.tflite`.
         int8: `student_int8.tflite`.
-        agreement: Both on LiteRT against Keras, in this order, over the whole
-            test split.
+        micro: `micro/`, a bundle for microcontrollers; None where tflite-micro
+            is not here or cannot run the student.
+        agreement: Both on every runtime that is here against Keras, over the
+            whole test split.
     """
 
     directory: Path
     float32: TFLiteArtifact
     int8: TFLiteArtifact
     agreement: Agreement
+    micro: MicroArtifact | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +119,14 @@ class Compression:
     def _file_numbers(self) -> dict[str, Any]:
         if self.files is None:
             return {}
-        int8 = self.files.agreement.rows[1]
+        micro = self.files.micro
+        int8 = self.files.agreement.row(self.files.int8.path)
         return {
             "int8_accuracy": int8.accuracy,
             "int8_agreement": int8.top1_agreement,
             "tflite_float32_bytes": self.files.float32.num_bytes,
             "tflite_int8_bytes": self.files.int8.num_bytes,
+            "arena_bytes": micro and micro.measured_arena_bytes,
         }
 
 

@@ -2,13 +2,24 @@
 
 import json
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_kddp.export import to_tflite, verify
+from keras_kddp.export import (
+    BUNDLE_FILES,
+    QUANTIZATIONS,
+    ExportError,
+    MicroArtifact,
+    TFLMRuntime,
+    to_microcontroller,
+    to_tflite,
+    verify,
+    write_description,
+)
 from keras_kddp.input_range import input_range
 from keras_kddp.model_sources import model_file
 from keras_kddp.results import Compression, RunFiles
@@ -41,8 +52,10 @@ def write_run(
     """Writes a run directory and returns the compression with it.
 
     `student.keras` (plain), `student_float32.tflite`, `student_int8.tflite`,
-    each run on LiteRT over the whole test split, `removals.json` with the
-    evidence for every unit that left, and `summary.json`.
+    each run on every runtime that is here over the whole test split, `micro`
+    (a bundle for microcontrollers, where TFLM is here and runs the student),
+    `removals.json` with the evidence for every unit that left, and
+    `summary.json`.
 
     Args:
         compression: What was found.
@@ -58,6 +71,7 @@ def write_run(
         ExportError: If the student cannot be converted.
     """
     student = compression.student
+    _remove_files_of_another(directory)
     student.save(directory / STUDENT)
     float32 = to_tflite(student, directory / "student_float32.tflite")
     int8 = to_tflite(
@@ -73,7 +87,10 @@ def write_run(
         test.x,
         labels[0] if len(labels) == 1 else None,
     )
-    files = RunFiles(directory, float32, int8, agreement)
+    for file in (float32, int8):
+        write_description(file.path)
+    micro = _bundle(student, directory / "micro", calibration)
+    files = RunFiles(directory, float32, int8, agreement, micro)
     compression = replace(compression, files=files)
     summary = {
         **compression.summary(),
@@ -82,6 +99,34 @@ def write_run(
     _write_json(directory / "removals.json", _removals(compression))
     _write_json(directory / SUMMARY, summary)
     return compression
+
+
+def _remove_files_of_another(directory: Path) -> None:
+    """Removes what was exported from a student that was here before."""
+    names = ("float32", *QUANTIZATIONS)
+    files = [
+        directory / f"student_{name}{suffix}"
+        for name in names
+        for suffix in (".tflite", ".json")
+    ]
+    for folder in ("micro", "micro_float32", "micro_int16x8"):
+        files += [directory / folder / name for name in BUNDLE_FILES]
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def _bundle(
+    student: keras.Model, directory: Path, calibration: Any
+) -> MicroArtifact | None:
+    if TFLMRuntime.absence() is not None:
+        return None
+    try:
+        return to_microcontroller(student, directory, calibration)
+    except ExportError as error:
+        warnings.warn(
+            f"There is no bundle for microcontrollers: {error}", stacklevel=3
+        )
+        return None
 
 
 def _removals(compression: Compression) -> list[dict[str, Any]]:
@@ -143,6 +188,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
         isinstance(summary, dict)
         and isinstance(summary.get("job", {}), dict)
         and isinstance(summary.get("job", {}).get("data", ""), str)
+        and isinstance(summary.get("job", {}).get("student", ""), str)
         and _is_range(summary.get("input_range", [0, 1]))
     )
     if not is_summary:

@@ -39,8 +39,8 @@ def comparison_table(title: str, found: Sequence[Compression]) -> Table:
             _percent([each.accuracy for each in results]),
         )
     files = [each.files for each in found if each.files]
-    for position, kind in enumerate(("float32", "int8")):
-        rows = [each.agreement.rows[position] for each in files]
+    for kind in ("float32", "int8"):
+        rows = [each.agreement.row(getattr(each, kind).path) for each in files]
         accuracies = [row.accuracy for row in rows if row.accuracy is not None]
         if accuracies:
             size = _mean([row.num_bytes for row in rows])

@@ -1,6 +1,8 @@
 """The command line: its commands, its exit codes, its one line of error."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_kddp import cli
+from keras_kddp import cli, run_directory
 
 MODELS = """
 import keras
@@ -134,6 +136,9 @@ def test_compress_leaves_every_file_and_prints_the_table(run):
         "student.keras",
         "student_float32.tflite",
         "student_int8.tflite",
+        "student_float32.json",
+        "student_int8.json",
+        "micro",
         "summary.json",
     }
     for row in ("teacher", "student, no penalty", "student, dynamic pruning"):
@@ -159,12 +164,12 @@ def test_verify_runs_the_files_on_the_data_of_the_run(run, inside, capsys):
     assert cli.main(["verify", "runs/one"]) == 0
     shown = capsys.readouterr().out
     assert "on 44 samples" in shown
-    assert shown.count("passed") == 2
+    assert len(re.findall("LiteRT .* passed", shown)) == 2
+    assert len(re.findall("TFLM .* passed", shown)) == 2
 
 
 def test_verify_fails_for_another_student(run, inside, capsys, tmp_path):
-    for file in run[0].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
     student = keras.models.load_model(tmp_path / "student.keras")
     student.set_weights([2 * weight for weight in student.get_weights()])
     student.save(tmp_path / "student.keras")
@@ -285,8 +290,7 @@ def test_what_is_not_there_is_one_line_and_exit_code_2(given, message, capsys):
 def test_a_damaged_run_is_one_line_and_exit_code_2(
     name, content, message, run, inside, tmp_path, capsys
 ):
-    for file in run[0].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / name).write_bytes(content)
     assert cli.main(["verify", str(tmp_path)]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -297,8 +301,7 @@ def test_a_damaged_run_is_one_line_and_exit_code_2(
 def test_a_run_that_does_not_name_its_data_asks_for_it(
     run, inside, tmp_path, capsys
 ):
-    for file in run[0].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
     summary = json.loads((tmp_path / "summary.json").read_text())
     del summary["job"]
     (tmp_path / "summary.json").write_text(json.dumps(summary))
@@ -323,3 +326,80 @@ def test_numbers_out_of_range_are_refused(word, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main([*words(), word])
     assert "must be a " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["export", "nowhere"], "must hold student.keras, summary.json"),
+        (["bench", "nowhere"], "must hold student.keras, summary.json"),
+    ],
+)
+def test_a_run_that_is_not_there_is_one_line(given, message, inside, capsys):
+    assert cli.main(given) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_flavour_that_tflm_refuses_makes_no_bundle(run, inside, capsys):
+    words = ["export", "runs/one", "--format", "micro"]
+
+    assert cli.main([*words, "--quantization", "float16"]) == 2
+
+    assert "`--quantization` must be one of" in capsys.readouterr().err
+    assert not (inside / "runs/one/micro_float16").exists()
+
+
+def test_damaged_files_beside_good_ones_are_named(
+    run, inside, tmp_path, capsys
+):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    content = (tmp_path / "student_int8.tflite").read_bytes()
+    (tmp_path / "student_int8.tflite").write_bytes(content[:-700])
+
+    assert cli.main(["verify", str(tmp_path)]) == 2
+
+    assert "student_int8.tflite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--format", "micro", "--quantization", "int8", "dynamic"],
+            "TFLM run",
+        ),
+        (["--quantization", "float16", "--uint8-input"], "must stand beside"),
+        (["--labels", "a", "b"], "must be 3 names, one a class"),
+    ],
+)
+def test_options_are_checked_before_a_file_is_written(
+    words, message, run, inside, tmp_path, capsys
+):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    before = {
+        path: path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+
+    assert cli.main(["export", str(tmp_path), *words]) == 2
+
+    assert message in capsys.readouterr().err
+    assert before == {
+        path: path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_new_run_leaves_no_file_of_the_former(run, tmp_path):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "student_float16.tflite").write_bytes(b"old")
+    (tmp_path / "micro" / "own.txt").write_text("mine")
+
+    run_directory._remove_files_of_another(tmp_path)
+
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {
+        *("own.txt", "student.keras", "summary.json", "removals.json"),
+    } | {path.name for path in run[0].iterdir() if "teacher" in path.name}

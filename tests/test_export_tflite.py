@@ -1,3 +1,4 @@
+import math
 import os
 import random
 import signal
@@ -11,11 +12,8 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_kddp.export import ExportError, LiteRTRuntime, to_tflite
-from keras_kddp.export._converter import (
-    Converter,
-    _Worker,
-    shared_converter,
-)
+from keras_kddp.export._converter import Converter, shared_converter
+from keras_kddp.export._worker import _Process
 
 layers = keras.layers
 
@@ -374,7 +372,7 @@ def test_one_worker_serves_many_conversions(tmp_path):
 
 def test_a_worker_that_dies_midway_leaves_the_old_file(tmp_path, monkeypatch):
     def ask_and_crash(worker, request):
-        pid = worker.process.pid
+        pid = worker.popen.pid
         os.kill(pid, signal.SIGSTOP)  # it cannot answer before it is killed
         killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
         killer.start()
@@ -383,11 +381,11 @@ def test_a_worker_that_dies_midway_leaves_the_old_file(tmp_path, monkeypatch):
         finally:
             killer.join()
 
-    ask = _Worker.ask
+    ask = _Process.ask
     path = tmp_path / "model.tflite"
     path.write_bytes(b"the former file")
     with monkeypatch.context() as crashing:
-        crashing.setattr(_Worker, "ask", ask_and_crash)
+        crashing.setattr(_Process, "ask", ask_and_crash)
         with pytest.raises(ExportError, match="ended with SIGKILL"):
             to_tflite(dense(), path)
     assert path.read_bytes() == b"the former file"
@@ -543,15 +541,20 @@ def no_work(monkeypatch):
 
 @pytest.mark.usefixtures("no_work")
 class TestBadInput:
-    @pytest.mark.parametrize(
-        "quantization", ["int16x8", "float16", "dynamic", "int4"]
-    )
-    def test_a_quantization_that_there_is_not(self, quantization, tmp_path):
+    def test_a_quantization_that_there_is_not(self, tmp_path):
         with pytest.raises(
-            ValueError,
-            match=rf"one of \('none', 'int8'\). Received: .*{quantization}",
+            ValueError, match=r"one of \('none', 'dynamic'.* Received: .*int4"
         ):
-            to_tflite(dense(), tmp_path / "m.tflite", quantization=quantization)
+            to_tflite(dense(), tmp_path / "m.tflite", quantization="int4")
+
+    def test_uint8_inputs_without_int8(self, tmp_path):
+        with pytest.raises(ValueError, match="`uint8_input` must be False but"):
+            to_tflite(dense(), tmp_path / "m.tflite", uint8_input=True)
+
+    @pytest.mark.parametrize("metadata", [{"a": math.nan}, {"a": object()}, 3])
+    def test_metadata_that_json_cannot_hold(self, metadata, tmp_path):
+        with pytest.raises(ValueError, match="a dict that JSON can hold"):
+            to_tflite(dense(), tmp_path / "m.tflite", metadata=metadata)
 
     def test_calibration_without_quantization(self, tmp_path):
         with pytest.raises(ValueError, match="`calibration` must be None"):

@@ -132,6 +132,9 @@ def test_the_run_directory_is_complete(complete):
         "student.keras",
         "student_float32.tflite",
         "student_int8.tflite",
+        "student_float32.json",
+        "student_int8.json",
+        "micro",
         "summary.json",
     }
     summary = json.loads((folder / "summary.json").read_text())

@@ -60,6 +60,7 @@ ORDER = [
     "sweep",
     "jobs",
     "demo",
+    "cli_export",
     "cli",
 ]
 

@@ -2,18 +2,57 @@
 
 from keras_kddp.export._converter import ExportError
 from keras_kddp.export.agreement import Agreement, RuntimeAgreement
-from keras_kddp.export.runtimes import LiteRTRuntime, Runtime
-from keras_kddp.export.tflite import TFLiteArtifact, check_conversion, to_tflite
+from keras_kddp.export.bench import Measurement, Measurements, bench
+from keras_kddp.export.description import write_description
+from keras_kddp.export.metadata import read_metadata
+from keras_kddp.export.microcontroller import (
+    BUNDLE_FILES,
+    MICRO,
+    MicroArtifact,
+    to_microcontroller,
+)
+from keras_kddp.export.runtimes import (
+    CrashError,
+    Execution,
+    LiteRTRuntime,
+    RefusalError,
+    Runtime,
+    TFLiteRuntime,
+    TFLMRuntime,
+)
+from keras_kddp.export.tflite import (
+    CALIBRATED,
+    QUANTIZATIONS,
+    TFLiteArtifact,
+    check_conversion,
+    to_tflite,
+)
 from keras_kddp.export.verify import verify
 
 __all__ = [
+    "BUNDLE_FILES",
+    "CALIBRATED",
+    "MICRO",
+    "QUANTIZATIONS",
     "Agreement",
+    "CrashError",
+    "Execution",
     "ExportError",
     "LiteRTRuntime",
+    "Measurement",
+    "Measurements",
+    "MicroArtifact",
+    "RefusalError",
     "Runtime",
     "RuntimeAgreement",
+    "TFLMRuntime",
     "TFLiteArtifact",
+    "TFLiteRuntime",
+    "bench",
     "check_conversion",
+    "read_metadata",
+    "to_microcontroller",
     "to_tflite",
     "verify",
+    "write_description",
 ]

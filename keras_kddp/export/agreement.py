@@ -1,9 +1,14 @@
 """What a comparison with Keras says, as values and as a table."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from keras_kddp.text_table import aligned
+
+LITERT_TOLERANCE = 0.1
+"""Largest relative difference between two runtimes of one file."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,12 @@ class RuntimeAgreement:
         num_bytes: Size of the file.
         samples: Number of samples compared.
         tolerance: Largest relative error that passes.
-        minimum_agreement: Smallest top-1 agreement that passes, in the place
-            of the tolerance; None for files that are held to the tolerance.
+        minimum_agreement: Smallest top-1 agreement that passes, beside the
+            tolerance; None for files that are held to the tolerance alone.
+        milliseconds: Median time of a sample on one thread.
+        error_to_litert: As `relative_error`, from what LiteRT puts out.
+        refusal: Why the runtime cannot run the file; None where it did.
+        crash: How its process died of it; None where it did not.
     """
 
     name: str
@@ -36,12 +45,26 @@ class RuntimeAgreement:
     samples: int
     tolerance: float
     minimum_agreement: float | None = None
+    milliseconds: float = math.nan
+    error_to_litert: float = 0.0
+    refusal: str | None = None
+    crash: str | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether the outputs are finite and near enough to Keras' own."""
+        """Whether the outputs are finite and near enough to Keras' own.
+
+        And to LiteRT's: of two runtimes that agree with Keras for most
+        samples, one may still compute something else.
+        """
+        if self.refusal is not None or self.crash is not None:
+            return False
+        if not self.error_to_litert <= LITERT_TOLERANCE:
+            return False
+        if not self.relative_error <= self.tolerance:
+            return False
         if self.minimum_agreement is None or self.top1_agreement is None:
-            return self.relative_error <= self.tolerance
+            return True
         return self.top1_agreement >= self.minimum_agreement
 
 
@@ -50,25 +73,38 @@ class Agreement:
     """Every runtime against Keras; `str()` is a table.
 
     Attributes:
-        rows: One per file.
+        rows: One a file and runtime, LiteRT first.
         keras_accuracy: Accuracy of the Keras model; None without `y`.
         samples: Number of samples compared.
+        absent: Runtime that is not here -> how to get it.
     """
 
     rows: tuple[RuntimeAgreement, ...]
     keras_accuracy: float | None
     samples: int
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        """Whether every runtime agrees with Keras."""
-        return all(row.passed for row in self.rows)
+        """Whether every runtime that takes a file agrees with Keras."""
+        return all(row.passed for row in self.rows if row.refusal is None)
+
+    def row(self, path: Path, runtime: str = "LiteRT") -> RuntimeAgreement:
+        """Returns the row of a file on a runtime."""
+        for row in self.rows:
+            if row.path == Path(path) and row.name == runtime:
+                return row
+        known = [(str(row.path), row.name) for row in self.rows]
+        raise ValueError(
+            "There must be a row of this file and runtime. Received: "
+            f"{str(path)!r}, {runtime!r}. Take one of {known}."
+        )
 
     def __str__(self) -> str:
         """Returns one line per file, with the relative errors."""
         table = [
-            ("file", "runtime", "error", "top-1", "accuracy", "bytes"),
-            ("Keras", "", "", "", _percent(self.keras_accuracy), ""),
+            ("file", "runtime", "error", "top-1", "accuracy", "ms", "bytes"),
+            ("Keras", "", "", "", _percent(self.keras_accuracy), "", ""),
             *map(_cells, self.rows),
         ]
         verdicts = ["", "", *map(_verdict, self.rows)]
@@ -79,26 +115,41 @@ class Agreement:
             )
         ]
         title = f"Agreement with Keras on {self.samples:,} samples"
-        return "\n".join([title, *lines])
+        absent = [
+            f"{name} is not here: {how}" for name, how in self.absent.items()
+        ]
+        return "\n".join([title, *lines, *absent])
 
 
 def _cells(row: RuntimeAgreement) -> tuple[str, ...]:
     return (
         row.path.name,
         row.name,
-        f"{row.relative_error:.1e}",
+        _number(row.relative_error, ".1e"),
         _percent(row.top1_agreement),
         _percent(row.accuracy),
+        _number(row.milliseconds, ".3f"),
         f"{row.num_bytes:,}",
     )
 
 
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
 def _verdict(row: RuntimeAgreement) -> str:
+    if row.refusal is not None:
+        return f"refused: {row.refusal}"
+    if row.crash is not None:
+        return f"FAILED ({row.crash})"
     if row.passed:
         return "passed"
-    if row.minimum_agreement is None or row.top1_agreement is None:
-        return f"FAILED (error not <= {row.tolerance:g})"
-    return f"FAILED (top-1 not >= {row.minimum_agreement:.0%})"
+    if not row.error_to_litert <= LITERT_TOLERANCE:
+        return f"FAILED (differs from LiteRT by {row.error_to_litert:.1e})"
+    agreement, least = row.top1_agreement, row.minimum_agreement
+    if agreement is not None and least is not None and agreement < least:
+        return f"FAILED (top-1 not >= {least:.0%})"
+    return f"FAILED (error not <= {row.tolerance:g})"
 
 
 def _percent(share: float | None) -> str:

@@ -1,14 +1,14 @@
-"""TFLite files of Keras models: batch 1, builtin operations only.
-
-In float32, or in int8 as microcontrollers take it.
-"""
+"""TFLite files of Keras models: batch 1, builtin operations only."""
 
 import contextlib
+import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,15 @@ from keras_kddp.export._signature import (
     input_signature,
     output_names,
 )
+from keras_kddp.export.metadata import with_metadata
 
-_QUANTIZATIONS = ("none", "int8")
+_PIXEL_SLACK = 1 / 512  # half a step of a byte
+
+QUANTIZATIONS = ("none", "dynamic", "float16", "int8", "int16x8")
+"""What `to_tflite` can do to the numbers."""
+
+CALIBRATED = ("int8", "int16x8")
+"""Those that need a calibration."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,7 @@ class TFLiteArtifact:
 
     Attributes:
         path: The file.
-        quantization: `"none"`: weights and arithmetic in float32; `"int8"`:
-            weights, arithmetic, inputs and outputs in int8.
+        quantization: As `to_tflite` was asked for.
         num_bytes: Size of the file.
         input_names: Names in the file's signature, in the order of the Keras
             model's inputs.
@@ -57,25 +63,43 @@ def to_tflite(
     quantization: str = "none",
     calibration: Any = None,
     samples: int = 256,
+    uint8_input: bool = False,
+    metadata: Mapping[str, Any] | None = None,
 ) -> TFLiteArtifact:
     """Writes the model as a .tflite file that takes one sample at a time.
 
     The file computes what the model computes at inference, with builtin
-    operations only: in float32, or in int8 after a calibration (weights with a
-    scale for each output channel, activations with one a tensor; Jacob et al.
-    2018, arXiv 1712.05877). A model of another precision is exported as its
-    copy in float32. Check the file with `keras_kddp.export.verify`.
+    operations only. A model of another precision is exported as its copy in
+    float32. Check the file with `keras_kddp.export.verify`.
+
+    | quantization | weights | activations | runs on |
+    |---|---|---|---|
+    | `"none"` | float32 | float32 | LiteRT, tflite-runtime, TFLM |
+    | `"dynamic"` | int8 | float32, int8 inside products | LiteRT |
+    | `"float16"` | float16 | float32 | LiteRT, tflite-runtime |
+    | `"int8"` | int8 | int8 | all, and integer accelerators |
+    | `"int16x8"` | int8 | int16 | all |
+
+    In the last two, weights have a scale for each output channel and
+    activations one a tensor (Jacob et al. 2018, arXiv 1712.05877).
 
     Args:
         model: A built Sequential or Functional model, any number of inputs
             and outputs, every dimension but the batch fixed.
         path: File to write, ending in `.tflite`; replaced only when the
             conversion succeeded.
-        quantization: `"none"` for float32, or `"int8"`.
+        quantization: One of the table.
         calibration: Inputs as in training, to find the range of every
             activation with: an array of shape `(samples, ...)`; for several
-            inputs a sequence or a dict of them. Required for int8.
+            inputs a sequence or a dict of them. Required for int8 and
+            int16x8.
         samples: At most so many evenly spaced rows of them are used.
+        uint8_input: Inputs in uint8 in the place of int8: where the model was
+            trained on pixels / 255, the file takes the pixels themselves. Warns
+            where the calibration spans something else than 0 to 1.
+        metadata: What else the file shall say about itself, as JSON can hold
+            it: labels, how inputs were normalized. Beside it stands how it was
+            made; `keras_kddp.export.read_metadata` returns both.
 
     Returns:
         The file's path, size and names.
@@ -92,11 +116,17 @@ def to_tflite(
     """
     target = Path(path)
     _check_backend()
-    _check_options(target, quantization, calibration, samples)
+    _check_target(target)
+    _check_options(
+        quantization, calibration, samples=samples, uint8_input=uint8_input
+    )
     check_exportable(model)
+    entries = _entries(model, quantization, metadata)
     rows = None
     if calibration is not None:
         rows = _calibration_rows(model, calibration, samples)
+    if rows is not None and uint8_input:
+        _warn_of_other_pixels(rows)
     with (
         _replacing(target) as partial,
         tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder,
@@ -106,8 +136,19 @@ def to_tflite(
         file = None
         if rows is not None:
             file = Path(folder, "calibration.npz")
-            np.savez(file, **rows)
-        shared_converter.convert(Path(folder), partial, file)
+            # With a prefix: savez has a parameter `file` of its own.
+            prefixed: dict[str, Any] = {
+                f"input:{name}": array for name, array in rows.items()
+            }
+            np.savez(file, **prefixed)
+        shared_converter.convert(
+            Path(folder),
+            partial,
+            quantization,
+            file,
+            uint8_input=uint8_input,
+        )
+        partial.write_bytes(with_metadata(partial.read_bytes(), entries))
     return TFLiteArtifact(
         path=target,
         quantization=quantization,
@@ -144,21 +185,30 @@ def _check_backend() -> None:
         )
 
 
-def _check_options(
-    target: Path, quantization: str, calibration: Any, samples: int
-) -> None:
-    if quantization not in _QUANTIZATIONS:
+def _check_target(target: Path) -> None:
+    if target.suffix != ".tflite":
         raise ValueError(
-            f"`quantization` must be one of {_QUANTIZATIONS}. Received: "
+            "`path` must end in .tflite. Received: "
+            f"path={str(target)!r}. Write for example to "
+            f"{str(target.with_suffix('.tflite'))!r}."
+        )
+
+
+def _check_options(
+    quantization: str, calibration: Any, *, samples: int, uint8_input: bool
+) -> None:
+    if quantization not in QUANTIZATIONS:
+        raise ValueError(
+            f"`quantization` must be one of {QUANTIZATIONS}. Received: "
             f"quantization={quantization!r}."
         )
-    if quantization == "none" and calibration is not None:
+    if quantization not in CALIBRATED and calibration is not None:
         raise ValueError(
-            '`calibration` must be None when `quantization` is "none". '
+            f'`calibration` must be None for quantization="{quantization}". '
             f"Received: calibration of {type(calibration)}. Leave it out; "
-            "float32 needs no calibration."
+            f"only {' and '.join(CALIBRATED)} need one."
         )
-    if quantization != "none" and calibration is None:
+    if quantization in CALIBRATED and calibration is None:
         raise ValueError(
             f'`calibration` must be given for quantization="{quantization}". '
             "Received: calibration=None. Pass some inputs of the training, "
@@ -170,12 +220,55 @@ def _check_options(
             "`samples` must be an integer >= 1 (256 is usual). Received: "
             f"samples={samples!r}."
         )
-    if target.suffix != ".tflite":
+    if uint8_input and quantization != "int8":
         raise ValueError(
-            "`path` must end in .tflite. Received: "
-            f"path={str(target)!r}. Write for example to "
-            f"{str(target.with_suffix('.tflite'))!r}."
+            '`uint8_input` must be False but for quantization="int8". '
+            f'Received: quantization="{quantization}". Leave it out.'
         )
+
+
+def _warn_of_other_pixels(rows: Mapping[str, Any]) -> None:
+    for name, array in rows.items():
+        low, high = float(array.min()), float(array.max())
+        if abs(low) > _PIXEL_SLACK or abs(high - 1) > _PIXEL_SLACK:
+            warnings.warn(
+                f"A byte of input '{name}' will not stand for itself / 255: "
+                f"the calibration spans {low:g} to {high:g}, not 0 to 1. Use "
+                "the scale and the zero point of the file, or calibrate with "
+                "rows that hold both a 0 and a 1.",
+                stacklevel=3,
+            )
+
+
+def _entries(
+    model: keras.Model, quantization: str, metadata: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Returns what the file says about itself.
+
+    Raises:
+        ValueError: If JSON cannot hold it.
+    """
+    made = {
+        "model": model.name,
+        "quantization": quantization,
+        "made_with": f"keras_kddp {version('keras-kddp')}, "
+        f"keras {keras.__version__}",
+    }
+    try:
+        given = dict(metadata or {})
+        json.dumps(given, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "`metadata` must be a dict that JSON can hold. Received: "
+            f"{metadata!r} ({error}). Use text, numbers, lists and dicts."
+        ) from error
+    taken = sorted(set(given) & set(made))
+    if taken:
+        raise ValueError(
+            f"`metadata` must leave {sorted(made)} to the export. Received: "
+            f"{taken}. Use other names."
+        )
+    return {**given, **made}
 
 
 def _calibration_rows(

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_kddp.export._comparison import (
+    LEAST_AGREEMENT,
+    TOLERANCES,
+    Comparison,
+)
 from keras_kddp.export._float32 import in_float32
 from keras_kddp.export._samples import arrange_inputs, class_labels
 from keras_kddp.export._signature import (
@@ -19,16 +24,20 @@ from keras_kddp.export._signature import (
     output_names,
 )
 from keras_kddp.export.agreement import Agreement, RuntimeAgreement
-from keras_kddp.export.runtimes import LiteRTRuntime, Runtime
+from keras_kddp.export.runtimes import (
+    RUNTIMES,
+    CrashError,
+    RefusalError,
+    Runtime,
+)
 from keras_kddp.export.tflite import TFLiteArtifact
 from keras_kddp.input_range import warn_of_other_range
 
 Array = NDArray[Any]
 Artifact = TFLiteArtifact | str | os.PathLike[str]
 
-_FLOAT32_TOLERANCE = 1e-4
-_INT8_TOLERANCE = 0.1
-_INT8_AGREEMENT = 0.98
+_NameSets = tuple[tuple[str, ...], tuple[str, ...]]
+
 _BATCH_SIZE = 256
 
 
@@ -42,10 +51,12 @@ def verify(
 ) -> Agreement:
     """Runs exported files on the samples and compares them with Keras.
 
-    Keras computes in batches and in float32; the runtimes take one sample at a
-    time, as a device does. A float32 file passes by its largest error. An int8
-    file rounds, so a classifier in int8 passes when it names the same class as
-    Keras for 98 % of the samples, or for all but one.
+    Keras computes in batches and in float32; the runtimes that are here take
+    one sample at a time, as a device does, and must also agree with LiteRT. A
+    float32 or float16 file passes by its largest error. The others round, so
+    such a classifier passes when it names the same class as Keras for 98 % of
+    the samples, or for all but one, and its error is no gross one. What a
+    runtime refuses is said, and fails nothing.
 
     Args:
         model: The model that was exported.
@@ -54,9 +65,9 @@ def verify(
         x: Samples: an array of shape `(samples, ...)`; for several inputs a
             sequence in the order of `model.inputs`, or a dict by their names.
         y: Integer or one-hot classes of a single output, for the accuracies.
-        tolerance: Largest relative error that passes. None: 1e-4 for float32;
-            for int8 the top-1 agreement counts, or 0.1 where some output is
-            no wider than 1.
+        tolerance: Largest relative error that passes. None: 1e-4 for float32,
+            1e-2 for float16; for the others the top-1 agreement counts, or
+            0.1 where some output is no wider than 1.
 
     Returns:
         One row per file; `.passed` says whether all of them agree.
@@ -75,25 +86,25 @@ def verify(
     check_exportable(model)
     _check_tolerance(tolerance)
     sources = _sources(artifacts)
-    runtimes = [LiteRTRuntime(_path(source)) for source in sources]
+    present = [runtime for runtime in RUNTIMES if not runtime.absence()]
+    files = [[kind(_path(source)) for kind in present] for source in sources]
     model = in_float32(model)
     inputs = arrange_inputs(x, input_signature(model))
     reference = _keras_outputs(model, inputs)
-    labels = _labels(y, reference)
-    rows = tuple(
-        _compare(
-            runtime,
-            reference,
-            _file_outputs(runtime, _names(model, source), inputs, reference),
-            labels,
-            tolerance,
-        )
-        for source, runtime in zip(sources, runtimes, strict=True)
-    )
+    comparison = Comparison(reference, _labels(y, reference), tolerance)
+    rows: list[RuntimeAgreement] = []
+    for source, runtimes in zip(sources, files, strict=True):
+        _warn_of_ranges(runtimes[0], _names(model, source)[0], inputs)
+        rows += _rows_of(runtimes, _names(model, source), inputs, comparison)
     return Agreement(
-        rows=rows,
-        keras_accuracy=_accuracy(reference, labels),
+        rows=tuple(rows),
+        keras_accuracy=comparison.accuracy(reference),
         samples=len(inputs[0]),
+        absent={
+            kind.name: how
+            for kind in RUNTIMES
+            if (how := kind.absence()) is not None
+        },
     )
 
 
@@ -101,14 +112,20 @@ def _check_tolerance(tolerance: float | None) -> None:
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise ValueError(
             "`tolerance` must be a finite number from 0 on. Received: "
-            f"tolerance={tolerance!r}. None means {_FLOAT32_TOLERANCE:g}, and "
-            f"for int8 a top-1 agreement of {_INT8_AGREEMENT:.0%}."
+            f"tolerance={tolerance!r}. None means {TOLERANCES['none']:g}, and "
+            f"where a file rounds a top-1 agreement of {LEAST_AGREEMENT:.0%}."
         )
 
 
 def _sources(artifacts: Artifact | Iterable[Artifact]) -> list[Artifact]:
     if isinstance(artifacts, (TFLiteArtifact, str, os.PathLike)):
         return [artifacts]
+    if not isinstance(artifacts, Iterable):
+        raise ValueError(
+            "`artifacts` must be files: what to_tflite returned, paths, or a "
+            f"list of them. Received: {type(artifacts).__name__}. Of a bundle, "
+            "pass `.tflite`."
+        )
     sources = list(artifacts)
     if not sources:
         raise ValueError(
@@ -149,9 +166,7 @@ def _labels(y: Any, reference: list[Array]) -> NDArray[np.int64] | None:
     return class_labels(y, reference[0])
 
 
-def _names(
-    model: keras.Model, source: Artifact
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _names(model: keras.Model, source: Artifact) -> _NameSets:
     """Returns the file's names of the model's inputs and outputs."""
     if isinstance(source, TFLiteArtifact):
         return source.input_names, source.output_names
@@ -159,23 +174,46 @@ def _names(
     return inputs, output_names(model)
 
 
-def _file_outputs(
+def _rows_of(
+    runtimes: list[Runtime],
+    names: _NameSets,
+    inputs: list[Array],
+    comparison: Comparison,
+) -> Iterable[RuntimeAgreement]:
+    """Yields a row a runtime for one file; LiteRT is the first of them."""
+    first: list[Array] | None = None
+    for runtime in runtimes:
+        try:
+            outputs, milliseconds = _executed(
+                runtime, names, inputs, comparison.reference
+            )
+        except RefusalError as refusal:
+            if first is None:
+                raise ValueError(
+                    f"LiteRT must run {str(runtime.path)!r}. Received: "
+                    f"{refusal}. Export the model again."
+                ) from refusal
+            yield comparison.without_outputs(runtime, refusal=str(refusal))
+            continue
+        except CrashError as crash:
+            if first is None:
+                raise ValueError(str(crash)) from crash
+            yield comparison.without_outputs(runtime, crash=str(crash))
+            continue
+        first = first or outputs
+        yield comparison.row(runtime, outputs, first, milliseconds)
+
+
+def _executed(
     runtime: Runtime,
-    names: tuple[tuple[str, ...], tuple[str, ...]],
+    names: _NameSets,
     inputs: list[Array],
     reference: list[Array],
-) -> list[Array]:
+) -> tuple[list[Array], float]:
     """Returns the file's outputs in the order of the Keras model's."""
-    in_names, out_names = names
-    # Names do not matter where there is nothing to confuse.
-    if len(in_names) == len(runtime.input_names) == 1:
-        in_names = runtime.input_names
-    if len(out_names) == len(runtime.output_names) == 1:
-        out_names = runtime.output_names
-    for name, known in runtime.input_ranges.items():
-        warn_of_other_range(known, inputs[in_names.index(name)], "x")
-    by_name = runtime.run(dict(zip(in_names, inputs, strict=True)))
-    received = {name: output.shape for name, output in by_name.items()}
+    in_names, out_names = _of_file(runtime, names)
+    found = runtime.execute(dict(zip(in_names, inputs, strict=True)))
+    received = {name: part.shape for name, part in found.outputs.items()}
     shapes = [output.shape for output in reference]
     expected = dict(zip(out_names, shapes, strict=True))
     if received != expected:
@@ -183,65 +221,27 @@ def _file_outputs(
             f"{str(runtime.path)!r} must have the outputs of the Keras model, "
             f"{expected}. Received: {received}. Export this model again."
         )
-    return [by_name[name] for name in out_names]
+    outputs = [found.outputs[name] for name in out_names]
+    return outputs, found.milliseconds
 
 
-def _compare(
-    runtime: Runtime,
-    reference: list[Array],
-    outputs: list[Array],
-    labels: NDArray[np.int64] | None,
-    tolerance: float | None,
-) -> RuntimeAgreement:
-    default = _INT8_TOLERANCE if runtime.is_quantized else _FLOAT32_TOLERANCE
-    rounds = runtime.is_quantized and tolerance is None
-    samples = len(reference[0])
-    pairs = list(zip(reference, outputs, strict=True))
-    errors = [np.abs(actual - wanted).max() for wanted, actual in pairs]
-    scales = [np.abs(wanted).max() for wanted in reference]
-    is_class = [
-        wanted.ndim > 1 and wanted.shape[-1] > 1 for wanted in reference
-    ]
-    same_class = [
-        (wanted.argmax(axis=-1) == actual.argmax(axis=-1)).mean()
-        for (wanted, actual), by_class in zip(pairs, is_class, strict=True)
-        if by_class
-    ]
-    return RuntimeAgreement(
-        name=runtime.name,
-        path=runtime.path,
-        # NumPy's max keeps NaN, Python's may lose it.
-        max_abs_error=float(np.max(errors)),
-        relative_error=float(np.max(list(map(_relative, errors, scales)))),
-        top1_agreement=float(min(same_class)) if same_class else None,
-        accuracy=_accuracy(outputs, labels),
-        num_bytes=runtime.path.stat().st_size,
-        samples=samples,
-        tolerance=default if tolerance is None else float(tolerance),
-        minimum_agreement=(
-            _least_agreement(samples) if rounds and all(is_class) else None
-        ),
-    )
+def _of_file(runtime: Runtime, names: _NameSets) -> _NameSets:
+    """Returns names; they do not matter where there is nothing to confuse."""
+    in_names, out_names = names
+    if len(in_names) == len(runtime.input_names) == 1:
+        in_names = runtime.input_names
+    if len(out_names) == len(runtime.output_names) == 1:
+        out_names = runtime.output_names
+    return in_names, out_names
 
 
-def _least_agreement(samples: int) -> float:
-    """Returns the share that passes: 98 %, or all but one of some samples."""
-    all_but_one = (samples - 1) / samples if samples > 2 else 1.0
-    return min(_INT8_AGREEMENT, all_but_one)
-
-
-def _relative(error: float, scale: float) -> float:
-    if scale == 0:
-        return 0.0 if error == 0 else math.inf
-    return error / scale
-
-
-def _accuracy(
-    outputs: Sequence[Array], labels: NDArray[np.int64] | None
-) -> float | None:
-    if labels is None:
-        return None
-    return float((outputs[0].argmax(axis=-1) == labels).mean())
+def _warn_of_ranges(
+    runtime: Runtime, names: tuple[str, ...], inputs: list[Array]
+) -> None:
+    in_names, _ = _of_file(runtime, (names, ()))
+    for name, known in runtime.input_ranges.items():
+        if name in in_names:
+            warn_of_other_range(known, inputs[in_names.index(name)], "x")
 
 
 def _path(source: Artifact) -> Path:

@@ -1,0 +1,194 @@
+"""The commands of `kddp` that make files and measure them."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_kddp.datasets import Dataset, load_dataset
+from keras_kddp.export import (
+    CALIBRATED,
+    MICRO,
+    QUANTIZATIONS,
+    TFLiteArtifact,
+    bench,
+    to_microcontroller,
+    to_tflite,
+    verify,
+    write_description,
+)
+from keras_kddp.input_range import warn_of_other_range
+from keras_kddp.model_sources import load_model
+from keras_kddp.run_directory import read_run
+from keras_kddp.splits import check_split
+
+
+def add_export(commands: Any) -> None:
+    """Adds `kddp export`."""
+    command = commands.add_parser(
+        "export",
+        help="write further files of a run's student, and run each",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = command.add_argument
+    add("directory", help="run directory")
+    add(
+        "--format",
+        choices=["tflite", "micro"],
+        default="tflite",
+        help="a .tflite file, or C++ sources for a microcontroller",
+    )
+    add(
+        "--quantization",
+        nargs="+",
+        choices=QUANTIZATIONS,
+        default=["int8"],
+        help="what is done to the numbers, a file each",
+    )
+    add(
+        "--uint8-input",
+        action="store_true",
+        help="int8 files take bytes: pixels, where the data are pixels / 255",
+    )
+    add(
+        "--labels",
+        nargs="+",
+        help="names of the classes, written into the files",
+        default=argparse.SUPPRESS,
+    )
+    _add_data(command)
+    command.set_defaults(run=_export)
+
+
+def add_bench(commands: Any) -> None:
+    """Adds `kddp bench`."""
+    command = commands.add_parser(
+        "bench",
+        help="time, size and memory of a run's student, beside the one that "
+        "was not pruned",
+    )
+    command.add_argument("directory", help="run directory")
+    _add_data(command)
+    command.set_defaults(run=_bench)
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        help="as for compress (that of the run)",
+        default=argparse.SUPPRESS,
+    )
+
+
+def _export(given: argparse.Namespace) -> int:
+    student, _, summary = read_run(given.directory)
+    data = _data(given, summary, student)
+    _check_options(given, student)
+    metadata: dict[str, Any] = {"trained_on": data_name(given, summary)}
+    if hasattr(given, "labels"):
+        metadata["labels"] = given.labels
+    write = _micro if given.format == "micro" else _tflite
+    files = []
+    for quantization in given.quantization:
+        takes_pixels = given.uint8_input and quantization == "int8"
+        options = {
+            "quantization": quantization,
+            "uint8_input": takes_pixels,
+            "metadata": metadata,
+        }
+        files.append(
+            write(student, Path(given.directory), data.train.x, options)
+        )
+    agreement = verify(student, files, data.test.x, data.test.y)
+    sys.stdout.write(f"{agreement}\n")
+    return 0 if agreement.passed else 1
+
+
+def _check_options(given: argparse.Namespace, student: keras.Model) -> None:
+    """Checks all options before the first file is written.
+
+    Raises:
+        ValueError: If one does not fit the others or the student.
+    """
+    refused = [q for q in given.quantization if q not in MICRO]
+    if given.format == "micro" and refused:
+        raise ValueError(
+            f"`--quantization` must be one of {MICRO} for --format micro, "
+            f"which TFLM runs. Received: {refused}. Leave them out."
+        )
+    if given.uint8_input and "int8" not in given.quantization:
+        raise ValueError(
+            "`--uint8-input` must stand beside --quantization int8. Received: "
+            f"{given.quantization}. Leave it out."
+        )
+    classes = keras.tree.flatten(student.outputs)[0].shape[-1]
+    labels = getattr(given, "labels", None)
+    if labels is not None and len(labels) != classes:
+        raise ValueError(
+            f"`--labels` must be {classes} names, one a class. Received: "
+            f"{len(labels)}. Name every class in its order."
+        )
+
+
+def _tflite(
+    student: keras.Model, directory: Path, x: Any, options: dict[str, Any]
+) -> TFLiteArtifact:
+    quantization = options["quantization"]
+    name = "float32" if quantization == "none" else quantization
+    calibration = x if quantization in CALIBRATED else None
+    path = directory / f"student_{name}.tflite"
+    artifact = to_tflite(student, path, calibration=calibration, **options)
+    write_description(path)
+    return artifact
+
+
+def _micro(
+    student: keras.Model, directory: Path, x: Any, options: dict[str, Any]
+) -> TFLiteArtifact:
+    names = {"none": "micro_float32", "int8": "micro"}
+    name = names.get(options["quantization"], "micro_int16x8")
+    bundle = to_microcontroller(student, directory / name, x, **options)
+    sys.stdout.write(
+        f"{bundle.directory}: {', '.join(bundle.operations)}; arena "
+        f"{bundle.arena_bytes:,} bytes\n"
+    )
+    return bundle.tflite
+
+
+def _bench(given: argparse.Namespace) -> int:
+    student, _, summary = read_run(given.directory)
+    data = _data(given, summary, student)
+    models = {"after": student}
+    source = summary.get("job", {}).get("student")
+    if source:
+        models = {"before": load_model(source), "after": student}
+    sys.stdout.write(f"{bench(models, data.train.x)}\n")
+    return 0
+
+
+def data_name(given: argparse.Namespace, summary: dict[str, Any]) -> str:
+    """Returns what data a run is for.
+
+    Raises:
+        ValueError: If nothing says so.
+    """
+    name = getattr(given, "data", None) or summary.get("job", {}).get("data")
+    if not name:
+        raise ValueError(
+            f"'{given.directory}' does not say what data it is for. Received "
+            "no --data. Name it."
+        )
+    return str(name)
+
+
+def _data(
+    given: argparse.Namespace, summary: dict[str, Any], student: keras.Model
+) -> Dataset:
+    data = load_dataset(data_name(given, summary))
+    check_split("test", data.test, student)
+    if "input_range" in summary:
+        seen = tuple(summary["input_range"])
+        warn_of_other_range(seen, data.train.x, "train")
+    return data

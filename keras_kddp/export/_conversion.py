@@ -1,0 +1,59 @@
+"""What the converter's process does: SavedModel in, .tflite file out."""
+
+from typing import Any
+
+import numpy
+import tensorflow as tf
+
+
+def answer(
+    saved_model: str,
+    target: str,
+    quantization: str,
+    calibration: str | None,
+    uint8_input: bool,
+) -> dict[str, Any]:
+    """Converts the signature `serving_default`.
+
+    Args:
+        saved_model: Folder of the SavedModel.
+        target: File to write.
+        quantization: none, dynamic, float16, int8 or int16x8.
+        calibration: For the last two, an .npz file of samples, named "input:"
+            and the name of the input.
+        uint8_input: Inputs in uint8 in the place of int8.
+    """
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        saved_model, signature_keys=["serving_default"]
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    converter.allow_custom_ops = False
+    if quantization != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if calibration is not None:
+        _calibrate(converter, calibration)
+        is_wide = quantization == "int16x8"
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+            if is_wide
+            else tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        ]
+        ends = tf.int16 if is_wide else tf.int8
+        converter.inference_input_type = tf.uint8 if uint8_input else ends
+        converter.inference_output_type = ends
+    content = converter.convert()
+    with open(target, "wb") as file:
+        file.write(content)
+    return {}
+
+
+def _calibrate(converter: Any, calibration: str) -> None:
+    with numpy.load(calibration) as file:
+        samples = {key.removeprefix("input:"): file[key] for key in file}
+    count = len(next(iter(samples.values())))
+    converter.representative_dataset = lambda: (
+        {name: array[row : row + 1] for name, array in samples.items()}
+        for row in range(count)
+    )

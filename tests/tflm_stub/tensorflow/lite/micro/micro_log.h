@@ -1,0 +1,4 @@
+#ifndef STUB_LOG_H_
+#define STUB_LOG_H_
+void MicroPrintf(const char* format, ...);
+#endif
