@@ -123,7 +123,7 @@ def run_job(job: Job, console: Console | None = None) -> list[Compression]:
     console.print(comparison_table(title, found))
     runs = [each.files for each in found if each.files is not None]
     for each, files in zip(found, runs, strict=True):
-        console.print(str(files.agreement), highlight=False)
+        console.print(str(files.agreement), highlight=False, soft_wrap=True)
         console.print(
             f"{each.seconds:.0f} seconds. The run is in {files.directory}."
         )

@@ -7,31 +7,83 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
 _NAME = "keras_kddp"
 _IDENTIFIER = b"TFL3"
+_KEPT = (b"min_runtime_version",)
 
 
 def with_metadata(content: bytes, entries: Mapping[str, Any]) -> bytes:
     """Returns a file that also holds entries; every runtime skips them.
+
+    What the converter noted about itself goes, its names for tensors become
+    short (inputs and outputs get those of the signature), and numbers that
+    stand there several times are written once: small files are mostly that.
 
     Args:
         content: A .tflite file.
         entries: What JSON can hold.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    buffer = schema.BufferT()
-    buffer.data = list(json.dumps(entries, separators=(",", ":")).encode())
-    model.buffers.append(buffer)
+    _shorten_names(model)
+    model.description = None
+    kept = [part for part in model.metadata or () if part.name in _KEPT]
+    free = [part for part in model.metadata or () if part.name not in _KEPT]
+    for part in free:
+        model.buffers[part.buffer].data = None
     entry = schema.MetadataT()
     entry.name = _NAME
-    entry.buffer = len(model.buffers) - 1
-    model.metadata = [*(model.metadata or []), entry]
-    builder = Builder(len(content) + 1024)
+    if free:
+        entry.buffer = free[0].buffer
+    else:
+        entry.buffer = len(model.buffers)
+        model.buffers.append(schema.BufferT())
+    text = json.dumps(entries, separators=(",", ":"))
+    model.buffers[entry.buffer].data = np.frombuffer(text.encode(), "uint8")
+    model.metadata = [*kept, entry]
+    builder = _SharingBuilder(len(content) + 1024)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _shorten_names(model: Any) -> None:
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            first = tensor.name.decode().partition(";")[0]
+            tensor.name = "/".join(first.split("/")[-2:])
+    for signature in model.signatureDefs or ():
+        tensors = model.subgraphs[signature.subgraphIndex].tensors
+        for part in (*signature.inputs, *signature.outputs):
+            tensors[part.tensorIndex].name = part.name
+
+
+class _SharingBuilder(Builder):
+    """Writes equal names, and equal vectors of integers, once.
+
+    The latter are zero points, mostly.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._written: dict[Any, int] = {}
+
+    def CreateString(self, s: Any, *options: Any) -> int:  # noqa: N802
+        """Returns where a text stands."""
+        if s not in self._written:
+            self._written[s] = int(super().CreateString(s, *options))
+        return self._written[s]
+
+    def CreateNumpyVector(self, x: Any) -> int:  # noqa: N802
+        """Returns where a vector stands."""
+        if x.dtype != np.int64:
+            return int(super().CreateNumpyVector(x))
+        key = ("int64", x.tobytes())
+        if key not in self._written:
+            self._written[key] = int(super().CreateNumpyVector(x))
+        return self._written[key]
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
