@@ -112,7 +112,7 @@ def _check_options(given: argparse.Namespace, student: keras.Model) -> None:
     Raises:
         ValueError: If one does not fit the others or the student.
     """
-    refused = [q for q in given.quantization if q not in MICRO]
+    refused = [name for name in given.quantization if name not in MICRO]
     if given.format == "micro" and refused:
         raise ValueError(
             f"`--quantization` must be one of {MICRO} for --format micro, "

@@ -153,7 +153,10 @@ class Runtime:
                     for name, tensor in self.outputs.items()
                 }
         return Execution(
-            outputs={n: self.outputs[n].real(raw[n]) for n in raw},
+            outputs={
+                name: self.outputs[name].real(part)
+                for name, part in raw.items()
+            },
             stored=raw,
             milliseconds=reply["milliseconds"],
             arena_bytes=reply["arena_bytes"],

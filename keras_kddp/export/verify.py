@@ -70,7 +70,7 @@ def verify(
             0.1 where some output is no wider than 1.
 
     Returns:
-        One row per file; `.passed` says whether all of them agree.
+        One row a file and runtime; `.passed` says whether all that ran agree.
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
@@ -94,8 +94,9 @@ def verify(
     comparison = Comparison(reference, _labels(y, reference), tolerance)
     rows: list[RuntimeAgreement] = []
     for source, runtimes in zip(sources, files, strict=True):
-        _warn_of_ranges(runtimes[0], _names(model, source)[0], inputs)
-        rows += _rows_of(runtimes, _names(model, source), inputs, comparison)
+        names = _names(model, source)
+        _warn_of_ranges(runtimes[0], names[0], inputs)
+        rows += _rows_of(runtimes, names, inputs, comparison)
     return Agreement(
         rows=tuple(rows),
         keras_accuracy=comparison.accuracy(reference),
