@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-MEASURES = ("parameters", "macs", "bytes")
+MEASURES = ("parameters", "macs", "bytes", "arena_bytes")
 """What a budget may limit the size of a student in."""
 
 
@@ -20,6 +20,9 @@ class Budget:
         max_parameters: Weights, as `keras_kddp.profile` counts them.
         max_macs: Multiply-accumulates for one example, as `profile` counts.
         max_bytes: Size of the int8 .tflite file; needs the TensorFlow backend.
+        max_arena_bytes: Memory that TensorFlow Lite Micro needs to run the int8
+            file, as it is measured here: with its reference kernels and
+            pointers of 64 bits, so a chip needs less. Needs tflite-micro.
         max_accuracy_drop: How far the accuracy on the validation data may be
             below the reference, in [0, 1); 0.01 is one point.
         reference: What the accuracy is compared with: `"student"`, the
@@ -40,6 +43,7 @@ class Budget:
     max_parameters: int | None = None
     max_macs: int | None = None
     max_bytes: int | None = None
+    max_arena_bytes: int | None = None
     max_accuracy_drop: float | None = None
     reference: str | float = "student"
 

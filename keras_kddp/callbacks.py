@@ -17,11 +17,13 @@ from keras_kddp.callback_conflicts import check_callbacks
 from keras_kddp.certificates import Certificate, certify, constant_units
 from keras_kddp.criteria import Criterion, resolved_criterion
 from keras_kddp.distiller import Distiller
+from keras_kddp.export import check_conversion
 from keras_kddp.layers import check_penalties, set_penalty_strength
 from keras_kddp.preparation import prepared_layers
 from keras_kddp.profiling import count_parameters
 from keras_kddp.quota import FallingQuota
 from keras_kddp.removals import Removal
+from keras_kddp.rounding import rounded
 from keras_kddp.schedules import Phases, planned_phases
 from keras_kddp.selection import group_scores, removal_order, units_of
 from keras_kddp.surgery.folding import Constants, of_leaving_units
@@ -68,6 +70,11 @@ class DynamicPruning(keras.callbacks.Callback):
             leave, by the same factor from the first removal to the last, until
             it does, and no more; units of several layers are ranked by their
             share of their layer's scores. None: the method finds its own size.
+        unit_multiple: At the last removal the units of a layer beyond a
+            multiple of it leave too, at most a tenth of them, where the int8
+            file then is a twentieth smaller or, measured on LiteRT here,
+            faster. Needs the TensorFlow backend; the same seed may then end
+            otherwise.
         input_range: (smallest, largest) number that an input may have: units
             that no such input can fire are then certified as provably dead.
         verbose: 1 prints a line a removal.
@@ -105,6 +112,7 @@ class DynamicPruning(keras.callbacks.Callback):
         minimum_units: int = 1,
         minimum_change: float = 0.05,
         budget: Budget | None = None,
+        unit_multiple: int = 1,
         input_range: tuple[float, float] | None = None,
         verbose: int = 0,
     ) -> None:
@@ -120,6 +128,7 @@ class DynamicPruning(keras.callbacks.Callback):
         self.minimum_units = minimum_units
         self.minimum_change = minimum_change
         self.budget = checked_budget(budget)
+        self.unit_multiple = unit_multiple
         self.input_range = checked_range(input_range)
         self.verbose = verbose
         self.removals: list[Removal] = []
@@ -132,7 +141,7 @@ class DynamicPruning(keras.callbacks.Callback):
         self._goes_back = False
         for name in ("threshold", "minimum_change"):
             require_share(name, getattr(self, name))
-        for name in ("samples", "minimum_units"):
+        for name in ("samples", "minimum_units", "unit_multiple"):
             require_count(name, getattr(self, name), smallest=1)
         for name in ("warmup_epochs", "ramp_epochs", "finetune_epochs"):
             if getattr(self, name) is not None:
@@ -169,6 +178,8 @@ class DynamicPruning(keras.callbacks.Callback):
                 "`student = keras_kddp.prepare(student)` first."
             )
         check_callbacks(self.model.fit_callbacks, DynamicPruning)
+        if self.unit_multiple > 1:
+            check_conversion(self.model.student)
         self._phases = self.phases(self.params["epochs"])
         self._observed = self._observed_data(graph)
         # Says now, not in the middle, if the criterion or the data are bad.
@@ -258,10 +269,21 @@ class DynamicPruning(keras.callbacks.Callback):
         are_inactive = (scores[root] <= self.threshold for root in order)
         inactive = sum(takewhile(bool, are_inactive))
         count = self._removal_count(epoch, graph, order, inactive, constants)
-        units = units_of(graph, order[:count])
+        leaving = order[:count]
+        is_last = self._phases.is_last_removal(epoch)
+        if self.unit_multiple > 1 and is_last:
+            leaving = rounded(
+                graph,
+                order,
+                count,
+                multiple=self.unit_multiple,
+                data=self._observed,
+                constants=constants,
+            )
+        units = units_of(graph, leaving)
         live = sum(int(x.live.sum()) for x in activity.values())
         is_enough = sum(map(len, units.values())) >= self.minimum_change * live
-        if units and (is_enough or self._phases.is_last_removal(epoch)):
+        if units and (is_enough or is_last):
             folded = of_leaving_units(constants, units)
             self._plan = plan_on(graph, units, constants=folded)
             self._certificates = certify(

@@ -146,10 +146,17 @@ def _add_compress(commands: Any) -> None:
         default=Job.minimum_units,
         help="units that stay in every layer",
     )
+    add(
+        "--unit-multiple",
+        type=_count,
+        default=Job.unit_multiple,
+        help="round widths down to a multiple, where measured to pay",
+    )
     for measure, meaning in (
         ("parameters", "weights"),
         ("macs", "multiply-accumulates for one example"),
         ("bytes", "bytes of the int8 file"),
+        ("arena-bytes", "memory of the int8 file on TFLM"),
     ):
         add(
             f"--max-{measure}",

@@ -57,9 +57,11 @@ class Job:
         layers: Those to prune; None: all that can be.
         finetune_epochs: Last epochs without penalty; None: a third.
         minimum_units: So many units stay in every layer.
+        unit_multiple: What widths are rounded down to where that pays.
         max_parameters: Budget of the student; see `keras_kddp.Budget`.
         max_macs: The same, in multiply-accumulates.
         max_bytes: The same, of the int8 file.
+        max_arena_bytes: The same, of its memory on TFLM.
         max_accuracy_drop: The same, in accuracy on validation.
         reference: What that is compared with.
         controls: Names of controls to train beside.
@@ -81,9 +83,11 @@ class Job:
     layers: Sequence[str] | None = None
     finetune_epochs: int | None = None
     minimum_units: int = 1
+    unit_multiple: int = 1
     max_parameters: int | None = None
     max_macs: int | None = None
     max_bytes: int | None = None
+    max_arena_bytes: int | None = None
     max_accuracy_drop: float | None = None
     reference: str = "student"
     controls: Sequence[str] = ("kd", "same_size")
@@ -163,6 +167,7 @@ def _pruning(job: Job) -> DynamicPruning:
             "max_parameters",
             "max_macs",
             "max_bytes",
+            "max_arena_bytes",
             "max_accuracy_drop",
         )
     }
@@ -176,6 +181,7 @@ def _pruning(job: Job) -> DynamicPruning:
     return DynamicPruning(
         finetune_epochs=job.finetune_epochs,
         minimum_units=job.minimum_units,
+        unit_multiple=job.unit_multiple,
         budget=(
             Budget(**limits, reference=job.reference) if has_limit else None
         ),

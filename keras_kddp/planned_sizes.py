@@ -1,8 +1,9 @@
 """How large a student will be once some of its units have left."""
 
+import contextlib
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,15 @@ import keras
 import numpy as np
 
 from keras_kddp.activity import batches_of
-from keras_kddp.export import to_tflite
+from keras_kddp.export import (
+    CrashError,
+    RefusalError,
+    TFLiteArtifact,
+    TFLMRuntime,
+    to_tflite,
+)
+from keras_kddp.export._samples import arrange_inputs
+from keras_kddp.export._signature import input_signature
 from keras_kddp.preparation import finalize
 from keras_kddp.profiling import is_kernel, multiplied_positions
 from keras_kddp.surgery.graph import ChannelGraph
@@ -18,6 +27,7 @@ from keras_kddp.surgery.graph import ChannelGraph
 # For each output channel, an int8 file keeps a bias (4 bytes) and, for its
 # weights and its bias each, a scale (4) and a zero point (8).
 _BYTES_PER_CHANNEL = 28
+_TRAINED_BIAS = 1e-3
 _CALIBRATION_ROWS = 8  # the numbers in a file do not change its size
 
 
@@ -126,14 +136,59 @@ def int8_bytes(student: keras.Model, data: Any) -> int:
     Raises:
         ExportError: If it cannot be converted.
     """
+    with int8_file(student, data) as (artifact, _):
+        return artifact.num_bytes
+
+
+def int8_arena_bytes(student: keras.Model, data: Any) -> int:
+    """Returns the smallest arena that TFLM runs a student's int8 file in.
+
+    Args:
+        student: A built student, with penalties or without.
+        data: Its inputs: arrays or an iterable of batches.
+
+    Raises:
+        ExportError: If it cannot be converted.
+        ImportError: If tflite-micro is not installed.
+        ValueError: If TFLM cannot run it.
+    """
+    TFLMRuntime.require("An arena is measured on")
+    with int8_file(student, data) as (artifact, rows):
+        runtime = TFLMRuntime(artifact.path)
+        inputs = {
+            name: array[:1]
+            for name, array in zip(artifact.input_names, rows, strict=True)
+        }
+        try:
+            found = runtime.execute(inputs, arena=True)
+        except (CrashError, RefusalError) as refusal:
+            raise ValueError(
+                "`max_arena_bytes` must be for a student that TFLM can run. "
+                f"Received from it: {refusal}. Replace this layer, or leave "
+                "the limit out."
+            ) from None
+    return int(found.arena_bytes or 0)
+
+
+@contextlib.contextmanager
+def int8_file(
+    student: keras.Model, data: Any
+) -> Iterator[tuple[TFLiteArtifact, list[np.ndarray]]]:
+    """Yields a student's int8 file, removed afterwards, and some inputs."""
     rows = keras.tree.map_structure(
         lambda leaf: keras.ops.convert_to_numpy(leaf)[:_CALIBRATION_ROWS],
         next(batches_of(data, _CALIBRATION_ROWS)),
     )
+    plain = finalize(student)
+    for weight in plain.trainable_weights:
+        # The converter leaves zeros out, but no trained bias is zero.
+        if len(weight.shape) == 1 and not np.any(weight):
+            weight.assign(np.full(weight.shape, _TRAINED_BIAS))
     with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
-        return to_tflite(
-            finalize(student),
+        artifact = to_tflite(
+            plain,
             Path(folder, "student.tflite"),
             quantization="int8",
             calibration=rows,
-        ).num_bytes
+        )
+        yield artifact, arrange_inputs(rows, input_signature(plain))

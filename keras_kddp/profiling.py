@@ -187,13 +187,13 @@ def multiplied_positions(call: CallNode) -> int:
     tensors = call.inputs if isinstance(layer, _TRANSPOSED) else call.outputs
     shape = tensors[0].shape[1:]
     is_first = getattr(layer, "data_format", "") == "channels_first"
-    return _size(shape[1:] if is_first else shape[:-1])
+    return num_entries(shape[1:] if is_first else shape[:-1])
 
 
 def _bytes(*tensors: Any) -> int:
     """Returns the memory of symbolic tensors, for one example."""
     return sum(
-        _size(tensor.shape[1:]) * _item_bytes(tensor.dtype)
+        num_entries(tensor.shape[1:]) * _item_bytes(tensor.dtype)
         for tensor in tensors
     )
 
@@ -203,5 +203,6 @@ def _item_bytes(dtype: str) -> int:
     return max(int(bits[0]) // 8, 1) if bits else 1
 
 
-def _size(shape: tuple[int | None, ...]) -> int:
+def num_entries(shape: tuple[int | None, ...]) -> int:
+    """Returns the size of a shape; unknown dimensions count as 1."""
     return math.prod(size or 1 for size in shape)

@@ -2,13 +2,18 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_kddp.budgets import Budget
-from keras_kddp.planned_sizes import PlannedSizes, int8_bytes
+from keras_kddp.planned_arena import PlannedArena
+from keras_kddp.planned_sizes import (
+    PlannedSizes,
+    int8_arena_bytes,
+    int8_bytes,
+)
 from keras_kddp.selection import removal_order, units_of
 from keras_kddp.surgery.folding import Constants, of_leaving_units
 from keras_kddp.surgery.graph import ChannelGraph
@@ -16,6 +21,8 @@ from keras_kddp.surgery.plan import plan_on
 
 # The layout of a file moves a little with the numbers in it.
 _MARGIN_BYTES = 64
+
+_MEASURED = {"bytes": int8_bytes, "arena_bytes": int8_arena_bytes}
 
 
 class FallingQuota:
@@ -51,15 +58,18 @@ class FallingQuota:
         widths = dict.fromkeys(graph.units, minimum_units)
         order = removal_order(graph, dict.fromkeys(roots, 0.0), widths)
         self._bytes_line: tuple[float, float] | None = None
-        floor_bytes = 0
-        if "bytes" in self._limits:
-            floor_bytes = self._measured_bytes(graph, order, {})
-            self._draw_bytes_line(graph, order, floor_bytes)
+        self._arena_base = 0.0  # what the arena has beside what is planned
+        smallest = {
+            measure: self._measured(measure, graph, order, {})
+            for measure in _MEASURED
+            if measure in self._limits
+        }
+        if "bytes" in smallest:
+            self._draw_bytes_line(graph, order, smallest["bytes"])
+        if "arena_bytes" in smallest:
+            self._measure_arena(graph, [], {})
         self._start = self._sizes(graph, order)(0)
-        floor = self._sizes(graph, order)(len(order))
-        if floor_bytes:
-            floor["bytes"] = floor_bytes
-        self._check(floor)
+        self._check(self._sizes(graph, order)(len(order)) | smallest)
 
     def _check(self, floor: dict[str, float]) -> None:
         for measure, limit in self._limits.items():
@@ -102,37 +112,34 @@ class FallingQuota:
                 early, unless the student would fall below its budget.
             constants: What their activity is held at.
         """
-        sizes = self._sizes(graph, order)
-
-        def needed(limits: dict[str, float]) -> int:
-            return _first(
-                len(order),
-                lambda k: all(sizes(k)[m] <= x for m, x in limits.items()),
-            )
-
+        limits: dict[str, float] = dict(self._limits)
+        if "arena_bytes" in limits and share < 1:
+            final = self._needed(graph, order, limits)
+            self._measure_arena(graph, order[:final], constants)
         falling = {
             m: limit * (self._start[m] / limit) ** (1 - share)
             for m, limit in self._limits.items()
             if self._start[m] > limit
         }
-        limits: dict[str, float] = dict(self._limits)
-        final = needed(limits)
-        count = max(needed(falling), min(inactive, final))
+        final = self._needed(graph, order, limits)
+        count = max(self._needed(graph, order, falling), min(inactive, final))
         if share < 1:
             return count
-        if "bytes" in limits:
-            del limits["bytes"]
-            least = max(needed(limits), min(inactive, final))
+        if limits.pop("bytes", None) is not None:
+            least = self._needed(graph, order, limits)
+            least = max(least, min(inactive, final))
             count = self._checked_count(
                 graph, order, count, least=least, constants=constants
             )
+        if "arena_bytes" in limits:
+            count = self._with_fitting_arena(graph, order, count, constants)
         return self._with_gained_biases(graph, order, count, constants)
 
     def warn_if_missed(self, graph: ChannelGraph) -> None:
         """Warns if the student of a finished run does not fit its budget."""
         sizes = self._sizes(graph, [])(0)
-        if "bytes" in self._limits:
-            sizes["bytes"] = self._measured_bytes(graph, [], {})
+        for measure in _MEASURED.keys() & self._limits.keys():
+            sizes[measure] = self._measured(measure, graph, [], {})
         for measure, limit in self._limits.items():
             if sizes[measure] > limit:
                 warnings.warn(
@@ -142,25 +149,80 @@ class FallingQuota:
                     stacklevel=3,
                 )
 
+    def _needed(
+        self,
+        graph: ChannelGraph,
+        order: Sequence[int],
+        limits: Mapping[str, float],
+    ) -> int:
+        """Returns without how many groups the student fits limits."""
+        sizes = self._sizes(graph, order)
+        return _first(
+            len(order),
+            lambda k: all(sizes(k)[m] <= x for m, x in limits.items()),
+        )
+
     def _sizes(
         self, graph: ChannelGraph, order: Sequence[int]
     ) -> Callable[[int], dict[str, float]]:
         """Returns the size of the student without the first k groups."""
         planned = PlannedSizes(graph, self._bytes_line)
+        arena = None
+        if "arena_bytes" in self._limits:
+            arena = PlannedArena(graph)
         ranks = np.full(graph.roots.max(initial=0) + 1, len(order))
         ranks[list(order)] = np.arange(len(order))
         ranks = ranks[graph.roots]
-        return lambda k: planned.without(ranks < k)
 
-    def _measured_bytes(
-        self, graph: ChannelGraph, order: Sequence[int], constants: Constants
+        def sizes(count: int) -> dict[str, float]:
+            found = planned.without(ranks < count)
+            if arena is not None:
+                planned_arena = arena.without(ranks < count)
+                found["arena_bytes"] = self._arena_base + planned_arena
+            return found
+
+        return sizes
+
+    def _measured(
+        self,
+        measure: str,
+        graph: ChannelGraph,
+        order: Sequence[int],
+        constants: Constants,
     ) -> int:
+        """Returns a size of the int8 file without all groups of `order`."""
         student = graph.model
         if order:
             units = units_of(graph, order)
             folded = of_leaving_units(constants, units)
             student = plan_on(graph, units, constants=folded).build()
-        return int8_bytes(student, self._data)
+        return _MEASURED[measure](student, self._data)
+
+    def _measure_arena(
+        self, graph: ChannelGraph, order: Sequence[int], constants: Constants
+    ) -> int:
+        """Returns the arena without all groups; later plans start from it."""
+        size = self._measured("arena_bytes", graph, order, constants)
+        self._arena_base += (
+            size - self._sizes(graph, order)(len(order))["arena_bytes"]
+        )
+        return size
+
+    def _with_fitting_arena(
+        self,
+        graph: ChannelGraph,
+        order: Sequence[int],
+        count: int,
+        constants: Constants,
+    ) -> int:
+        """Returns a count, most often the given one, whose arena fits."""
+        limit = self._limits["arena_bytes"]
+        while self._measure_arena(graph, order[:count], constants) > limit:
+            if count == len(order):
+                break
+            needed = self._needed(graph, order, {"arena_bytes": limit})
+            count = max(needed, count + 1)
+        return count
 
     def _draw_bytes_line(
         self, graph: ChannelGraph, order: Sequence[int], floor_bytes: int
@@ -168,7 +230,7 @@ class FallingQuota:
         """Draws the line between the files of the largest and the smallest."""
         sizes = self._sizes(graph, order)
         raw, floor_raw = (sizes(k)["raw_bytes"] for k in (0, len(order)))
-        largest = self._measured_bytes(graph, [], {})
+        largest = self._measured("bytes", graph, [], {})
         slope = (largest - floor_bytes) / max(raw - floor_raw, 1)
         self._bytes_line = floor_bytes - slope * floor_raw, slope
 
@@ -192,7 +254,7 @@ class FallingQuota:
         too_few, enough = least - 1, len(order) + 1
         count = max(count, least)
         while True:
-            size = self._measured_bytes(graph, order[:count], constants)
+            size = self._measured("bytes", graph, order[:count], constants)
             off = size - sizes(count)["bytes"]
             if size <= limit:
                 enough = count

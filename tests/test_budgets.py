@@ -499,8 +499,8 @@ def test_the_fewest_groups_are_found_from_any_first_guess(start, monkeypatch):
     monkeypatch.setattr(quota, "_sizes", lambda graph, order: sizes)
     monkeypatch.setattr(
         quota,
-        "_measured_bytes",
-        lambda graph, order, constants: 1_100 - len(order) ** 2,
+        "_measured",
+        lambda measure, graph, order, constants: 1_100 - len(order) ** 2,
     )
 
     found = quota._checked_count(None, range(20), start, least=0, constants={})
@@ -513,7 +513,7 @@ def test_what_never_fits_takes_all_that_may_leave(monkeypatch):
     quota._limits = {"bytes": 500}
     sizes = lambda k: {"bytes": 1_400 - 20 * k}  # noqa: E731
     monkeypatch.setattr(quota, "_sizes", lambda graph, order: sizes)
-    monkeypatch.setattr(quota, "_measured_bytes", lambda *args: 2_000)
+    monkeypatch.setattr(quota, "_measured", lambda *args: 2_000)
 
     assert quota._checked_count(None, range(9), 3, least=0, constants={}) == 9
 

@@ -160,6 +160,18 @@ def test_a_budget_is_met_from_the_command_line(inside, capsys):
     assert summary["job"]["max_parameters"] == 200
 
 
+def test_an_arena_and_a_multiple_are_asked_for_on_the_command_line(inside):
+    options = words(layers="hidden", out="runs/arena", max_arena_bytes=2_600)
+
+    code = cli.main([*options, "--controls", "--unit-multiple", "2"])
+
+    assert code in (0, 1)
+    summary = json.loads((inside / "runs/arena/summary.json").read_text())
+    assert summary["job"]["max_arena_bytes"] == 2_600
+    assert summary["job"]["unit_multiple"] == 2
+    assert summary["arena_bytes"] <= 1.1 * 2_600 + 16  # with its margin
+
+
 def test_verify_runs_the_files_on_the_data_of_the_run(run, inside, capsys):
     assert cli.main(["verify", "runs/one"]) == 0
     shown = capsys.readouterr().out

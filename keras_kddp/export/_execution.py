@@ -32,7 +32,16 @@ def _find(runtime: str) -> dict[str, Any]:
 
 def _describe(path: str) -> dict[str, Any]:
     """Returns the named inputs and outputs of a file, as LiteRT reads it."""
-    interpreter = _interpreter("litert", path, 1)
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    # XNNPACK refuses some files that the plain kernels, and TFLM, run.
+    interpreter = Interpreter(
+        path,
+        experimental_op_resolver_type=(
+            OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        ),
+    )
+    interpreter.allocate_tensors()
     signatures = interpreter.get_signature_list()
     inputs = interpreter.get_input_details()
     outputs = interpreter.get_output_details()
@@ -77,7 +86,12 @@ def _tensor(
 
 
 def _run(
-    runtime: str, path: str, inputs: str, outputs: str, threads: int
+    runtime: str,
+    path: str,
+    inputs: str,
+    outputs: str,
+    threads: int,
+    arena: bool,
 ) -> dict[str, Any]:
     with numpy.load(inputs) as file:
         samples = [file[str(index)] for index in range(len(file.files))]
@@ -102,7 +116,7 @@ def _run(
     numpy.savez(outputs, **arrays)
     return {
         "milliseconds": 1000 * float(numpy.median(seconds)),
-        "arena_bytes": model.arena_bytes(),
+        "arena_bytes": model.arena_bytes() if arena else None,
     }
 
 

@@ -14,6 +14,7 @@ from keras_kddp.arguments import require_count
 from keras_kddp.export._samples import arrange_inputs
 from keras_kddp.export._signature import input_signature
 from keras_kddp.export.runtimes import (
+    CrashError,
     LiteRTRuntime,
     RefusalError,
     Runtime,
@@ -41,7 +42,7 @@ class Measurement:
         one_thread: Milliseconds a sample on LiteRT with one thread.
         all_threads: Likewise with a thread a core.
         micro: Milliseconds a sample on TFLM; None where it is not here or
-            refuses the file.
+            cannot run the file.
         arena_bytes: What TFLM needs for activations, likewise.
     """
 
@@ -178,8 +179,8 @@ def _on_chip(
     if runtime.absence() is not None:
         return None, None
     try:
-        found = runtime.execute(rows)
-    except RefusalError:
+        found = runtime.execute(rows, arena=True)
+    except (CrashError, RefusalError):
         return None, None
     return found.milliseconds, found.arena_bytes
 

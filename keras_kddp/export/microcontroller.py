@@ -180,12 +180,7 @@ def _put(built: Path, target: Path) -> None:
 
 
 def _check(quantization: str, calibration: Any, name: str) -> None:
-    absence = TFLMRuntime.absence()
-    if absence is not None:
-        raise ImportError(
-            "A bundle is run on TFLM before it is written, which is not "
-            f"installed here. Install it: {absence}"
-        )
+    TFLMRuntime.require("Before a bundle is written it is run on")
     if quantization not in MICRO:
         raise ValueError(
             f"`quantization` must be one of {MICRO}, which TFLM runs. "
@@ -216,7 +211,7 @@ def _bundle(
         for key, array in zip(artifact.input_names, rows, strict=True)
     }
     try:
-        found = chip.execute(given)
+        found = chip.execute(given, arena=True)
     except (CrashError, RefusalError) as refusal:
         raise ExportError(
             "The model must consist of what TFLM can run. Received from it: "

@@ -38,8 +38,8 @@ class Execution:
         outputs: By name, float32 arrays (samples, ...), real numbers.
         stored: The same as the file holds them.
         milliseconds: Median of a sample, on one thread if not told otherwise.
-        arena_bytes: The smallest arena that TFLM runs the file in; None for
-            the other runtimes.
+        arena_bytes: The smallest arena that TFLM runs the file in, if it was
+            asked for.
     """
 
     outputs: dict[str, Array]
@@ -93,6 +93,20 @@ class Runtime:
         """Returns how to get the runtime, None where it is there."""
         return None
 
+    @classmethod
+    def require(cls, purpose: str) -> None:
+        """Raises an ImportError where the runtime is absent.
+
+        Args:
+            purpose: What it is needed for, the beginning of a sentence.
+        """
+        absence = cls.absence()
+        if absence is not None:
+            raise ImportError(
+                f"{purpose} {cls.name}, which is not installed here. Install "
+                f"it: {absence}"
+            )
+
     @property
     def is_quantized(self) -> bool:
         """Whether the file takes or gives integers with a scale."""
@@ -123,7 +137,11 @@ class Runtime:
         return self.execute(inputs).outputs
 
     def execute(
-        self, inputs: Mapping[str, Array], *, threads: int = 1
+        self,
+        inputs: Mapping[str, Array],
+        *,
+        threads: int = 1,
+        arena: bool = False,
     ) -> Execution:
         """Runs all samples, one at a time, as a device does.
 
@@ -131,6 +149,7 @@ class Runtime:
             inputs: By name, arrays of shape `(samples, ...)`, real numbers;
                 a quantized file gets them by its own scales.
             threads: That the runtime may use; TFLM has one.
+            arena: Search for the smallest arena, on TFLM.
 
         Raises:
             ValueError: If names, shapes or dtypes are not the file's.
@@ -146,7 +165,7 @@ class Runtime:
                 for name, tensor in self.inputs.items()
             }
             np.savez(given, **stored)
-            reply = self._asked(given, found, threads)
+            reply = self._asked(given, found, threads=threads, arena=arena)
             with np.load(found) as file:
                 raw = {
                     name: file[str(tensor.position)]
@@ -162,7 +181,9 @@ class Runtime:
             arena_bytes=reply["arena_bytes"],
         )
 
-    def _asked(self, given: Path, found: Path, threads: int) -> dict[str, Any]:
+    def _asked(
+        self, given: Path, found: Path, **options: Any
+    ) -> dict[str, Any]:
         try:
             reply = _worker(self._python()).ask(
                 {
@@ -171,7 +192,7 @@ class Runtime:
                     "path": str(self.path.resolve()),
                     "inputs": str(given),
                     "outputs": str(found),
-                    "threads": threads,
+                    **options,
                 }
             )
         except WorkerError as death:
