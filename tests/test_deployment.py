@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from pathlib import Path
 
 import keras
@@ -13,13 +14,16 @@ from ai_edge_litert.interpreter import Interpreter
 from keras_kddp import remove_units
 from keras_kddp.export import (
     ExportError,
+    RefusalError,
     TFLMRuntime,
     bench,
     to_microcontroller,
     to_tflite,
+    vela,
     verify,
 )
 from keras_kddp.export.metadata import operations_of
+from keras_kddp.export.vela import estimate_on_ethos_u
 from keras_kddp.models import fashion_cnn_student, fashion_mlp_student
 
 X = np.random.default_rng(0).uniform(size=(40, 28, 28, 1)).astype("float32")
@@ -74,16 +78,37 @@ def test_bench_measures_both_models_in_one_run():
     table = str(found).splitlines()
     assert len(table) == 1 + 4 + 2
     assert "16.00x" in table[-1]
+    assert 0 < after.ethos_u < before.ethos_u  # as Vela foretells
+    assert 0 < after.sram_bytes < before.sram_bytes
+    assert found.row("after", "none").ethos_u is None
 
 
 def test_bench_without_tflm_leaves_its_columns_empty(monkeypatch):
     monkeypatch.setattr(TFLMRuntime, "absence", classmethod(lambda _: "get it"))
+    module = sys.modules["keras_kddp.export.bench"]
+    monkeypatch.setattr(module, "absence_of_vela", lambda: "get it")
 
     found = bench({"one": fashion_mlp_student(10)}, X, samples=5)
 
     assert found.row("one").micro is None
     assert found.row("one").arena_bytes is None
     assert str(found).splitlines()[-1].split()[-2:] == ["-", "-"]
+    assert "Ethos" not in str(found)
+
+
+def test_vela_says_why_it_cannot_compile(tmp_path):
+    path = tmp_path / "noise.tflite"
+    path.write_bytes(b"noise" * 99)
+
+    with pytest.raises(RefusalError, match="Vela cannot compile"):
+        estimate_on_ethos_u(path)
+
+
+def test_without_vela_an_estimate_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(vela, "absence_of_vela", lambda: "pip install it")
+
+    with pytest.raises(ImportError, match="pip install it"):
+        estimate_on_ethos_u(tmp_path / "m.tflite")
 
 
 def test_bench_needs_a_model():

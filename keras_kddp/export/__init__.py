@@ -27,6 +27,7 @@ from keras_kddp.export.tflite import (
     check_conversion,
     to_tflite,
 )
+from keras_kddp.export.vela import EthosUEstimate, estimate_on_ethos_u
 from keras_kddp.export.verify import verify
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "QUANTIZATIONS",
     "Agreement",
     "CrashError",
+    "EthosUEstimate",
     "Execution",
     "ExportError",
     "LiteRTRuntime",
@@ -50,6 +52,7 @@ __all__ = [
     "TFLiteRuntime",
     "bench",
     "check_conversion",
+    "estimate_on_ethos_u",
     "read_metadata",
     "to_microcontroller",
     "to_tflite",

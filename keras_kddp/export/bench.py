@@ -21,6 +21,7 @@ from keras_kddp.export.runtimes import (
     TFLMRuntime,
 )
 from keras_kddp.export.tflite import to_tflite
+from keras_kddp.export.vela import absence_of_vela, estimate_on_ethos_u
 from keras_kddp.profiling import profile
 from keras_kddp.text_table import aligned
 
@@ -44,6 +45,9 @@ class Measurement:
         micro: Milliseconds a sample on TFLM; None where it is not here or
             cannot run the file.
         arena_bytes: What TFLM needs for activations, likewise.
+        ethos_u: Milliseconds that Arm's Vela foretells of an int8 file on an
+            Ethos-U55; None where it is not here or refuses the file.
+        sram_bytes: Memory for activations there, likewise.
     """
 
     model: str
@@ -54,6 +58,8 @@ class Measurement:
     all_threads: float
     micro: float | None
     arena_bytes: int | None
+    ethos_u: float | None = None
+    sram_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,16 +83,24 @@ class Measurements:
 
     def __str__(self) -> str:
         """Returns a line a file, and one a file for what was gained."""
-        head = (
-            *("model", "file", "bytes", "MACs"),
-            *("1 thread ms", "all ms", "TFLM ms", "arena"),
-        )
-        first = self.rows[0].model
-        table = [head, *map(_cells, self.rows)]
+        columns = _columns(self.rows)
+        table = [("model", "file", *(head for head, _ in columns.values()))]
         for row in self.rows:
-            if row.model != first:
-                before = self.row(first, row.quantization)
-                table.append(_ratios(before, row))
+            numbers = (
+                _number(getattr(row, name), form)
+                for name, (_, form) in columns.items()
+            )
+            table.append((row.model, _file_name(row), *numbers))
+        first = self.rows[0].model
+        for row in self.rows:
+            if row.model == first:
+                continue
+            before = self.row(first, row.quantization)
+            ratios = (
+                _ratio(getattr(before, name), getattr(row, name))
+                for name in columns
+            )
+            table.append((f"{first} / {row.model}", _file_name(row), *ratios))
         return "\n".join(aligned(table, left=2))
 
 
@@ -132,20 +146,27 @@ def bench(
             [_timed(path, inputs, samples) for path, inputs in files.values()]
             for _ in range(_ROUNDS)
         ]
-        return Measurements(
-            tuple(
+        rows = []
+        for (name, quantization), (path, _), *times in zip(
+            files, files.values(), *rounds, strict=True
+        ):
+            one, every, micro, arena = map(_fastest, zip(*times, strict=True))
+            foretold, sram = _on_ethos_u(path, quantization)
+            rows.append(
                 Measurement(
-                    name,
-                    quantization,
-                    path.stat().st_size,
-                    profile(models[name]).macs,
-                    *map(_fastest, zip(*times, strict=True)),
-                )
-                for (name, quantization), (path, _), *times in zip(
-                    files, files.values(), *rounds, strict=True
+                    model=name,
+                    quantization=quantization,
+                    num_bytes=path.stat().st_size,
+                    macs=profile(models[name]).macs,
+                    one_thread=one,
+                    all_threads=every,
+                    micro=micro,
+                    arena_bytes=arena,
+                    ethos_u=foretold,
+                    sram_bytes=sram,
                 )
             )
-        )
+    return Measurements(tuple(rows))
 
 
 def _file(
@@ -185,34 +206,50 @@ def _on_chip(
     return found.milliseconds, found.arena_bytes
 
 
+def _on_ethos_u(
+    path: Path, quantization: str
+) -> tuple[float | None, int | None]:
+    if quantization != "int8" or absence_of_vela() is not None:
+        return None, None
+    try:
+        found = estimate_on_ethos_u(path)
+    except RefusalError:
+        return None, None
+    return found.milliseconds, found.sram_bytes
+
+
 def _fastest(values: tuple[Any, ...]) -> Any:
     return None if None in values else min(values)
 
 
-def _cells(row: Measurement) -> tuple[str, ...]:
-    return (
-        row.model,
-        "float32" if row.quantization == "none" else row.quantization,
-        f"{row.num_bytes:,}",
-        f"{row.macs:,}",
-        *(
-            "-" if value is None else f"{value:.3f}"
-            for value in (row.one_thread, row.all_threads, row.micro)
-        ),
-        "-" if row.arena_bytes is None else f"{row.arena_bytes:,}",
-    )
+def _columns(rows: tuple[Measurement, ...]) -> dict[str, tuple[str, str]]:
+    """Returns head and number format by field, of what was measured at all."""
+    columns = {
+        "num_bytes": ("bytes", ","),
+        "macs": ("MACs", ","),
+        "one_thread": ("1 thread ms", ".3f"),
+        "all_threads": ("all ms", ".3f"),
+        "micro": ("TFLM ms", ".3f"),
+        "arena_bytes": ("arena", ","),
+        "ethos_u": ("Ethos-U55 ms", ".3f"),
+        "sram_bytes": ("SRAM", ","),
+    }
+    optional = ("ethos_u", "sram_bytes")
+    return {
+        name: column
+        for name, column in columns.items()
+        if name not in optional
+        or any(getattr(row, name) is not None for row in rows)
+    }
 
 
-def _ratios(before: Measurement, after: Measurement) -> tuple[str, ...]:
-    def ratio(name: str) -> str:
-        first, second = getattr(before, name), getattr(after, name)
-        if first is None or not second:
-            return "-"
-        return f"{first / second:.2f}x"
+def _file_name(row: Measurement) -> str:
+    return "float32" if row.quantization == "none" else row.quantization
 
-    names = (
-        *("num_bytes", "macs", "one_thread", "all_threads"),
-        *("micro", "arena_bytes"),
-    )
-    file = "float32" if after.quantization == "none" else after.quantization
-    return (f"{before.model} / {after.model}", file, *map(ratio, names))
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _ratio(before: float | None, after: float | None) -> str:
+    return f"{before / after:.2f}x" if before is not None and after else "-"
