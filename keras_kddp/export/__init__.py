@@ -20,6 +20,7 @@ from keras_kddp.export.runtimes import (
     TFLiteRuntime,
     TFLMRuntime,
 )
+from keras_kddp.export.tf_keras_bridge import from_tf_keras, to_tf_keras
 from keras_kddp.export.tflite import (
     CALIBRATED,
     QUANTIZATIONS,
@@ -53,8 +54,10 @@ __all__ = [
     "bench",
     "check_conversion",
     "estimate_on_ethos_u",
+    "from_tf_keras",
     "read_metadata",
     "to_microcontroller",
+    "to_tf_keras",
     "to_tflite",
     "verify",
     "write_description",

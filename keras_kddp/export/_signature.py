@@ -59,7 +59,7 @@ def check_exportable(model: keras.Model) -> None:
 
 def input_signature(model: keras.Model) -> tuple[InputSignature, ...]:
     """Returns the inputs of a model that passed `check_exportable`."""
-    names = _file_names(tensor.name for tensor in model.inputs)
+    names = file_names(tensor.name for tensor in model.inputs)
     return tuple(
         InputSignature(tensor.name, name, tuple(tensor.shape[1:]), tensor.dtype)
         for tensor, name in zip(model.inputs, names, strict=True)
@@ -69,8 +69,8 @@ def input_signature(model: keras.Model) -> tuple[InputSignature, ...]:
 def output_names(model: keras.Model) -> tuple[str, ...]:
     """Returns the file's names of the outputs, in the order of `outputs`."""
     if isinstance(model, keras.Sequential):
-        return _file_names([model.layers[-1].name])
-    return _file_names(model.output_names)
+        return file_names([model.layers[-1].name])
+    return file_names(model.output_names)
 
 
 def infer(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
@@ -92,7 +92,7 @@ def infer(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
     return list(keras.tree.flatten(outputs))
 
 
-def _file_names(names: Iterable[str]) -> tuple[str, ...]:
+def file_names(names: Iterable[str]) -> tuple[str, ...]:
     """Returns distinct names that every runtime can take as identifiers."""
     unique: list[str] = []
     for name in names:
