@@ -65,7 +65,7 @@ class EpochProgress(keras.callbacks.Callback):
         console = self._progress.console
         if not console.is_terminal:
             (task,) = (t for t in self._progress.tasks if t.id == self._task)
+            parts = f"{task.elapsed or 0:.0f} s", task.fields["note"]
             console.print(
-                f"{task.description}: {task.elapsed or 0:.0f} s, "
-                f"{task.fields['note']}"
+                f"{task.description}: {', '.join(filter(None, parts))}"
             )

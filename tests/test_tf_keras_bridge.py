@@ -14,8 +14,6 @@ from keras_kddp.export import ExportError, from_tf_keras, to_tf_keras
 from keras_kddp.export._portable_models import MERGING, ORDINARY
 from keras_kddp.models import fashion_cnn_student, fashion_residual_student
 
-pytest.importorskip("tf_keras")
-
 layers = keras.layers
 IMAGE, SERIES, ROW = (6, 6, 4), (6, 4), (5,)
 ONE_OF_EACH = {

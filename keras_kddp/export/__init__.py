@@ -28,6 +28,12 @@ from keras_kddp.export.tflite import (
     check_conversion,
     to_tflite,
 )
+from keras_kddp.export.tfmot import (
+    TECHNIQUES,
+    TFMOTError,
+    TFMOTResult,
+    finetune_with_tfmot,
+)
 from keras_kddp.export.vela import EthosUEstimate, estimate_on_ethos_u
 from keras_kddp.export.verify import verify
 
@@ -36,6 +42,7 @@ __all__ = [
     "CALIBRATED",
     "MICRO",
     "QUANTIZATIONS",
+    "TECHNIQUES",
     "Agreement",
     "CrashError",
     "EthosUEstimate",
@@ -49,11 +56,14 @@ __all__ = [
     "Runtime",
     "RuntimeAgreement",
     "TFLMRuntime",
+    "TFMOTError",
+    "TFMOTResult",
     "TFLiteArtifact",
     "TFLiteRuntime",
     "bench",
     "check_conversion",
     "estimate_on_ethos_u",
+    "finetune_with_tfmot",
     "from_tf_keras",
     "read_metadata",
     "to_microcontroller",

@@ -201,13 +201,13 @@ def weights_of(layers: dict[str, Any]) -> dict[str, Any]:
 
 def _variables(layers: dict[str, Any]) -> dict[str, Any]:
     return {
-        f"{name}:{_weight_name(variable)}": variable
+        f"{name}:{weight_name(variable)}": variable
         for name, layer in layers.items()
         for variable in layer.weights
     }
 
 
-def _weight_name(variable: Any) -> str:
+def weight_name(variable: Any) -> str:
     """Returns "kernel" of "conv/depthwise_kernel:0" and of "kernel"."""
     name = str(variable.name).split("/")[-1].split(":")[0]
     return "kernel" if name == "depthwise_kernel" else name

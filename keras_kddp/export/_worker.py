@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -78,19 +78,32 @@ class Worker:
         with self._lock:
             self._running()
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(
+        self,
+        request: Mapping[str, Any],
+        progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
         """Returns the reply to a request.
+
+        Args:
+            request: For the handler.
+            progress: Called with what the handler says on the way.
 
         Raises:
             WorkerError: If the process dies of it.
         """
         with self._lock:
             try:
-                reply = self._running().ask(json.dumps(request))
+                process = self._running()
+                reply = json.loads(process.ask(json.dumps(request)))
+                while "progress" in reply:
+                    if progress is not None:
+                        progress(reply["progress"])
+                    reply = json.loads(process.listen())
             except BaseException:  # an interrupt would leave a stale reply
                 self._close()
                 raise
-        return cast(dict[str, Any], json.loads(reply))
+        return cast(dict[str, Any], reply)
 
     def close(self) -> None:
         """Ends the process; a later request starts a new one."""
@@ -173,13 +186,17 @@ class _Process:
         return self._owner == os.getpid() and self.popen.poll() is None
 
     def ask(self, request: str) -> str:
-        """Returns the reply to one line, one line."""
+        """Returns the first line of the reply to one line."""
         try:
             self._requests.write(request + "\n")
             self._requests.flush()
-            reply = self._replies.readline()
         except BrokenPipeError:
-            reply = ""
+            raise self._obituary() from None
+        return self.listen()
+
+    def listen(self) -> str:
+        """Returns the next line of a reply."""
+        reply = self._replies.readline()
         if not reply:
             raise self._obituary()
         self._log_start = os.fstat(self._log.fileno()).st_size

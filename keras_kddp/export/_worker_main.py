@@ -3,16 +3,19 @@
     python _worker_main.py HANDLER
 
 `HANDLER` is a script with a function `answer(**request)` that returns what the
-reply holds beside `"error"`: null, or the text of what it raised. Neither
-imports anything of this package, so that no layer of the user has to be
-importable here, and another Python may run it.
+reply holds beside `"error"`: null, or the text of what it raised. Of a
+generator the last dict is the reply; those before it say how far the work is,
+each on a line under `"progress"`. Neither imports anything of this package, so
+that no layer of the user has to be importable here, and another Python may run
+it.
 """
 
 import json
 import os
 import runpy
 import sys
-from typing import TextIO
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 
 def main() -> None:
@@ -22,11 +25,24 @@ def main() -> None:
     answer = runpy.run_path(sys.argv[1])["answer"]
     for line in requests:
         try:
-            reply = {**answer(**json.loads(line)), "error": None}
+            for reply in _last_apart(answer(**json.loads(line))):
+                replies.write(json.dumps(reply) + "\n")
+                replies.flush()
         except Exception as error:
             reply = {"error": f"{type(error).__name__}: {error}"}
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
+            replies.write(json.dumps(reply) + "\n")
+            replies.flush()
+
+
+def _last_apart(answers: Any) -> Iterator[dict[str, Any]]:
+    """Yields what goes over the line for an answer, or for many."""
+    if isinstance(answers, dict):
+        answers = iter([answers])
+    reply = next(answers)
+    for following in answers:
+        yield {"progress": reply}
+        reply = following
+    yield {**reply, "error": None}
 
 
 def _claim_standard_streams() -> tuple[TextIO, TextIO]:

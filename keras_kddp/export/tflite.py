@@ -116,43 +116,79 @@ def to_tflite(
     """
     target = Path(path)
     _check_backend()
-    _check_target(target)
+    check_target(target)
     _check_options(
         quantization, calibration, samples=samples, uint8_input=uint8_input
     )
     check_exportable(model)
-    entries = _entries(model, quantization, metadata)
+    entries = entries_of(model, quantization, metadata)
     rows = None
     if calibration is not None:
-        rows = _calibration_rows(model, calibration, samples)
+        rows = calibration_rows(model, calibration, samples)
     if rows is not None and uint8_input:
         _warn_of_other_pixels(rows)
     with (
-        _replacing(target) as partial,
+        replacing(target) as partial,
         tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder,
     ):
         shared_converter.start()  # it gets ready while the model is traced
         _save(in_float32(model), Path(folder))
-        file = None
-        if rows is not None:
-            file = Path(folder, "calibration.npz")
-            # With a prefix: savez has a parameter `file` of its own.
-            prefixed: dict[str, Any] = {
-                f"input:{name}": array for name, array in rows.items()
-            }
-            np.savez(file, **prefixed)
-        shared_converter.convert(
-            Path(folder),
+        convert_into(
             partial,
+            Path(folder),
             quantization,
-            file,
+            rows,
             uint8_input=uint8_input,
+            entries=entries,
         )
-        partial.write_bytes(with_metadata(partial.read_bytes(), entries))
+    return artifact_of(target, model, quantization)
+
+
+def convert_into(
+    target: Path,
+    saved_model: Path,
+    quantization: str,
+    rows: Mapping[str, Any] | None,
+    *,
+    uint8_input: bool = False,
+    entries: Mapping[str, Any],
+) -> None:
+    """Writes a .tflite file of a SavedModel of batch 1.
+
+    Args:
+        target: File to write.
+        saved_model: Folder, with the signature `serving_default`; what
+            calibrates is put into it.
+        quantization: As `to_tflite` takes it.
+        rows: Samples by the name of the input; None without calibration.
+        uint8_input: As `to_tflite` takes it.
+        entries: What the file says about itself.
+
+    Raises:
+        ExportError: If it cannot be converted.
+    """
+    file = None
+    if rows is not None:
+        file = saved_model / "calibration.npz"
+        # With a prefix: savez has a parameter `file` of its own.
+        prefixed: dict[str, Any] = {
+            f"input:{name}": array for name, array in rows.items()
+        }
+        np.savez(file, **prefixed)
+    shared_converter.convert(
+        saved_model, target, quantization, file, uint8_input=uint8_input
+    )
+    target.write_bytes(with_metadata(target.read_bytes(), entries))
+
+
+def artifact_of(
+    path: Path, model: keras.Model, quantization: str
+) -> TFLiteArtifact:
+    """Returns the artifact of a model's file."""
     return TFLiteArtifact(
-        path=target,
+        path=path,
         quantization=quantization,
-        num_bytes=target.stat().st_size,
+        num_bytes=path.stat().st_size,
         input_names=tuple(entry.name for entry in input_signature(model)),
         output_names=output_names(model),
     )
@@ -185,7 +221,8 @@ def _check_backend() -> None:
         )
 
 
-def _check_target(target: Path) -> None:
+def check_target(target: Path) -> None:
+    """Raises a ValueError unless a path ends in .tflite."""
     if target.suffix != ".tflite":
         raise ValueError(
             "`path` must end in .tflite. Received: "
@@ -240,7 +277,7 @@ def _warn_of_other_pixels(rows: Mapping[str, Any]) -> None:
             )
 
 
-def _entries(
+def entries_of(
     model: keras.Model, quantization: str, metadata: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Returns what the file says about itself.
@@ -271,7 +308,7 @@ def _entries(
     return {**given, **made}
 
 
-def _calibration_rows(
+def calibration_rows(
     model: keras.Model, calibration: Any, samples: int
 ) -> dict[str, Any]:
     """Returns evenly spaced rows by the name of the input in the file."""
@@ -292,7 +329,7 @@ def _calibration_rows(
 
 
 @contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path) -> Iterator[Path]:
     """Yields a new file beside the target, renamed to it on success."""
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
