@@ -29,11 +29,9 @@ METHOD_MODULES = (
     "models",
     "optimizers",
     "packing",
-    "planned_arena",
     "planned_sizes",
     "preparation",
     "quota",
-    "rounding",
     "schedules",
     "selection",
     "teacher_outputs",
@@ -42,6 +40,7 @@ METHOD_MODULES = (
 """What a result follows from, beside the configuration of its cell.
 
 Surgery is not among them: its tests hold it to be exact, however it is done.
+Nor are arenas and round widths: no cell has a budget of one, or asks for them.
 """
 
 

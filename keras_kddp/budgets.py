@@ -22,7 +22,8 @@ class Budget:
         max_bytes: Size of the int8 .tflite file; needs the TensorFlow backend.
         max_arena_bytes: Memory that TensorFlow Lite Micro needs to run the int8
             file, as it is measured here: with its reference kernels and
-            pointers of 64 bits, so a chip needs less. Needs tflite-micro.
+            pointers of 64 bits, so a chip needs less. Needs tflite-micro and
+            the TensorFlow backend.
         max_accuracy_drop: How far the accuracy on the validation data may be
             below the reference, in [0, 1); 0.01 is one point.
         reference: What the accuracy is compared with: `"student"`, the

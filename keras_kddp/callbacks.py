@@ -17,13 +17,12 @@ from keras_kddp.callback_conflicts import check_callbacks
 from keras_kddp.certificates import Certificate, certify, constant_units
 from keras_kddp.criteria import Criterion, resolved_criterion
 from keras_kddp.distiller import Distiller
-from keras_kddp.export import check_conversion
 from keras_kddp.layers import check_penalties, set_penalty_strength
 from keras_kddp.preparation import prepared_layers
 from keras_kddp.profiling import count_parameters
 from keras_kddp.quota import FallingQuota
 from keras_kddp.removals import Removal
-from keras_kddp.rounding import rounded
+from keras_kddp.rounding import check_measurable, rounded
 from keras_kddp.schedules import Phases, planned_phases
 from keras_kddp.selection import group_scores, removal_order, units_of
 from keras_kddp.surgery.folding import Constants, of_leaving_units
@@ -87,6 +86,9 @@ class DynamicPruning(keras.callbacks.Callback):
     Raises:
         ValueError: At construction and at the start of training, if an
             argument is out of range or does not fit the run.
+        ExportError: At the start of training, if the int8 file of a budget or
+            of `unit_multiple` cannot be made.
+        ImportError: Likewise, if a `max_arena_bytes` needs tflite-micro.
 
     Example:
         ```python
@@ -178,13 +180,13 @@ class DynamicPruning(keras.callbacks.Callback):
                 "`student = keras_kddp.prepare(student)` first."
             )
         check_callbacks(self.model.fit_callbacks, DynamicPruning)
-        if self.unit_multiple > 1:
-            check_conversion(self.model.student)
         self._phases = self.phases(self.params["epochs"])
         self._observed = self._observed_data(graph)
         # Says now, not in the middle, if the criterion or the data are bad.
         scores = self._scores(graph, self._activity(graph), {})
         self._start_budget(graph, list(scores))
+        if self.unit_multiple > 1:
+            check_measurable(graph.model, self._observed)
         self._plan = None
         self._goes_back = False
         self.removals = []
@@ -271,7 +273,7 @@ class DynamicPruning(keras.callbacks.Callback):
         count = self._removal_count(epoch, graph, order, inactive, constants)
         leaving = order[:count]
         is_last = self._phases.is_last_removal(epoch)
-        if self.unit_multiple > 1 and is_last:
+        if self.unit_multiple > 1 and is_last and (leaving or self.removals):
             leaving = rounded(
                 graph,
                 order,

@@ -31,6 +31,7 @@ from keras_kddp.profiling import profile
 from keras_kddp.progress import EpochProgress, epoch_bars
 from keras_kddp.quota import FallingQuota
 from keras_kddp.results import Compression, StudentResult
+from keras_kddp.rounding import check_measurable
 from keras_kddp.run_directory import writable_directory, write_run
 from keras_kddp.selection import group_maxima
 from keras_kddp.splits import Split, as_split, check_split
@@ -291,7 +292,7 @@ def with_budget(pruning: DynamicPruning, budget: Any) -> DynamicPruning:
 def check_budget(
     pruning: DynamicPruning, prepared: keras.Model, train: Split
 ) -> None:
-    """Checks that a budget can be reached, before anything is trained.
+    """Checks that budget and widths can be kept, before anything is trained.
 
     Args:
         pruning: With a budget or without.
@@ -301,9 +302,11 @@ def check_budget(
     Raises:
         ValueError: If the smallest student that pruning may leave is larger.
     """
+    graph = ChannelGraph(prepared)
+    if pruning.unit_multiple > 1:
+        check_measurable(prepared, sampled(graph, train.x, SAMPLES))
     if pruning.budget is None or not pruning.budget.sizes():
         return
-    graph = ChannelGraph(prepared)
     units = {n: np.zeros(len(graph.units[n])) for n in prepared_layers(graph)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `fit` will say what there is to say

@@ -5,7 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_kddp._compat import CallNode
-from keras_kddp.profiling import multiplied_positions, num_entries
+from keras_kddp.profiling import (
+    TRANSPOSED,
+    multiplied_positions,
+    num_entries,
+)
 from keras_kddp.surgery.graph import ChannelGraph
 
 # For each output channel of a Dense layer or a convolution, TFLM keeps a
@@ -13,6 +17,13 @@ from keras_kddp.surgery.graph import ChannelGraph
 # bias, while it prepares.
 _KEPT_BYTES = 8
 _PREPARING_BYTES = 8
+_SUM_BYTES = 4  # that a transposed convolution adds up in
+_NO_ACTIVATION = (None, "linear")
+_RENAMING = (
+    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise"),
+    *("ActivityPenalty", "ActivityRegularization", "Identity"),
+    *("Flatten", "Reshape", "ExpandDims", "Squeeze"),
+)
 
 
 class _Buffer(NamedTuple):
@@ -21,8 +32,8 @@ class _Buffer(NamedTuple):
     Attributes:
         positions: Bytes a channel.
         labels: Its channels; None where they cannot leave.
-        first: Number of the call that writes it.
-        last: Number of the last call that reads it.
+        first: Step that writes it.
+        last: Last step that reads it.
     """
 
     positions: int
@@ -32,7 +43,7 @@ class _Buffer(NamedTuple):
 
 
 class PlannedArena:
-    """The int8 arena of a student without some groups of units, all but exact.
+    """The int8 arena of a student without some groups of units, about.
 
     The largest sum of activations alive at a time, where what is fused or
     only renamed shares its input's memory; and what TFLM keeps a channel. What
@@ -46,8 +57,8 @@ class PlannedArena:
         self._buffers = _buffers(graph)
         first = np.array([buffer.first for buffer in self._buffers])
         last = np.array([buffer.last for buffer in self._buffers])
-        calls = np.arange(len(graph.nodes))[:, None]
-        self._alive = ((first <= calls) & (calls <= last)).astype(float)
+        steps = np.arange(2 * len(graph.nodes))[:, None]
+        self._alive = ((first <= steps) & (steps <= last)).astype(float)
         self._outputs = [
             graph.channels[id(node.outputs[0])].labels
             for node in graph.nodes
@@ -55,7 +66,7 @@ class PlannedArena:
         ]
 
     def without(self, gone: np.ndarray) -> float:
-        """Returns bytes that differ from the arena by a constant.
+        """Returns bytes that grow as the arena does.
 
         Args:
             gone: (labels,) bool: the channels that leave.
@@ -75,35 +86,59 @@ def _kept(labels: np.ndarray | None, gone: np.ndarray) -> int:
 
 
 def _buffers(graph: ChannelGraph) -> list[_Buffer]:
+    """Returns what is kept; a call takes two steps, the second to activate."""
     owners: dict[int, int] = {}  # tensor -> the one whose memory it shares
     buffers: dict[int, _Buffer] = {}
+    beside = []
     for number, node in enumerate(graph.nodes):
+        step = 2 * number
         for tensor in node.inputs:
             owner = owners[id(tensor)]
-            buffers[owner] = buffers[owner]._replace(last=number)
+            buffers[owner] = buffers[owner]._replace(last=step)
+        if _shares_memory(graph, node):
+            owners[id(node.outputs[0])] = owners[id(node.inputs[0])]
+            continue
         for tensor in node.outputs:
-            if _shares_memory(node):
-                owners[id(tensor)] = owners[id(node.inputs[0])]
-                continue
             owners[id(tensor)] = id(tensor)
             labels = graph.channels[id(tensor)].labels
             size = num_entries(tensor.shape[1:])
-            buffers[id(tensor)] = (
-                _Buffer(size // len(labels), labels, number, number)
+            made = (
+                _Buffer(size // len(labels), labels, step, step)
                 if len(labels)
-                else _Buffer(size, None, number, number)
+                else _Buffer(size, None, step, step)
             )
+            if isinstance(node.operation, TRANSPOSED):
+                sums = made.positions * _SUM_BYTES
+                beside.append(made._replace(positions=sums))
+            if not _has_fused_activation(node):
+                beside.append(made._replace(last=step + 1))
+                made = made._replace(first=step + 1, last=step + 1)
+            buffers[id(tensor)] = made
     for tensor in graph.outputs:
         owner = owners[id(tensor)]
-        buffers[owner] = buffers[owner]._replace(last=len(graph.nodes))
-    return list(buffers.values())
+        buffers[owner] = buffers[owner]._replace(last=2 * len(graph.nodes))
+    return [*buffers.values(), *beside]
 
 
-def _shares_memory(node: CallNode) -> bool:
-    """Says whether a call is fused into the one before, or renames."""
+def _shares_memory(graph: ChannelGraph, node: CallNode) -> bool:
+    """Says whether a call is fused into the one before, or only renames."""
     if len(node.inputs) != 1 or len(node.outputs) != 1:
         return False
-    read, made = (
-        num_entries(x.shape[1:]) for x in (*node.inputs, *node.outputs)
-    )
-    return read == made and not multiplied_positions(node)
+    kind = type(node.operation).__name__
+    if kind in _RENAMING:
+        return True
+    before = graph.maker(node.inputs[0])
+    if kind == "BatchNormalization":
+        is_linear = _activation(before) in _NO_ACTIVATION
+        return multiplied_positions(before) > 0 and is_linear
+    is_activation = kind in ("Activation", "ReLU", "Relu", "Relu6")
+    return is_activation and _has_fused_activation(node)
+
+
+def _has_fused_activation(node: CallNode) -> bool:
+    return _activation(node) in (*_NO_ACTIVATION, "relu", "relu6")
+
+
+def _activation(node: CallNode) -> str | None:
+    function = getattr(node.operation, "activation", None)
+    return getattr(function, "__name__", None)

@@ -13,7 +13,7 @@ from keras_kddp import _compat
 from keras_kddp._compat import CallNode
 from keras_kddp.text_table import aligned
 
-_TRANSPOSED = (
+TRANSPOSED = (
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
@@ -27,7 +27,7 @@ _MULTIPLYING = (
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
-    *_TRANSPOSED,
+    *TRANSPOSED,
 )
 
 
@@ -184,7 +184,7 @@ def multiplied_positions(call: CallNode) -> int:
     layer: Any = call.operation
     if not isinstance(layer, _MULTIPLYING):
         return 0
-    tensors = call.inputs if isinstance(layer, _TRANSPOSED) else call.outputs
+    tensors = call.inputs if isinstance(layer, TRANSPOSED) else call.outputs
     shape = tensors[0].shape[1:]
     is_first = getattr(layer, "data_format", "") == "channels_first"
     return num_entries(shape[1:] if is_first else shape[:-1])

@@ -1,28 +1,44 @@
 """How many units must have left by when, for a student to fit its budget."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_kddp.budgets import Budget
-from keras_kddp.planned_arena import PlannedArena
-from keras_kddp.planned_sizes import (
-    PlannedSizes,
-    int8_arena_bytes,
-    int8_bytes,
-)
+from keras_kddp.export.trial import int8_arena_bytes, int8_bytes
+from keras_kddp.planned_sizes import Line, PlannedSizes
 from keras_kddp.selection import removal_order, units_of
 from keras_kddp.surgery.folding import Constants, of_leaving_units
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import plan_on
 
-# The layout of a file moves a little with the numbers in it.
-_MARGIN_BYTES = 64
 
-_MEASURED = {"bytes": int8_bytes, "arena_bytes": int8_arena_bytes}
+class _Measure(NamedTuple):
+    """A size that is measured of the int8 file.
+
+    Attributes:
+        size: Measures a student, given some inputs.
+        margin: Bytes to stay below the limit.
+        slack: So far below the limit, as a share of it, is near enough.
+    """
+
+    size: Callable[[Any, Any], int]
+    margin: int
+    slack: float
+
+
+_MEASURED = {
+    # The layout of a file moves a little with the numbers in it.
+    "bytes": _Measure(int8_bytes, 64, 0.0),
+    # Each measurement takes a conversion; arenas have steps of their own.
+    "arena_bytes": _Measure(int8_arena_bytes, 0, 0.05),
+}
+_HINTS = {"arena_bytes": ", or try more minimum_units: one may need most"}
+_FORETOLD = 4  # attempts with the line, before halving
 
 
 class FallingQuota:
@@ -41,6 +57,8 @@ class FallingQuota:
         data: Inputs, to calibrate an int8 file with.
 
     Raises:
+        ExportError: If the int8 file of a limit cannot be made.
+        ImportError: If a limit needs tflite-micro, and it is not installed.
         ValueError: If no removal can reach a limit.
     """
 
@@ -57,17 +75,8 @@ class FallingQuota:
         self._minimum_units = minimum_units
         widths = dict.fromkeys(graph.units, minimum_units)
         order = removal_order(graph, dict.fromkeys(roots, 0.0), widths)
-        self._bytes_line: tuple[float, float] | None = None
-        self._arena_base = 0.0  # what the arena has beside what is planned
-        smallest = {
-            measure: self._measured(measure, graph, order, {})
-            for measure in _MEASURED
-            if measure in self._limits
-        }
-        if "bytes" in smallest:
-            self._draw_bytes_line(graph, order, smallest["bytes"])
-        if "arena_bytes" in smallest:
-            self._measure_arena(graph, [], {})
+        self._lines = {m: Line() for m in _MEASURED if m in self._limits}
+        smallest = self._draw_lines(graph, order)
         self._start = self._sizes(graph, order)(0)
         self._check(self._sizes(graph, order)(len(order)) | smallest)
 
@@ -79,8 +88,8 @@ class FallingQuota:
                     f"{math.ceil(floor[measure]):,}, the size of this student "
                     f"with minimum_units={self._minimum_units} in every layer "
                     f"that may shrink. Received: max_{measure}={limit:,}. "
-                    "Raise it, prepare more layers, or start from a smaller "
-                    "student."
+                    "Raise it, prepare more layers, start from a smaller "
+                    f"student{_HINTS.get(measure, '')}."
                 )
         if all(self._start[m] <= limit for m, limit in self._limits.items()):
             sizes = ", ".join(
@@ -112,33 +121,31 @@ class FallingQuota:
                 early, unless the student would fall below its budget.
             constants: What their activity is held at.
         """
-        limits: dict[str, float] = dict(self._limits)
-        if "arena_bytes" in limits and share < 1:
-            final = self._needed(graph, order, limits)
-            self._measure_arena(graph, order[:final], constants)
+        if "arena_bytes" in self._limits and share < 1:
+            final = self._needed(graph, order, self._limits)
+            self._shift_arena_line(graph, order[:final], constants)
         falling = {
             m: limit * (self._start[m] / limit) ** (1 - share)
             for m, limit in self._limits.items()
             if self._start[m] > limit
         }
-        final = self._needed(graph, order, limits)
+        final = self._needed(graph, order, self._limits)
         count = max(self._needed(graph, order, falling), min(inactive, final))
         if share < 1:
             return count
-        if limits.pop("bytes", None) is not None:
-            least = self._needed(graph, order, limits)
-            least = max(least, min(inactive, final))
-            count = self._checked_count(
-                graph, order, count, least=least, constants=constants
+        planned = {m: x for m, x in self._limits.items() if m not in _MEASURED}
+        least = self._needed(graph, order, planned)
+        least = max(least, min(inactive, final))
+        for measure in self._lines:
+            count = least = self._checked_count(
+                measure, graph, order, count, least=least, constants=constants
             )
-        if "arena_bytes" in limits:
-            count = self._with_fitting_arena(graph, order, count, constants)
         return self._with_gained_biases(graph, order, count, constants)
 
     def warn_if_missed(self, graph: ChannelGraph) -> None:
         """Warns if the student of a finished run does not fit its budget."""
         sizes = self._sizes(graph, [])(0)
-        for measure in _MEASURED.keys() & self._limits.keys():
+        for measure in self._lines:
             sizes[measure] = self._measured(measure, graph, [], {})
         for measure, limit in self._limits.items():
             if sizes[measure] > limit:
@@ -166,22 +173,11 @@ class FallingQuota:
         self, graph: ChannelGraph, order: Sequence[int]
     ) -> Callable[[int], dict[str, float]]:
         """Returns the size of the student without the first k groups."""
-        planned = PlannedSizes(graph, self._bytes_line)
-        arena = None
-        if "arena_bytes" in self._limits:
-            arena = PlannedArena(graph)
+        planned = PlannedSizes(graph, self._lines)
         ranks = np.full(graph.roots.max(initial=0) + 1, len(order))
         ranks[list(order)] = np.arange(len(order))
         ranks = ranks[graph.roots]
-
-        def sizes(count: int) -> dict[str, float]:
-            found = planned.without(ranks < count)
-            if arena is not None:
-                planned_arena = arena.without(ranks < count)
-                found["arena_bytes"] = self._arena_base + planned_arena
-            return found
-
-        return sizes
+        return lambda k: planned.without(ranks < k)
 
     def _measured(
         self,
@@ -196,46 +192,39 @@ class FallingQuota:
             units = units_of(graph, order)
             folded = of_leaving_units(constants, units)
             student = plan_on(graph, units, constants=folded).build()
-        return _MEASURED[measure](student, self._data)
+        return _MEASURED[measure].size(student, self._data)
 
-    def _measure_arena(
+    def _draw_lines(
+        self, graph: ChannelGraph, order: Sequence[int]
+    ) -> dict[str, int]:
+        """Draws lines through the files of the largest and the smallest.
+
+        Returns:
+            The sizes of the smallest.
+        """
+        smallest = {}
+        for measure in self._lines:
+            small = self._measured(measure, graph, order, {})
+            large = self._measured(measure, graph, [], {})
+            sizes = self._sizes(graph, order)
+            planned, least = (sizes(k)[measure] for k in (0, len(order)))
+            slope = (large - small) / max(planned - least, 1)
+            self._lines[measure] = Line(small - slope * least, slope)
+            smallest[measure] = small
+        return smallest
+
+    def _shift_arena_line(
         self, graph: ChannelGraph, order: Sequence[int], constants: Constants
-    ) -> int:
-        """Returns the arena without all groups; later plans start from it."""
-        size = self._measured("arena_bytes", graph, order, constants)
-        self._arena_base += (
-            size - self._sizes(graph, order)(len(order))["arena_bytes"]
-        )
-        return size
-
-    def _with_fitting_arena(
-        self,
-        graph: ChannelGraph,
-        order: Sequence[int],
-        count: int,
-        constants: Constants,
-    ) -> int:
-        """Returns a count, most often the given one, whose arena fits."""
-        limit = self._limits["arena_bytes"]
-        while self._measure_arena(graph, order[:count], constants) > limit:
-            if count == len(order):
-                break
-            needed = self._needed(graph, order, {"arena_bytes": limit})
-            count = max(needed, count + 1)
-        return count
-
-    def _draw_bytes_line(
-        self, graph: ChannelGraph, order: Sequence[int], floor_bytes: int
     ) -> None:
-        """Draws the line between the files of the largest and the smallest."""
-        sizes = self._sizes(graph, order)
-        raw, floor_raw = (sizes(k)["raw_bytes"] for k in (0, len(order)))
-        largest = self._measured("bytes", graph, [], {})
-        slope = (largest - floor_bytes) / max(raw - floor_raw, 1)
-        self._bytes_line = floor_bytes - slope * floor_raw, slope
+        """Lets the line go through the student without all groups."""
+        size = self._measured("arena_bytes", graph, order, constants)
+        off = size - self._sizes(graph, order)(len(order))["arena_bytes"]
+        line = self._lines["arena_bytes"]
+        self._lines["arena_bytes"] = line._replace(base=line.base + off)
 
     def _checked_count(
         self,
+        measure: str,
         graph: ChannelGraph,
         order: Sequence[int],
         count: int,
@@ -245,30 +234,35 @@ class FallingQuota:
     ) -> int:
         """Returns the fewest groups, but `least`, without which the file fits.
 
-        Converts the student that was foretold and, while its file does not
+        Measures the student that was foretold and, while its file does not
         fit or has room for a further group, the one that the line foretells
-        from there.
+        from there; where that leads nowhere, the one half-way.
         """
-        limit = self._limits["bytes"] - _MARGIN_BYTES
+        measured = _MEASURED[measure]
+        limit = self._limits[measure] - measured.margin
         sizes = self._sizes(graph, order)
         too_few, enough = least - 1, len(order) + 1
         count = max(count, least)
-        while True:
-            size = self._measured("bytes", graph, order[:count], constants)
-            off = size - sizes(count)["bytes"]
+        for attempt in itertools.count(1):
+            size = self._measured(measure, graph, order[:count], constants)
+            off = size - sizes(count)[measure]
             if size <= limit:
                 enough = count
             else:
                 too_few = count
-            if enough - too_few <= 1:
-                return min(enough, len(order))
-            foretold = _first(
-                len(order),
-                lambda k: sizes(k)["bytes"] + off <= limit,  # noqa: B023
-            )
+            is_near = limit * (1 - measured.slack) <= size <= limit
+            if is_near or enough - too_few <= 1:
+                break
+            foretold = (too_few + enough) // 2
+            if attempt < _FORETOLD:
+                foretold = _first(
+                    len(order),
+                    lambda k: sizes(k)[measure] + off <= limit,  # noqa: B023
+                )
             if size <= limit:
                 foretold = min(foretold, count - 1)
             count = min(max(foretold, too_few + 1), enough - 1)
+        return min(enough, len(order))
 
     def _with_gained_biases(
         self,

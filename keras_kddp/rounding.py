@@ -1,5 +1,6 @@
 """Further units that leave where a rounder width pays."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_kddp.export import CrashError, LiteRTRuntime, RefusalError
-from keras_kddp.planned_sizes import int8_file
+from keras_kddp.export.trial import int8_file
 from keras_kddp.selection import units_of
 from keras_kddp.surgery.folding import Constants, of_leaving_units
 from keras_kddp.surgery.graph import ChannelGraph
@@ -45,8 +46,15 @@ def rounded(
         constants: What the activity of groups is held at.
     """
     leaving = list(order[:count])
+    planned = _widths(graph, leaving)
     for name in graph.units:
         further = _beyond(graph, order, leaving, name, multiple)
+        after = _widths(graph, [*leaving, *further])
+        if any(
+            after[layer] < (1 - _LARGEST_LOSS) * width
+            for layer, width in planned.items()
+        ):
+            continue  # this layer, or one whose units leave with its units
         if further:
             candidate = [*leaving, *further]
             students = (
@@ -58,6 +66,31 @@ def rounded(
     return leaving
 
 
+def check_measurable(student: keras.Model, data: Any) -> None:
+    """Checks that widths can be judged, before anything is trained.
+
+    Raises:
+        ExportError: If the student's int8 file cannot be made.
+        ValueError: If it cannot be exported, or the data do not fit.
+    """
+    try:
+        with int8_file(student, data):
+            return
+    except ValueError as error:
+        raise ValueError(
+            "`unit_multiple` must be 1 for what has no int8 file: what a round "
+            f"width gains is measured. Received a student of which: {error}"
+        ) from error
+
+
+def _widths(graph: ChannelGraph, leaving: Sequence[int]) -> dict[str, int]:
+    """Returns how many units of each layer stay."""
+    return {
+        name: int(np.count_nonzero(~np.isin(graph.roots[labels], leaving)))
+        for name, labels in graph.units.items()
+    }
+
+
 def _beyond(
     graph: ChannelGraph,
     order: Sequence[int],
@@ -66,12 +99,15 @@ def _beyond(
     multiple: int,
 ) -> list[int]:
     """Returns the groups that keep a layer from being round, if any may go."""
-    own = graph.roots[graph.units[name]].tolist()
-    kept = sum(root not in leaving for root in own)
-    extra = kept % multiple
-    further = [root for root in order if root in own and root not in leaving]
-    is_small = extra <= _LARGEST_LOSS * kept
-    return further[:extra] if is_small and extra <= len(further) else []
+    own = Counter(graph.roots[graph.units[name]].tolist())
+    gone = set(leaving)
+    extra = _widths(graph, leaving)[name] % multiple
+    further = []
+    for root in order:
+        if root in own and root not in gone and own[root] <= extra:
+            further.append(root)
+            extra -= own[root]  # a group may hold several of its units
+    return further if extra == 0 else []
 
 
 def _without(

@@ -19,8 +19,9 @@ from keras_kddp import (
 )
 from keras_kddp.activity import activity_on
 from keras_kddp.export import to_tflite
+from keras_kddp.export.trial import int8_bytes
 from keras_kddp.models import fashion_cnn_student
-from keras_kddp.planned_sizes import PlannedSizes, int8_bytes
+from keras_kddp.planned_sizes import PlannedSizes
 from keras_kddp.profiling import profile
 from keras_kddp.quota import FallingQuota
 from keras_kddp.selection import group_scores
@@ -503,7 +504,9 @@ def test_the_fewest_groups_are_found_from_any_first_guess(start, monkeypatch):
         lambda measure, graph, order, constants: 1_100 - len(order) ** 2,
     )
 
-    found = quota._checked_count(None, range(20), start, least=0, constants={})
+    found = quota._checked_count(
+        "bytes", None, range(20), start, least=0, constants={}
+    )
 
     assert found == 10  # 1,100 - 100
 
@@ -515,7 +518,10 @@ def test_what_never_fits_takes_all_that_may_leave(monkeypatch):
     monkeypatch.setattr(quota, "_sizes", lambda graph, order: sizes)
     monkeypatch.setattr(quota, "_measured", lambda *args: 2_000)
 
-    assert quota._checked_count(None, range(9), 3, least=0, constants={}) == 9
+    assert (
+        quota._checked_count("bytes", None, range(9), 3, least=0, constants={})
+        == 9
+    )
 
 
 @pytest.mark.parametrize("limit", [400, 390, 380, 300])

@@ -219,7 +219,9 @@ def refused_by_tflm():
 def test_what_tflm_cannot_run_leaves_no_bundle(tmp_path):
     x = np.random.default_rng(0).normal(size=(50, 4))
 
-    with pytest.raises(ExportError, match="of what TFLM can run. Received"):
+    with pytest.raises(
+        ExportError, match="of what TFLM and LiteRT can run. Received"
+    ):
         to_microcontroller(refused_by_tflm(), tmp_path / "b", x)
 
     assert not (tmp_path / "b").exists()

@@ -1,9 +1,12 @@
 """Widths that are rounded down where it pays."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 
+import keras_kddp.pipeline
 import keras_kddp.rounding
 from keras_kddp import Budget, Distiller, DynamicPruning, prepare
 from keras_kddp.export import CrashError, LiteRTRuntime
@@ -50,7 +53,7 @@ def takes(monkeypatch):
     """Makes each measured student take so many milliseconds, in turn."""
 
     def install(*milliseconds):
-        times = iter(milliseconds * 3)
+        times = itertools.cycle(milliseconds)
         monkeypatch.setattr(
             keras_kddp.rounding, "_milliseconds", lambda *_: next(times)
         )
@@ -88,6 +91,36 @@ def test_round_widths_stay_as_they_are(takes):
     takes()  # nothing is measured
 
     assert kept(fashion_mlp_student(48), "hidden", 8, 8) == 40
+
+
+def test_tied_units_leave_in_whole_groups_or_not_at_all(takes):
+    takes(1, 0.1)
+    inputs = keras.Input((28, 28, 1))
+    x = keras.layers.Conv2D(22, 3, strides=4)(inputs)
+    x = keras.layers.Conv2D(44, 3, groups=22, name="conv")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    student = keras.Model(inputs, keras.layers.Dense(600)(x))
+    # Pairs of channels leave together: an odd one cannot leave alone.
+
+    assert kept(student, "conv", 0, 8) == 40
+    assert kept(student, "conv", 0, 3) == 42
+    assert kept(student, "conv", 0, 43) == 44
+
+
+def test_a_partner_of_few_units_keeps_a_layer_from_rounding(takes):
+    takes(1, 0.1)
+    inputs = keras.Input((28, 28, 1))
+    x = keras.layers.Flatten()(inputs)
+    narrow = keras.layers.Dense(10, name="narrow")(x)
+    wide = keras.layers.Dense(22, name="wide")(x)
+    joined = keras.layers.Concatenate()([narrow, wide])
+    other = keras.layers.Dense(32, name="other")(x)
+    student = keras.Model(
+        inputs, keras.layers.Dense(3)(keras.layers.Add()([joined, other]))
+    )
+
+    # The first two to leave of `other` are units of `narrow`: a fifth.
+    assert kept(student, "other", 0, 30) == 32
 
 
 def test_the_smallest_width_is_respected(takes):
@@ -137,7 +170,7 @@ def test_a_student_that_cannot_be_measured_is_refused_before_training():
     distiller = Distiller(student, prepare(student))
     distiller.compile("adam", CROSSENTROPY)
 
-    with pytest.raises(ValueError, match="must be fixed"):
+    with pytest.raises(ValueError, match="`unit_multiple`.* must be fixed"):
         distiller.fit(
             np.zeros((8, 3, 4)),
             np.zeros(8),
@@ -145,3 +178,60 @@ def test_a_student_that_cannot_be_measured_is_refused_before_training():
             callbacks=[DynamicPruning(unit_multiple=8)],
             epochs=4,
         )
+
+
+def test_rows_that_no_file_takes_are_refused_before_training():
+    student = prepare(fashion_mlp_student(20))
+    distiller = Distiller(fashion_mlp_student(4), student)
+    distiller.compile("adam", CROSSENTROPY)
+    weights = student.get_weights()
+
+    with pytest.raises(ValueError, match="`unit_multiple`"):
+        distiller.fit(
+            X[..., 0],  # Keras adds the axis that is missing
+            Y,
+            verbose=0,
+            callbacks=[DynamicPruning(unit_multiple=8)],
+            epochs=4,
+        )
+
+    pairs = zip(weights, student.get_weights(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_compress_refuses_it_before_a_control_is_trained(monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(keras_kddp.pipeline, "train_control", never)
+    inputs = keras.Input((None, 4))
+    x = keras.layers.Dense(8, activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    student = keras.Model(inputs, keras.layers.Dense(10)(x))
+    data = np.zeros((20, 3, 4)), np.arange(20) % 10
+
+    with pytest.raises(ValueError, match="`unit_multiple`"):
+        keras_kddp.compress(
+            keras.models.clone_model(student),
+            student,
+            data,
+            data,
+            epochs=4,
+            pruning=DynamicPruning(unit_multiple=8),
+            budget=Budget(max_accuracy_drop=0.5),
+        )
+
+
+def test_what_fits_already_is_not_rounded():
+    distiller = Distiller(
+        fashion_mlp_student(16), prepare(fashion_mlp_student(44))
+    )
+    distiller.compile("adam", CROSSENTROPY)
+    pruning = DynamicPruning(
+        budget=Budget(max_parameters=10**6), unit_multiple=8, threshold=0.0
+    )
+
+    with pytest.warns(UserWarning, match="nothing will be removed"):
+        distiller.fit(X, Y, epochs=4, verbose=0, callbacks=[pruning])
+
+    assert distiller.student.get_layer("hidden").units == 44

@@ -11,6 +11,7 @@ import keras
 from numpy.typing import NDArray
 
 from keras_kddp.arguments import require_count
+from keras_kddp.export._converter import ExportError
 from keras_kddp.export._samples import arrange_inputs
 from keras_kddp.export._signature import input_signature
 from keras_kddp.export.runtimes import (
@@ -121,7 +122,7 @@ def bench(
 
     Raises:
         ValueError: If models or samples do not fit.
-        ExportError: If a model cannot be converted.
+        ExportError: If a model cannot be converted, or LiteRT cannot run it.
 
     Example:
         ```python
@@ -189,8 +190,14 @@ def _timed(
 ) -> tuple[Any, ...]:
     rows = {name: array[:samples] for name, array in inputs.items()}
     phone = LiteRTRuntime(path)
-    one = phone.execute(rows).milliseconds
-    every = phone.execute(rows, threads=os.cpu_count() or 1).milliseconds
+    try:
+        one = phone.execute(rows).milliseconds
+        every = phone.execute(rows, threads=os.cpu_count() or 1).milliseconds
+    except (CrashError, RefusalError) as refusal:
+        raise ExportError(
+            "The models must be such that LiteRT runs their files. Received "
+            f"from it: {refusal} Make layers of one unit wider."
+        ) from refusal
     return (one, every, *_on_chip(TFLMRuntime(path), rows))
 
 

@@ -212,13 +212,14 @@ def _bundle(
     }
     try:
         found = chip.execute(given, arena=True)
+        wanted = phone.execute(given)
     except (CrashError, RefusalError) as refusal:
         raise ExportError(
-            "The model must consist of what TFLM can run. Received from it: "
-            f"{refusal}. Replace this layer, or export for a phone with "
-            "keras_kddp.export.to_tflite."
+            "The model must consist of what TFLM and LiteRT can run. Received "
+            f"from one: {refusal}. Replace this layer, or widen one of one "
+            "unit; a phone may take it, with keras_kddp.export.to_tflite."
         ) from None
-    _check_equal(found, phone.execute(given), artifact)
+    _check_equal(found, wanted, artifact)
     measured = int(found.arena_bytes or 0)
     first = slice(0, _GOLDEN_SAMPLES)
     inputs, outputs = _in_file(chip.inputs), _in_file(chip.outputs)
