@@ -285,3 +285,18 @@ def carry_weight_decay_exclusions(
     new._exclude_from_weight_decay_pattern = getattr(
         old, "_exclude_from_weight_decay_pattern", None
     )
+
+
+def adopted_variable(
+    variable: Any, name: str, *, trainable: bool
+) -> keras.Variable:
+    """Returns a Keras variable that is a given tf.Variable, not its copy.
+
+    Only the private `_value` can be set from outside; without it, what a
+    SavedModel computes would not see what Keras trains.
+    """
+    adopted = keras.Variable(
+        variable, dtype=variable.dtype.name, trainable=trainable, name=name
+    )
+    adopted._value = variable
+    return adopted

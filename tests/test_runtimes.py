@@ -21,7 +21,7 @@ from keras_kddp.export import (
     to_tflite,
     verify,
 )
-from keras_kddp.export.tflite import QUANTIZATIONS
+from keras_kddp.export.tflite import CALIBRATED, QUANTIZATIONS
 
 X = np.random.default_rng(0).uniform(size=(60, 8, 8, 1)).astype("float32")
 Y = (X.mean(axis=(1, 2, 3)) > 0.5).astype(int)
@@ -57,7 +57,7 @@ def files(model, tmp_path_factory):
             model,
             folder / f"{name}.tflite",
             quantization=name,
-            calibration=X if name.startswith("int") else None,
+            calibration=X if name in CALIBRATED else None,
         )
         for name in QUANTIZATIONS
     }
@@ -71,7 +71,8 @@ def test_every_flavour_agrees_with_keras(model, files, quantization):
     assert agreement.passed
     assert row.refusal is None
     assert row.milliseconds > 0
-    assert row.relative_error < (1e-5 if quantization == "none" else 0.1)
+    limits = {"none": 1e-5, "int4": 0.3}
+    assert row.relative_error < limits.get(quantization, 0.1)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
@@ -79,7 +80,7 @@ def test_a_flavour_is_told_by_what_is_in_the_file(files, quantization):
     runtime = LiteRTRuntime(files[quantization].path)
 
     assert runtime.quantization == quantization
-    assert runtime.is_quantized is quantization.startswith("int")
+    assert runtime.is_quantized is (quantization in CALIBRATED)
 
 
 def test_each_flavour_is_smaller_than_float32(files):
@@ -235,7 +236,9 @@ def test_damaged_files_do_not_take_the_process_down(
 @pytest.mark.filterwarnings("ignore:`x` must be scaled")
 def test_300_damaged_files_do_not_take_the_process_down(model, files, tmp_path):
     for seed in range(100, 400):
-        content = files[QUANTIZATIONS[seed % 5]].path.read_bytes()
+        content = files[
+            QUANTIZATIONS[seed % len(QUANTIZATIONS)]
+        ].path.read_bytes()
         survive(model, damaged(content, seed), tmp_path / "damaged.tflite")
 
 

@@ -18,10 +18,11 @@ TOLERANCES = {
     "dynamic": 0.1,
     "int8": 0.1,
     "int16x8": 0.1,
+    "int4": 0.2,
 }
 """Largest relative error that passes, by quantization."""
 
-ROUNDING = {"dynamic": 0.5, "int8": 0.5, "int16x8": 0.1}
+ROUNDING = {"dynamic": 0.5, "int8": 0.5, "int16x8": 0.1, "int4": 0.5}
 """Quantizations of which classifiers are held to the classes they name.
 
 With the largest relative error that passes beside: the same classes may come
@@ -30,6 +31,9 @@ out of other weights.
 
 LEAST_AGREEMENT = 0.98
 """Share of the classes that a classifier in one of these must name."""
+
+LEAST_AGREEMENT_OF_INT4 = 0.95
+"""The same with 16 values a weight: what they cost is the accuracy's to say."""
 
 
 class Comparison:
@@ -94,7 +98,9 @@ class Comparison:
             samples=samples,
             tolerance=self._tolerance_of(runtime),
             minimum_agreement=(
-                _least_agreement(samples) if self._by_class(runtime) else None
+                _least_agreement(runtime.quantization, samples)
+                if self._by_class(runtime)
+                else None
             ),
             milliseconds=milliseconds,
             error_to_litert=_largest(_relative_errors(first, outputs)),
@@ -133,10 +139,12 @@ class Comparison:
         return TOLERANCES[runtime.quantization]
 
 
-def _least_agreement(samples: int) -> float:
-    """Returns the share that passes: 98 %, or all but one of some samples."""
+def _least_agreement(quantization: str, samples: int) -> float:
+    """Returns the share that passes, or that of all but one of few samples."""
+    is_int4 = quantization == "int4"
+    least = LEAST_AGREEMENT_OF_INT4 if is_int4 else LEAST_AGREEMENT
     all_but_one = (samples - 1) / samples if samples > 2 else 1.0
-    return min(LEAST_AGREEMENT, all_but_one)
+    return min(least, all_but_one)
 
 
 def _errors(wanted: list[Array], actual: list[Array]) -> list[float]:

@@ -47,6 +47,8 @@ def _describe(path: str) -> dict[str, Any]:
     outputs = interpreter.get_output_details()
     details = interpreter.get_tensor_details()
     dtypes = sorted({numpy.dtype(part["dtype"]).name for part in details})
+    if _has_int4(path):  # NumPy has no name for it
+        dtypes.append("int4")
     if not signatures:
         return {
             "dtypes": dtypes,
@@ -68,6 +70,18 @@ def _describe(path: str) -> dict[str, Any]:
             for name, part in runner.get_output_details().items()
         ],
     }
+
+
+def _has_int4(path: str) -> bool:
+    from ai_edge_litert import schema_py_generated as schema
+
+    with open(path, "rb") as file:
+        model = schema.Model.GetRootAsModel(file.read(), 0)
+    graph = model.Subgraphs(0)
+    return any(
+        graph.Tensors(index).Type() == schema.TensorType.INT4
+        for index in range(graph.TensorsLength())
+    )
 
 
 def _tensor(

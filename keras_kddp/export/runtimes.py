@@ -331,6 +331,8 @@ def _quantization(tensors: Sequence[Tensor], dtypes: Sequence[str]) -> str:
     ends = {tensor.dtype for tensor in tensors if tensor.scale is not None}
     if ends:
         return "int16x8" if "int16" in ends else "int8"
+    if "int4" in dtypes:
+        return "int4"
     if "int8" in dtypes:
         return "dynamic"
     return "float16" if "float16" in dtypes else "none"

@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_kddp.export._converter import ExportError, shared_converter
 from keras_kddp.export._float32 import in_float32
+from keras_kddp.export._quantizer import require_quantizer, to_int4
 from keras_kddp.export._samples import arrange_inputs
 from keras_kddp.export._signature import (
     check_exportable,
@@ -29,7 +30,7 @@ from keras_kddp.export.metadata import with_metadata
 
 _PIXEL_SLACK = 1 / 512  # half a step of a byte
 
-QUANTIZATIONS = ("none", "dynamic", "float16", "int8", "int16x8")
+QUANTIZATIONS = ("none", "dynamic", "float16", "int8", "int16x8", "int4")
 """What `to_tflite` can do to the numbers."""
 
 CALIBRATED = ("int8", "int16x8")
@@ -79,8 +80,9 @@ def to_tflite(
     | `"float16"` | float16 | float32 | LiteRT, tflite-runtime |
     | `"int8"` | int8 | int8 | all, and integer accelerators |
     | `"int16x8"` | int8 | int16 | all |
+    | `"int4"` | int4, of convolutions int8 | as `"dynamic"` | LiteRT |
 
-    In the last two, weights have a scale for each output channel and
+    In int8 and int16x8, weights have a scale for each output channel and
     activations one a tensor (Jacob et al. 2018, arXiv 1712.05877).
 
     Args:
@@ -109,6 +111,7 @@ def to_tflite(
         ValueError: If an argument does not fit.
         OSError: If the file cannot be written.
         ExportError: If the model cannot be traced or converted.
+        ImportError: If int4 is asked for and ai-edge-quantizer is missing.
 
     Example:
         artifact = keras_kddp.export.to_tflite(student, "student.tflite")
@@ -175,9 +178,16 @@ def convert_into(
             f"input:{name}": array for name, array in rows.items()
         }
         np.savez(file, **prefixed)
+    is_int4 = quantization == "int4"
     shared_converter.convert(
-        saved_model, target, quantization, file, uint8_input=uint8_input
+        saved_model,
+        target,
+        "none" if is_int4 else quantization,
+        file,
+        uint8_input=uint8_input,
     )
+    if is_int4:  # before names become short: it takes only unequal ones
+        to_int4(target)
     target.write_bytes(with_metadata(target.read_bytes(), entries))
 
 
@@ -239,6 +249,8 @@ def _check_options(
             f"`quantization` must be one of {QUANTIZATIONS}. Received: "
             f"quantization={quantization!r}."
         )
+    if quantization == "int4":
+        require_quantizer()
     if quantization not in CALIBRATED and calibration is not None:
         raise ValueError(
             f'`calibration` must be None for quantization="{quantization}". '

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keras_kddp.export._comparison import (
     LEAST_AGREEMENT,
+    LEAST_AGREEMENT_OF_INT4,
     TOLERANCES,
     Comparison,
 )
@@ -114,7 +115,8 @@ def _check_tolerance(tolerance: float | None) -> None:
         raise ValueError(
             "`tolerance` must be a finite number from 0 on. Received: "
             f"tolerance={tolerance!r}. None means {TOLERANCES['none']:g}, and "
-            f"where a file rounds a top-1 agreement of {LEAST_AGREEMENT:.0%}."
+            f"where a file rounds a top-1 agreement of {LEAST_AGREEMENT:.0%} "
+            f"({LEAST_AGREEMENT_OF_INT4:.0%} for int4)."
         )
 
 

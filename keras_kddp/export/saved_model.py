@@ -1,0 +1,214 @@
+"""SavedModels that others run, fine-tune and build upon."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_kddp.export._converter import ExportError
+from keras_kddp.export._signature import (
+    check_exportable,
+    input_signature,
+    output_names,
+)
+from keras_kddp.export.model_card import card_text
+from keras_kddp.export.tf_keras_bridge import plain_copy
+from keras_kddp.profiling import profile
+
+CARD_FILES = ("README.md", "card.json")
+"""What stands beside the SavedModel, for people and for programs."""
+
+
+def to_saved_model(
+    model: keras.Model,
+    directory: str | os.PathLike[str],
+    *,
+    features: str | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a student as a SavedModel that can be reused and fine-tuned.
+
+    What comes back from `tf.saved_model.load` or `hub.load` is called with
+    `(inputs, training=False)`, any batch; `hub.KerasLayer(directory,
+    trainable=True)` takes it in tf_keras, and `SavedModelLayer` in Keras 3.
+    It has `variables`, `trainable_variables` and `regularization_losses`.
+
+    Args:
+        model: A built Sequential or Functional model, every dimension but the
+            batch fixed; penalties of `prepare` are left out, and weights are
+            float32.
+        directory: Folder of the SavedModel; one that is there is replaced,
+            anything else is refused.
+        features: Name of the layer whose output is exported in the place of
+            the model's: a body for other heads. None: the whole model.
+        card: Entries for `README.md` and `card.json` beside it, as JSON can
+            hold them: `"description"`, `"data"`, `"accuracy"`, `"pruning"`,
+            `"license"`, and others; sizes, inputs and outputs are added.
+
+    Returns:
+        The directory.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If an argument does not fit.
+        OSError: If the directory cannot be written.
+        ExportError: If the model cannot be traced.
+
+    Example:
+        ```python
+        keras_kddp.export.to_saved_model(student, "student", features="hidden")
+        body = hub.KerasLayer("student", trainable=True)  # in tf_keras
+        ```
+    """
+    target = Path(directory)
+    _check_backend()
+    check_exportable(model)
+    _check_free(target)
+    plain = _headless(plain_copy(model), features)
+    entries = _entries(plain, card)
+    text = card_text(entries)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=target.parent, prefix=".keras_kddp_"
+    ) as folder:
+        new = Path(folder, "new")
+        _save(plain, new)
+        (new / "card.json").write_text(json.dumps(entries, indent=2) + "\n")
+        (new / "README.md").write_text(text)
+        if target.exists():
+            os.replace(target, Path(folder, "old"))
+        os.replace(new, target)
+    return target
+
+
+def _check_backend() -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "A SavedModel must be written on the TensorFlow backend. Received: "
+            f"backend {keras.backend.backend()!r}. Save the model as .keras, "
+            "set KERAS_BACKEND=tensorflow in a new process and export there."
+        )
+
+
+def _check_free(target: Path) -> None:
+    is_other = target.exists() and not target.is_dir()
+    is_used = target.is_dir() and any(target.iterdir())
+    if is_other or (is_used and not (target / "saved_model.pb").is_file()):
+        raise ValueError(
+            "`directory` must be new, empty or a SavedModel, which is replaced."
+            f" Received: {str(target)!r}, which holds something else. Choose "
+            "another."
+        )
+
+
+def _headless(model: keras.Model, features: str | None) -> keras.Model:
+    if features is None:
+        return model
+    names = [layer.name for layer in model.layers]
+    if features not in names:
+        raise ValueError(
+            f"`features` must name a layer of the model, one of {names}. "
+            f"Received: features={features!r}."
+        )
+    output = model.get_layer(features).output
+    return keras.Model(model.input, output, name=f"{model.name}_{features}")
+
+
+def _entries(
+    model: keras.Model, card: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Returns what the card says, given and measured."""
+    try:
+        given = dict(card or {})
+        json.dumps(given, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "`card` must be a dict that JSON can hold. Received: "
+            f"{card!r} ({error}). Use text, numbers, lists and dicts."
+        ) from error
+    sizes = profile(model)
+    measured = {
+        "name": model.name,
+        "parameters": sizes.parameters,
+        "macs": sizes.macs,
+        "inputs": {
+            entry.name: {"shape": [None, *entry.shape], "dtype": entry.dtype}
+            for entry in input_signature(model)
+        },
+        "outputs": {
+            name: {"shape": list(tensor.shape), "dtype": tensor.dtype}
+            for name, tensor in zip(
+                output_names(model), model.outputs, strict=True
+            )
+        },
+    }
+    taken = sorted(set(given) & set(measured))
+    if taken:
+        raise ValueError(
+            f"`card` must leave {sorted(measured)} to the export. Received: "
+            f"{taken}. Use other names."
+        )
+    return {**given, **measured}
+
+
+def _save(model: keras.Model, folder: Path) -> None:
+    import tensorflow as tf  # here: the other backends do without it
+
+    structure = (
+        model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    )
+    names = iter(input_signature(model))
+    specs = keras.tree.map_structure(
+        lambda tensor: tf.TensorSpec(
+            (None, *tensor.shape[1:]), tensor.dtype, name=next(names).name
+        ),
+        structure,
+    )
+
+    @tf.function
+    def call(inputs: Any, training: bool = False) -> Any:
+        return model(inputs, training=training)
+
+    # Not a tf.Module: its properties would hide these attributes.
+    reusable = tf.train.Checkpoint()
+    reusable.variables = [v.value for v in model.variables]
+    reusable.trainable_variables = [v.value for v in model.trainable_variables]
+    reusable.regularization_losses = [
+        _loss_of(variable)
+        for variable in model.trainable_variables
+        if getattr(variable, "regularizer", None) is not None
+    ]
+    reusable.__call__ = call
+    try:
+        for training in (True, False):
+            call.get_concrete_function(specs, training=training)
+
+        @tf.function(input_signature=keras.tree.flatten(specs))
+        def serve(*tensors: Any) -> dict[str, Any]:
+            inputs = keras.tree.pack_sequence_as(structure, list(tensors))
+            outputs = keras.tree.flatten(model(inputs, training=False))
+            return dict(zip(output_names(model), outputs, strict=True))
+
+        tf.saved_model.save(
+            reusable, str(folder), signatures={"serving_default": serve}
+        )
+    except Exception as error:
+        raise ExportError(
+            f"Model {model.name!r} must run in a TensorFlow graph. Received: "
+            f"{type(error).__name__}: {error}\nRemove what keeps state outside "
+            "of Keras variables."
+        ) from error
+
+
+def _loss_of(variable: Any) -> Any:
+    import tensorflow as tf
+
+    @tf.function(input_signature=[])
+    def loss() -> Any:
+        return variable.regularizer(variable)
+
+    return loss
