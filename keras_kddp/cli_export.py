@@ -22,6 +22,7 @@ from keras_kddp.export import (
 from keras_kddp.input_range import warn_of_other_range
 from keras_kddp.model_sources import load_model
 from keras_kddp.run_directory import read_run
+from keras_kddp.run_reuse import write_quantized, write_saved_model
 from keras_kddp.splits import check_split
 
 
@@ -36,9 +37,10 @@ def add_export(commands: Any) -> None:
     add("directory", help="run directory")
     add(
         "--format",
-        choices=["tflite", "micro"],
+        choices=["tflite", "micro", "saved_model"],
         default="tflite",
-        help="a .tflite file, or C++ sources for a microcontroller",
+        help="a .tflite file, C++ sources for a microcontroller, or a "
+        "SavedModel to build upon",
     )
     add(
         "--quantization",
@@ -56,6 +58,28 @@ def add_export(commands: Any) -> None:
         "--labels",
         nargs="+",
         help="names of the classes, written into the files",
+        default=argparse.SUPPRESS,
+    )
+    add(
+        "--qat",
+        action="store_true",
+        help="fine-tune for int8 first, under the run's teacher, into "
+        "DIRECTORY/qat",
+    )
+    add(
+        "--qat-epochs",
+        type=int,
+        default=3,
+        help="of quantization-aware training",
+    )
+    add(
+        "--features",
+        help="layer whose output a SavedModel gives (the model's)",
+        default=argparse.SUPPRESS,
+    )
+    add(
+        "--license",
+        help="of a SavedModel, for its card",
         default=argparse.SUPPRESS,
     )
     _add_data(command)
@@ -84,11 +108,32 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 
 def _export(given: argparse.Namespace) -> int:
     student, _, summary = read_run(given.directory)
-    data = _data(given, summary, student)
     _check_options(given, student)
+    if given.format == "saved_model":
+        folder = write_saved_model(
+            student,
+            Path(given.directory),
+            summary,
+            features=getattr(given, "features", None),
+            license_name=getattr(given, "license", None),
+            labels=getattr(given, "labels", None),
+        )
+        sys.stdout.write(f"{folder}: computes what Keras computes\n")
+        return 0
+    data = _data(given, summary, student)
     metadata: dict[str, Any] = {"trained_on": data_name(given, summary)}
     if hasattr(given, "labels"):
         metadata["labels"] = given.labels
+    if given.qat:
+        found = write_quantized(
+            student,
+            Path(given.directory),
+            summary,
+            data,
+            epochs=given.qat_epochs,
+            metadata=metadata,
+        )
+        return _verified(found.model, [found.tflite], data)
     write = _micro if given.format == "micro" else _tflite
     files = []
     for quantization in given.quantization:
@@ -101,6 +146,12 @@ def _export(given: argparse.Namespace) -> int:
         files.append(
             write(student, Path(given.directory), data.train.x, options)
         )
+    return _verified(student, files, data)
+
+
+def _verified(
+    student: keras.Model, files: list[TFLiteArtifact], data: Dataset
+) -> int:
     agreement = verify(student, files, data.test.x, data.test.y)
     sys.stdout.write(f"{agreement}\n")
     return 0 if agreement.passed else 1
@@ -123,6 +174,19 @@ def _check_options(given: argparse.Namespace, student: keras.Model) -> None:
             "`--uint8-input` must stand beside --quantization int8. Received: "
             f"{given.quantization}. Leave it out."
         )
+    is_plain = given.format == "tflite" and given.quantization == ["int8"]
+    if given.qat and (not is_plain or given.uint8_input):
+        raise ValueError(
+            "`--qat` must stand beside --format tflite and --quantization "
+            f"int8 only. Received: {given.format}, {given.quantization}. "
+            "Leave the others out."
+        )
+    for name in ("features", "license"):
+        if hasattr(given, name) and given.format != "saved_model":
+            raise ValueError(
+                f"`--{name}` must stand beside --format saved_model. "
+                f"Received: --format {given.format}. Leave it out."
+            )
     classes = keras.tree.flatten(student.outputs)[0].shape[-1]
     labels = getattr(given, "labels", None)
     if labels is not None and len(labels) != classes:

@@ -62,6 +62,7 @@ ORDER = [
     "sweep",
     "jobs",
     "demo",
+    "run_reuse",
     "cli_export",
     "cli",
 ]

@@ -20,6 +20,8 @@ from keras_kddp.export.runtimes import (
     TFLiteRuntime,
     TFLMRuntime,
 )
+from keras_kddp.export.saved_model import to_saved_model
+from keras_kddp.export.saved_model_layer import SavedModelLayer
 from keras_kddp.export.tf_keras_bridge import from_tf_keras, to_tf_keras
 from keras_kddp.export.tflite import (
     CALIBRATED,
@@ -55,6 +57,7 @@ __all__ = [
     "RefusalError",
     "Runtime",
     "RuntimeAgreement",
+    "SavedModelLayer",
     "TFLMRuntime",
     "TFMOTError",
     "TFMOTResult",
@@ -67,6 +70,7 @@ __all__ = [
     "from_tf_keras",
     "read_metadata",
     "to_microcontroller",
+    "to_saved_model",
     "to_tf_keras",
     "to_tflite",
     "verify",

@@ -12,11 +12,16 @@ import keras
 from keras_kddp.export._converter import ExportError
 from keras_kddp.export._signature import (
     check_exportable,
+    infer,
     input_signature,
     output_names,
 )
 from keras_kddp.export.model_card import card_text
-from keras_kddp.export.tf_keras_bridge import plain_copy
+from keras_kddp.export.tf_keras_bridge import (
+    compare,
+    plain_copy,
+    samples_of,
+)
 from keras_kddp.profiling import profile
 
 CARD_FILES = ("README.md", "card.json")
@@ -56,7 +61,8 @@ def to_saved_model(
         TypeError: If `model` is no Keras 3 model.
         ValueError: If an argument does not fit.
         OSError: If the directory cannot be written.
-        ExportError: If the model cannot be traced.
+        ExportError: If the model cannot be traced, or the SavedModel does not
+            compute what the model computes.
 
     Example:
         ```python
@@ -77,6 +83,7 @@ def to_saved_model(
     ) as folder:
         new = Path(folder, "new")
         _save(plain, new)
+        _check_same(plain, new)
         (new / "card.json").write_text(json.dumps(entries, indent=2) + "\n")
         (new / "README.md").write_text(text)
         if target.exists():
@@ -202,6 +209,26 @@ def _save(model: keras.Model, folder: Path) -> None:
             f"{type(error).__name__}: {error}\nRemove what keeps state outside "
             "of Keras variables."
         ) from error
+
+
+def _check_same(model: keras.Model, folder: Path) -> None:
+    """Raises unless what was saved computes what the model does."""
+    import tensorflow as tf
+
+    rows = samples_of(model)
+    structure = (
+        model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    )
+    loaded = tf.saved_model.load(str(folder))
+    found = loaded(
+        keras.tree.pack_sequence_as(structure, list(map(tf.constant, rows))),
+        training=False,
+    )
+    compare(
+        [keras.ops.convert_to_numpy(part) for part in infer(model, rows)],
+        [part.numpy() for part in keras.tree.flatten(found)],
+        "Keras and the SavedModel",
+    )
 
 
 def _loss_of(variable: Any) -> Any:

@@ -52,6 +52,9 @@ class SavedModelLayer(keras.layers.Layer):
             )
             for number, variable in enumerate(self._loaded.variables)
         ]
+        if not self.trainable:  # setting it again would reach no variable
+            for variable in self.adopted:
+                variable.trainable = False
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

@@ -78,7 +78,7 @@ def to_tf_keras(model: keras.Model, path: str | os.PathLike[str]) -> Path:
                 target=str(partial.absolute()),
                 **files,
             )
-            _compare(_run(plain, x), _read(files["outputs"]))
+            compare(_run(plain, x), _read(files["outputs"]))
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
@@ -122,7 +122,7 @@ def from_tf_keras(path: str | os.PathLike[str]) -> keras.Model:
             model = _portable_models.build(keras, reply["description"], weights)
         except (TypeError, ValueError) as error:
             raise ValueError(_refusal(error)) from error
-        _compare(_read(files["outputs"]), _run(model, _read(files["samples"])))
+        compare(_read(files["outputs"]), _run(model, _read(files["samples"])))
     return model
 
 
@@ -282,14 +282,19 @@ def _read(path: str) -> list[Array]:
         return [file[str(index)] for index in range(len(file.files))]
 
 
-def _compare(wanted: list[Array], found: list[Array]) -> None:
+def compare(
+    wanted: list[Array],
+    found: list[Array],
+    between: str = "Keras 3 and tf_keras",
+) -> None:
+    """Raises an ExportError where outputs differ by more than 1e-5."""
     for first, second in zip(wanted, found, strict=True):
         scale = max(1.0, float(np.abs(first).max()))
         gap = float(np.abs(first - second).max())
         if not gap <= TOLERANCE * scale:
             raise ExportError(
-                "Keras 3 and tf_keras must compute the same. Received outputs "
-                f"that differ by {gap:.2g} of {scale:.2g}. Please report it, "
+                f"{between} must compute the same. Received outputs that "
+                f"differ by {gap:.2g} of {scale:.2g}. Please report it, "
                 "with the model."
             )
 
