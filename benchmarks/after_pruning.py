@@ -18,6 +18,7 @@ import json
 import tempfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -135,7 +136,7 @@ def after_pruning(student: Student, folder: Path) -> dict[str, Callable]:
     model = student.trained("kddp")
     x = student.data.train.x
 
-    def plain(name: str, quantization: str) -> dict[str, Any]:
+    def plain(quantization: str) -> dict[str, Any]:
         artifact = to_tflite(
             model,
             folder / f"{quantization}.tflite",
@@ -144,17 +145,15 @@ def after_pruning(student: Student, folder: Path) -> dict[str, Callable]:
         )
         return student.row(model, artifact)
 
-    def tuned(name: str, techniques: tuple[str, ...]) -> dict[str, Any]:
+    def tuned(techniques: tuple[str, ...]) -> dict[str, Any]:
         found = student.tuned(
             model, folder / "tuned.tflite", techniques=techniques
         )
         return student.row(found.model, found.tflite)
 
     return {
-        **{
-            n: (lambda n=n, q=q: plain(n, q)) for n, q in AFTER_TRAINING.items()
-        },
-        **{n: (lambda n=n, t=t: tuned(n, t)) for n, t in TUNED.items()},
+        **{name: partial(plain, q) for name, q in AFTER_TRAINING.items()},
+        **{name: partial(tuned, t) for name, t in TUNED.items()},
     }
 
 
@@ -213,11 +212,7 @@ def table(results: dict[str, Any], student: str) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for name in sorted(names, key=order.index):
-        rows = [
-            v
-            for k, v in results["rows"].items()
-            if k.split("/")[:2] == [student, name]
-        ]
+        rows = [results["rows"][f"{student}/{name}/{seed}"] for seed in SEEDS]
         numbers = [
             f"{fmean(row[key] for row in rows):,.0f}"
             for key in ("bytes", "compressed", "non_zeros")

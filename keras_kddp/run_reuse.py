@@ -63,13 +63,17 @@ def write_saved_model(
             if key in summary
         },
         "pruning": {
-            measure: [summary[f"{measure}_before"], summary[f"{measure}_after"]]
+            measure: {
+                when: summary[f"{measure}_{when}"]
+                for when in ("before", "after")
+            }
             for measure in ("units", "parameters", "macs")
             if f"{measure}_before" in summary
         },
     }
     if "input_range" in summary:
-        card["input_range"] = list(summary["input_range"])
+        lowest, highest = summary["input_range"]
+        card["input_range"] = {"lowest": lowest, "highest": highest}
     if labels is not None:
         card["labels"] = labels
     if license_name is not None:

@@ -82,3 +82,25 @@ def test_every_example_has_a_test():
     ).read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):
         assert f'"{path.name}"' in text
+
+
+@pytest.mark.slow
+def test_the_reuse_example_learns_a_second_task_everywhere(tmp_path):
+    shown = run(tmp_path, "reuse_student.py")
+
+    for name in ("Keras 3", "TensorFlow", "tf_keras, TF Hub"):
+        (line,) = re.findall(
+            rf"^{name} +loss (.*) -> (.*), accuracy (.*)%$", shown, re.MULTILINE
+        )
+        first, last, accuracy = map(float, line)
+        assert last < first
+        assert accuracy > 85
+
+
+@pytest.mark.slow
+def test_the_quantization_example_passes_on_every_runtime(tmp_path):
+    shown = run(tmp_path, "quantization_aware.py")
+
+    assert len(re.findall(r"(LiteRT|TFLM) .* passed", shown)) == 6
+    assert "FAILED" not in shown
+    assert len(re.findall("5[0-9]% 0", shown)) + shown.count("50% 0") >= 2

@@ -13,7 +13,7 @@ import tensorflow as tf
 from helpers import randomize
 
 import keras_kddp.export.saved_model as module
-from keras_kddp import prepare
+from keras_kddp import prepare, remove_units
 from keras_kddp.export import ExportError, SavedModelLayer, to_saved_model
 from keras_kddp.models import fashion_cnn_student
 
@@ -218,6 +218,15 @@ def test_tf_hub_and_tf_keras_fine_tune_it(body, tmp_path):
     )
 
     assert done.stdout.strip() == "tuned", done.stderr
+
+
+def test_the_body_of_a_pruned_sequential_model_is_saved(tmp_path):
+    student = remove_units(fashion_cnn_student(16), {"hidden": range(9)})
+
+    folder = to_saved_model(student, tmp_path / "body", features="hidden")
+
+    rows = np.zeros((2, 28, 28, 1), "float32")
+    assert tf.saved_model.load(str(folder))(rows).shape == (2, 7)
 
 
 def test_the_card_says_what_it_is(saved):

@@ -73,6 +73,16 @@ def output_names(model: keras.Model) -> tuple[str, ...]:
     return file_names(model.output_names)
 
 
+def input_structure(model: keras.Model) -> Any:
+    """Returns the symbolic inputs as the model takes them: alone, list, dict.
+
+    A rebuilt Sequential has `inputs` and no `input`.
+    """
+    return (
+        model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    )
+
+
 def infer(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
     """Returns the flat outputs of the model at inference, leaving no trace.
 
@@ -80,9 +90,7 @@ def infer(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
         model: A built Sequential or Functional model.
         inputs: Tensors in the order of `model.inputs`, each with a batch.
     """
-    structure = (
-        model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    )
+    structure = input_structure(model)
     # In the scope, add_loss and state updates do not reach the model.
     with keras.StatelessScope():
         outputs = model(

@@ -9,11 +9,13 @@ from typing import Any
 
 import keras
 
+from keras_kddp import _compat
 from keras_kddp.export._converter import ExportError
 from keras_kddp.export._signature import (
     check_exportable,
     infer,
     input_signature,
+    input_structure,
     output_names,
 )
 from keras_kddp.export.model_card import card_text
@@ -115,14 +117,19 @@ def _check_free(target: Path) -> None:
 def _headless(model: keras.Model, features: str | None) -> keras.Model:
     if features is None:
         return model
-    names = [layer.name for layer in model.layers]
-    if features not in names:
+    made = {
+        node.name: node.outputs[0]
+        for node in _compat.call_nodes(model)
+        if node.inputs
+    }
+    if features not in made:
         raise ValueError(
-            f"`features` must name a layer of the model, one of {names}. "
+            f"`features` must name a layer of the model, one of {list(made)}. "
             f"Received: features={features!r}."
         )
-    output = model.get_layer(features).output
-    return keras.Model(model.input, output, name=f"{model.name}_{features}")
+    return keras.Model(
+        input_structure(model), made[features], name=f"{model.name}_{features}"
+    )
 
 
 def _entries(
@@ -165,9 +172,7 @@ def _entries(
 def _save(model: keras.Model, folder: Path) -> None:
     import tensorflow as tf  # here: the other backends do without it
 
-    structure = (
-        model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    )
+    structure = input_structure(model)
     names = iter(input_signature(model))
     specs = keras.tree.map_structure(
         lambda tensor: tf.TensorSpec(
@@ -216,9 +221,7 @@ def _check_same(model: keras.Model, folder: Path) -> None:
     import tensorflow as tf
 
     rows = samples_of(model)
-    structure = (
-        model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    )
+    structure = input_structure(model)
     loaded = tf.saved_model.load(str(folder))
     found = loaded(
         keras.tree.pack_sequence_as(structure, list(map(tf.constant, rows))),
