@@ -28,7 +28,7 @@ def main() -> None:
     teacher.fit(*train, epochs=15, verbose=0)
     student = kddp.models.digits_student()
     found = kddp.compress(
-        teacher, student, train, test, epochs=40, batch_size=32
+        teacher, student, train, test, epochs=40, batch_size=32, l1=0.2
     )
     print(f"{found.result.units} of {found.units_before} hidden units are left")
     with tempfile.TemporaryDirectory() as name:

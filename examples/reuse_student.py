@@ -39,7 +39,7 @@ def save_body(directory: str) -> None:
     student = kddp.models.digits_student()
     train, validation = (x[:1200], y[:1200]), (x[1200:], y[1200:])
     found = kddp.compress(
-        teacher, student, train, validation, epochs=40, batch_size=32
+        teacher, student, train, validation, epochs=40, batch_size=32, l1=0.2
     )
     print(f"{found.result.units} of {found.units_before} hidden units are left")
     kddp.export.to_saved_model(

@@ -174,6 +174,11 @@ def _check_options(given: argparse.Namespace, student: keras.Model) -> None:
             "`--uint8-input` must stand beside --quantization int8. Received: "
             f"{given.quantization}. Leave it out."
         )
+    if given.qat_epochs < 1:
+        raise ValueError(
+            "`--qat-epochs` must be a whole number >= 1. Received: "
+            f"{given.qat_epochs}."
+        )
     is_plain = given.format == "tflite" and given.quantization == ["int8"]
     if given.qat and (not is_plain or given.uint8_input):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -111,8 +112,13 @@ def _remove_files_of_another(directory: Path) -> None:
     ]
     for folder in ("micro", "micro_float32", "micro_int16x8"):
         files += [directory / folder / name for name in BUNDLE_FILES]
+    for name in (STUDENT, SUMMARY, "student_int8.tflite", "student_int8.json"):
+        files.append(directory / "qat" / name)
     for file in files:
         file.unlink(missing_ok=True)
+    for name in ("saved_model", "features"):
+        if (directory / name / "card.json").is_file():
+            shutil.rmtree(directory / name)
 
 
 def _bundle(

@@ -9,8 +9,10 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_kddp import cli, run_directory
+from keras_kddp.export import read_metadata
 
 MODELS = """
 import keras
@@ -383,6 +385,16 @@ def test_damaged_files_beside_good_ones_are_named(
         ),
         (["--quantization", "float16", "--uint8-input"], "must stand beside"),
         (["--labels", "a", "b"], "must be 3 names, one a class"),
+        (["--qat", "--format", "micro"], "`--qat` must stand beside"),
+        (["--qat", "--quantization", "none"], "`--qat` must stand beside"),
+        (["--qat", "--uint8-input"], "`--qat` must stand beside"),
+        (["--qat", "--qat-epochs", "0"], "`--qat-epochs` must be a whole"),
+        (["--features", "hidden"], "beside --format saved_model"),
+        (["--license", "mit", "--qat"], "beside --format saved_model"),
+        (
+            ["--format", "saved_model", "--features", "nothing"],
+            "must name a layer of the model, one of ['hidden', 'logits']",
+        ),
     ],
 )
 def test_options_are_checked_before_a_file_is_written(
@@ -405,8 +417,48 @@ def test_options_are_checked_before_a_file_is_written(
     }
 
 
+def test_a_saved_model_of_the_run_says_what_it_is(run, tmp_path, capsys):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    words = ["export", str(tmp_path), "--format", "saved_model"]
+
+    assert cli.main([*words, "--license", "mit", "--labels", *"abc"]) == 0
+    assert cli.main([*words, "--features", "hidden"]) == 0
+
+    assert "computes what Keras computes" in capsys.readouterr().out
+    card = json.loads((tmp_path / "saved_model" / "card.json").read_text())
+    assert card["license"] == "mit"
+    assert card["labels"] == ["a", "b", "c"]
+    assert card["pruning"]["units"]["before"] == 24
+    assert card["accuracy"]["student"].endswith("%")
+    assert card["data"]["train"] == 88
+    features = tf.saved_model.load(str(tmp_path / "features"))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert features(np.zeros((2, 6), "float32")).shape == (
+        *(2, summary["units_after"]),
+    )
+
+
+def test_a_student_is_tuned_for_int8_into_a_run_of_its_own(
+    run, inside, tmp_path, capsys
+):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "student.keras").read_bytes()
+
+    assert cli.main(["export", str(tmp_path), "--qat"]) == 0
+    assert cli.main(["verify", str(tmp_path / "qat")]) == 0
+
+    assert capsys.readouterr().out.count("student_int8.tflite") >= 4
+    assert (tmp_path / "student.keras").read_bytes() == before
+    metadata = read_metadata(tmp_path / "qat" / "student_int8.tflite")
+    assert metadata["finetuned_with"] == "TFMOT: quantization"
+
+
 def test_a_new_run_leaves_no_file_of_the_former(run, tmp_path):
     shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    for name in ("qat", "saved_model"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "qat" / "student_int8.tflite").write_bytes(b"old")
+    (tmp_path / "saved_model" / "card.json").write_text("{}")
     (tmp_path / "student_float16.tflite").write_bytes(b"old")
     (tmp_path / "micro" / "own.txt").write_text("mine")
 

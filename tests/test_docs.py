@@ -1,4 +1,4 @@
-"""What `docs/from_keras_to_the_chip.md` says, done."""
+"""What the walks in `docs/` say, done."""
 
 import contextlib
 import io
@@ -15,34 +15,50 @@ from sklearn.datasets import load_digits
 from keras_kddp import cli, demo
 from keras_kddp.export import read_metadata
 
-PAGE = Path(__file__).parents[1] / "docs" / "from_keras_to_the_chip.md"
-BLOCKS = re.findall(
-    r"```(sh|python)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL
-)
+DOCS = Path(__file__).parents[1] / "docs"
+CHIP, REUSE = "from_keras_to_the_chip.md", "reuse.md"
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """Runs every block in its order; returns exit code and text of commands."""
+def walk(page, folder):
+    """Runs every block of a page in its order, in a folder of its own.
+
+    Returns:
+        Command line -> exit code and text; and the names that Python has.
+    """
+    blocks = re.findall(
+        r"```(sh|python)\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL
+    )
     epochs = {"epochs": 12, "teacher_epochs": 6, "finetune_epochs": 6}
     job = replace(demo.DEMO, l1=0.2, controls=["kd"], **epochs)
+    digits = load_digits()
+    names = {
+        "x_train": (digits.data / 16).astype("float32"),
+        "y_train": digits.target,
+    }
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "DEMO", job)
-        patch.chdir(tmp_path_factory.mktemp("page"))
-        names = {"x_train": (load_digits().data / 16).astype("float32")}
-        for kind, text in BLOCKS:
+        patch.chdir(folder)
+        for kind, text in blocks:
             if kind == "python":
-                student = keras.saving.load_model("runs/demo/student.keras")
-                names["student"] = student
+                for name in ("student", "teacher"):
+                    names[name] = keras.saving.load_model(
+                        f"runs/demo/{name}.keras"
+                    )
                 exec(text, names)
                 continue
             program, command, *words = shlex.split(text)
             assert program == "kddp"
             with contextlib.redirect_stdout(io.StringIO()) as shown:
                 code = cli.main([command, *words])
-            found[" ".join([command, *words[1:2]])] = code, shown.getvalue()
-        yield found, Path.cwd() / "runs" / "demo", names
+            found[" ".join([command, *words])] = code, shown.getvalue()
+    return found, folder / "runs" / "demo", names
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Returns what the page on chips does."""
+    return walk(CHIP, tmp_path_factory.mktemp("page"))
 
 
 def test_every_command_succeeds(page):
@@ -84,7 +100,7 @@ def test_the_bundle_takes_pixels(page):
 
 
 def test_bench_shows_before_and_after(page):
-    code, shown = page[0]["bench"]
+    code, shown = page[0]["bench runs/demo"]
 
     assert code == 0
     lines = shown.splitlines()
@@ -92,3 +108,20 @@ def test_bench_shows_before_and_after(page):
         ["model", *["before"] * 2, *["after"] * 2, *["before"] * 2]
     )
     assert all("x" in line for line in lines[-2:])
+
+
+@pytest.mark.slow
+def test_a_student_is_reused_as_the_page_says(tmp_path):
+    commands, run, names = walk(REUSE, tmp_path)
+
+    assert len(commands) == 5
+    assert [code for code, _ in commands.values()] == [0] * 5
+    card = (run / "saved_model" / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0")
+    units = names["student"].get_layer("hidden").units
+    assert names["features"].shape == (8, units)
+    assert names["model"](names["x_train"][:3]).shape == (3, 2)
+    assert names["again"].count_params() == names["student"].count_params()
+    assert names["found"].zero_fractions["hidden:kernel"] >= 0.49
+    assert (run / "qat" / "student_int8.tflite").is_file()
+    assert (run / "student_int4.tflite").is_file()
