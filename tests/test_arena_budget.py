@@ -62,15 +62,20 @@ def activated(activation, kind=keras.layers.Conv2D):
     return make
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("make", "limit"),
     [
-        (fashion_cnn_student, 14_000),
         (fashion_mlp_student, 5_000),
-        (fashion_residual_student, 8_000),
         (activated("elu"), 20_000),
-        (activated("swish"), 9_000),
-        (activated("relu", keras.layers.Conv2DTranspose), 11_000),
+        pytest.param(fashion_cnn_student, 14_000, marks=SLOW),
+        pytest.param(fashion_residual_student, 8_000, marks=SLOW),
+        pytest.param(activated("swish"), 9_000, marks=SLOW),
+        pytest.param(
+            activated("relu", keras.layers.Conv2DTranspose), 11_000, marks=SLOW
+        ),
     ],
 )
 def test_the_arena_fits_its_budget(make, limit, measured):

@@ -10,12 +10,12 @@ _USE = """\
 ```python
 import tensorflow as tf
 
-student = tf.saved_model.load("{name}")
+student = tf.saved_model.load("path/to/this/folder")
 outputs = student(inputs, training=False)  # fine-tune .trainable_variables
 ```
 
-In Keras 3 `keras_kddp.export.SavedModelLayer("{name}")` is a layer, in tf_keras
-`tensorflow_hub.KerasLayer("{name}", trainable=True)`.
+In Keras 3 `keras_kddp.export.SavedModelLayer("path/to/this/folder")` is a layer,
+in tf_keras `tensorflow_hub.KerasLayer("path/to/this/folder", trainable=True)`.
 """
 
 
@@ -40,7 +40,7 @@ def card_text(entries: Mapping[str, Any]) -> str:
         for name in (*_ORDER, *others)
         if name in entries
     ]
-    return "\n".join([head, *parts, _USE.format(name=entries["name"])])
+    return "\n".join([head, *parts, _USE])
 
 
 def _body(value: Any) -> str:
