@@ -14,8 +14,9 @@ student = tf.saved_model.load("path/to/this/folder")
 outputs = student(inputs, training=False)  # fine-tune .trainable_variables
 ```
 
-In Keras 3 `keras_kddp.export.SavedModelLayer("path/to/this/folder")` is a layer,
-in tf_keras `tensorflow_hub.KerasLayer("path/to/this/folder", trainable=True)`.
+In Keras 3 `keras_kddp.export.SavedModelLayer("path/to/this/folder")` is a
+layer, in tf_keras
+`tensorflow_hub.KerasLayer("path/to/this/folder", trainable=True)`.
 """
 
 
