@@ -218,6 +218,17 @@ def test_a_layer_that_tf_keras_has_not_is_refused(tmp_path):
         finetune_with_tfmot(student, (X, Y), tmp_path / "a.tflite")
 
 
+def test_separable_convolutions_are_refused_for_quantization(tmp_path):
+    inputs = keras.Input((64,))
+    x = keras.layers.Reshape((8, 8, 1))(inputs)
+    x = keras.layers.SeparableConv2D(4, 3, name="apart")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    student = keras.Model(inputs, keras.layers.Dense(10)(x))
+
+    with pytest.raises(ValueError, match=r"takes apart. Received: \['apart'\]"):
+        finetune_with_tfmot(student, (X, Y), tmp_path / "a.tflite")
+
+
 def test_a_death_of_tfmot_is_an_error(student, tmp_path, monkeypatch):
     handler = tmp_path / "handler.py"
     handler.write_text("import os\ndef answer(**_):\n    os.abort()\n")

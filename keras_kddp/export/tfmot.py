@@ -150,24 +150,25 @@ def finetune_with_tfmot(
     _require_tfmot()
     target = Path(path)
     check_target(target)
-    options = {
-        "techniques": _checked_techniques(techniques),
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "temperature": SoftTargets(temperature).temperature,
-        "student_loss_weight": student_loss_weight,
-        "sparsity": sparsity,
-        "clusters": clusters,
-        "seed": seed,
-    }
-    _check_numbers(options)
+    options = _checked_options(
+        techniques=techniques,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        temperature=temperature,
+        student_loss_weight=student_loss_weight,
+        sparsity=sparsity,
+        clusters=clusters,
+        seed=seed,
+    )
     split = _checked_data(student, teacher, train)
     plain = plain_copy(student)
     options["is_softmax"] = "softmax" in output_activations(plain)
     description, weights = describe(plain)
+    _check_layers(description, options["techniques"])
     entries = entries_of(plain, "int8", metadata)
-    entries["finetuned_with"] = "TFMOT: " + ", ".join(techniques)
+    entries["finetuned_with"] = "TFMOT: " + ", ".join(options["techniques"])
+    rows = calibration_rows(plain, split.x, samples)
     with (
         replacing(target) as partial,
         tempfile.TemporaryDirectory(prefix="keras_kddp_") as name,
@@ -189,14 +190,8 @@ def finetune_with_tfmot(
         _check_reached(reply, options, description)
         with np.load(folder / "found.npz") as file:
             _portable_models.set_weights(named_layers(plain), dict(file))
-        rows = calibration_rows(plain, split.x, samples)
-        convert_into(
-            partial,
-            folder / "saved_model",
-            "int8",
-            rows,
-            entries=entries,
-        )
+        saved_model = folder / "saved_model"
+        convert_into(partial, saved_model, "int8", rows, entries=entries)
     return TFMOTResult(
         model=plain,
         tflite=artifact_of(target, plain, "int8"),
@@ -219,18 +214,20 @@ def _require_tfmot() -> None:
         )
 
 
-def _checked_techniques(techniques: Any) -> tuple[str, ...]:
-    is_list = isinstance(techniques, Sequence) and techniques is not str
-    found = tuple(techniques) if is_list else techniques
-    if found not in TECHNIQUES:
+def _checked_options(**options: Any) -> dict[str, Any]:
+    """Returns the options that need no model, as JSON can hold them.
+
+    Raises:
+        ValueError: If one is no such thing, or out of range.
+    """
+    techniques = options["techniques"]
+    if isinstance(techniques, list | tuple):
+        techniques = tuple(techniques)
+    if techniques not in TECHNIQUES:
         raise ValueError(
             f"`techniques` must be one of {TECHNIQUES}. Received: "
             f"techniques={techniques!r}."
         )
-    return found
-
-
-def _check_numbers(options: Mapping[str, Any]) -> None:
     for name, smallest in (
         ("epochs", 1),
         ("batch_size", 1),
@@ -249,6 +246,31 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
         raise ValueError(
             "`sparsity` must be a number in (0, 1). Received: "
             f"sparsity={sparsity!r}. Half of the weights: 0.5."
+        )
+    temperature = SoftTargets(options["temperature"]).temperature
+    counts = ("epochs", "batch_size", "clusters", "seed")
+    shares = ("learning_rate", "sparsity", "student_loss_weight")
+    return {
+        "techniques": techniques,
+        "temperature": temperature,
+        **{name: int(options[name]) for name in counts},
+        **{name: float(options[name]) for name in shares},
+    }
+
+
+def _check_layers(
+    description: Mapping[str, Any], techniques: Sequence[str]
+) -> None:
+    split = [
+        name
+        for name, entry in description["layers"].items()
+        if entry["class"].startswith("Separable")
+    ]
+    if split and "quantization" in techniques:
+        raise ValueError(
+            "For quantization `student` must be without separable "
+            f"convolutions, which TFMOT takes apart. Received: {split}. Write "
+            "a DepthwiseConv2D and a Conv2D of size 1 instead."
         )
 
 
