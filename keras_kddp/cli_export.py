@@ -186,6 +186,13 @@ def _check_options(given: argparse.Namespace, student: keras.Model) -> None:
             f"int8 only. Received: {given.format}, {given.quantization}. "
             "Leave the others out."
         )
+    is_default = given.quantization == ["int8"] and not given.uint8_input
+    if given.format == "saved_model" and not is_default:
+        raise ValueError(
+            "`--quantization` and `--uint8-input` must be left out for "
+            "--format saved_model, which is float32. Received: "
+            f"{given.quantization}, uint8_input={given.uint8_input}."
+        )
     for name in ("features", "license"):
         if hasattr(given, name) and given.format != "saved_model":
             raise ValueError(

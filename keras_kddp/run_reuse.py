@@ -1,6 +1,8 @@
 """What else is made of the student of a run: for reuse, and tuned for int8."""
 
+import contextlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,7 @@ def write_saved_model(
         "10.29109/gujsc.1141648).",
         "data": {"name": job.get("data", "unknown")}
         | dict(summary.get("split_sizes", {})),
-        "accuracy": {
+        "accuracy" if features is None else "accuracy_of_the_whole": {
             name: f"{summary[key]:.2%}"
             for key, name in _SCORES.items()
             if key in summary
@@ -74,7 +76,7 @@ def write_saved_model(
     if "input_range" in summary:
         lowest, highest = summary["input_range"]
         card["input_range"] = {"lowest": lowest, "highest": highest}
-    if labels is not None:
+    if labels is not None and features is None:
         card["labels"] = labels
     if license_name is not None:
         card["license"] = license_name
@@ -105,17 +107,24 @@ def write_quantized(
     """
     job = dict(summary.get("job", {}))
     target = directory / "qat"
+    options = {name: job[name] for name in _TAUGHT if name in job}
+    teacher = _teacher(directory, job)
     target.mkdir(exist_ok=True)
-    found = finetune_with_tfmot(
-        student,
-        data.train,
-        target / "student_int8.tflite",
-        teacher=_teacher(directory, job),
-        epochs=epochs,
-        seed=summary.get("seed", 0),
-        metadata=metadata,
-        **{name: job[name] for name in _TAUGHT if name in job},
-    )
+    try:
+        found = finetune_with_tfmot(
+            student,
+            data.train,
+            target / "student_int8.tflite",
+            teacher=teacher,
+            epochs=epochs,
+            seed=summary.get("seed", 0),
+            metadata=metadata,
+            **options,
+        )
+    except BaseException:
+        with contextlib.suppress(OSError):  # it holds a former result
+            target.rmdir()
+        raise
     found.model.save(target / STUDENT)
     write_description(found.tflite.path)
     kept = {key: summary[key] for key in ("input_range",) if key in summary}
@@ -128,4 +137,9 @@ def _teacher(directory: Path, job: Mapping[str, Any]) -> keras.Model | None:
     for path in (directory / "teacher.keras", Path(job.get("teacher", ""))):
         if path.suffix == ".keras" and path.is_file():
             return load_model(str(path))
+    warnings.warn(
+        f"'{directory}' has no teacher, neither as teacher.keras nor as the "
+        "file that it names: the labels alone teach.",
+        stacklevel=3,
+    )
     return None

@@ -390,6 +390,10 @@ def test_damaged_files_beside_good_ones_are_named(
         (["--qat", "--uint8-input"], "`--qat` must stand beside"),
         (["--qat", "--qat-epochs", "0"], "`--qat-epochs` must be a whole"),
         (["--features", "hidden"], "beside --format saved_model"),
+        (
+            ["--format", "saved_model", "--quantization", "int4"],
+            "must be left out for --format saved_model",
+        ),
         (["--license", "mit", "--qat"], "beside --format saved_model"),
         (
             ["--format", "saved_model", "--features", "nothing"],

@@ -117,7 +117,7 @@ def test_a_student_is_reused_as_the_page_says(tmp_path):
     assert len(commands) == 5
     assert [code for code, _ in commands.values()] == [0] * 5
     card = (run / "saved_model" / "README.md").read_text()
-    assert card.startswith("---\nlicense: apache-2.0")
+    assert card.startswith('---\nlicense: "apache-2.0"')
     units = names["student"].get_layer("hidden").units
     assert names["features"].shape == (8, units)
     assert names["model"](names["x_train"][:3]).shape == (3, 2)

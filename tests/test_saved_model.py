@@ -144,7 +144,7 @@ def test_a_frozen_layer_stays_as_it_is(body):
     assert layer.trainable_weights == []
     layer.trainable = True
     assert len(layer.trainable_weights) == 5
-    for old, new in zip(before[:5], layer.weights[:5], strict=True):
+    for old, new in zip(before[:7], layer.weights[:7], strict=True):
         assert np.array_equal(old, np.array(new))
 
 
@@ -233,7 +233,7 @@ def test_the_card_says_what_it_is(saved):
     text = (saved / "README.md").read_text()
     card = json.loads((saved / "card.json").read_text())
 
-    assert text.startswith("---\nlicense: apache-2.0\n")
+    assert text.startswith('---\nlicense: "apache-2.0"\n')
     assert "# student" in text
     assert "| test | 90.00% |" in text
     assert card["parameters"] == 2_423
@@ -282,6 +282,34 @@ def test_a_saved_model_is_replaced_and_nothing_else(tmp_path, student):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "other"]
 
 
+def test_the_former_one_comes_back_where_the_new_cannot_be_put(
+    student, tmp_path, monkeypatch
+):
+    target = to_saved_model(student, tmp_path / "m")
+    real, calls = os.replace, []
+
+    def failing(source, destination):
+        calls.append(source)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(source, destination)
+
+    monkeypatch.setattr(module.os, "replace", failing)
+    with pytest.raises(KeyboardInterrupt):
+        to_saved_model(student, target, features="hidden")
+
+    assert tf.saved_model.load(str(target))(X).shape == (24, 3)
+
+
+def test_a_layer_that_is_called_twice_is_no_feature(tmp_path):
+    inputs = keras.Input((4,))
+    layer = keras.layers.Dense(4, name="twice")
+    model = keras.Model(inputs, layer(layer(inputs)))
+
+    with pytest.raises(ValueError, match="called once, one of"):
+        to_saved_model(model, tmp_path / "m", features="twice")
+
+
 def test_other_outputs_are_an_error_and_leave_nothing(tmp_path, monkeypatch):
     infer = module.infer
     monkeypatch.setattr(
@@ -301,6 +329,7 @@ def test_other_outputs_are_an_error_and_leave_nothing(tmp_path, monkeypatch):
         ({"card": {"x": object()}}, "`card` must be a dict that JSON"),
         ({"card": {"macs": 3}}, "`card` must leave"),
         ({"card": 3}, "`card` must be a dict"),
+        ({"card": {1: 2}}, "`card` must have texts"),
     ],
 )
 def test_bad_options_are_refused(options, message, student, tmp_path):

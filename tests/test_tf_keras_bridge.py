@@ -1,6 +1,8 @@
 """Models that travel between Keras 3 and tf_keras."""
 
 import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -214,11 +216,91 @@ def test_a_file_of_keras_3_or_of_noise_is_refused(tmp_path):
     other = tmp_path / "student.keras"
     fashion_cnn_student(2).save(other)
 
-    for path in (noise, other):
-        with pytest.raises(ValueError, match="Received: "):
+    for path in (noise, other, tmp_path):
+        with pytest.raises(ValueError, match="must be a model that tf_keras"):
             from_tf_keras(path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         from_tf_keras(tmp_path / "nothing.h5")
+
+
+SCRIPT = """
+import os, sys
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import tf_keras as keras
+L = keras.layers
+a = keras.Input((4,), name="in")
+inner = keras.Sequential([keras.Input((4,)), L.Dense(4)], name="inner")
+half = L.Dense(2, dtype="float16", name="half")
+models = {
+    "sequential": keras.Sequential([
+        L.Dense(3, "relu", input_shape=(4,)), L.Dense(2)]),
+    "dicts": keras.Model({"in": a}, {"out": L.Dense(2)(a)}),
+    "nested": keras.Model(a, inner(a)),
+    "operation": keras.Model(a, L.Dense(2)(a) * 2),
+    "half": keras.Model(a, half(a)),
+    "slope": keras.Model(a, L.Dense(2, "hard_sigmoid", name="slope")(a)),
+    "open": keras.Sequential([keras.Input((None, 3)), L.Dense(2)]),
+}
+for name, model in models.items():
+    model.save(f"{sys.argv[1]}/{name}.h5")
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Returns a folder of files that tf_keras wrote."""
+    folder = tmp_path_factory.mktemp("tf_keras")
+    (folder / "write.py").write_text(SCRIPT)
+    subprocess.run(
+        [sys.executable, folder / "write.py", folder],
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.mark.parametrize("name", ["sequential", "dicts"])
+def test_files_of_keras_2_are_read(files, name):
+    model = from_tf_keras(files / f"{name}.h5")
+
+    assert model.inputs[0].shape == (None, 4)
+    assert model.outputs[0].shape == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nested", "layer 'inner' is a Sequential"),
+        ("operation", "is a TFOpLambda"),
+        ("half", "layer 'half' does not compute in float32"),
+        ("slope", "hard_sigmoid has another slope"),
+        ("open", "of shape"),
+    ],
+)
+def test_what_keras_3_has_not_is_refused_by_name(files, name, reason):
+    with pytest.raises(ValueError, match=reason):
+        from_tf_keras(files / f"{name}.h5")
+
+
+def test_names_of_inputs_and_layers_do_not_clash(tmp_path):
+    inputs = keras.Input((4,), name="a b")
+    model = keras.Model(inputs, keras.layers.Dense(2, name="a_b")(inputs))
+
+    back = from_tf_keras(to_tf_keras(model, tmp_path / "there.h5"))
+
+    assert same_outputs(model, back, np.ones((2, 4)))
+
+
+def test_sizes_that_are_not_fixed_are_refused(tmp_path):
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.Dense(2)])
+
+    with pytest.raises(ValueError, match="must be fixed"):
+        to_tf_keras(model, tmp_path / "there.h5")
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path):
+    with pytest.raises((OSError, ExportError), match="/proc"):
+        to_tf_keras(fashion_cnn_student(2), "/proc/there.h5")
 
 
 def test_other_outputs_are_refused_and_leave_no_file(tmp_path, monkeypatch):

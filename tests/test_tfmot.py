@@ -229,6 +229,38 @@ def test_separable_convolutions_are_refused_for_quantization(tmp_path):
         finetune_with_tfmot(student, (X, Y), tmp_path / "a.tflite")
 
 
+def test_frozen_layers_are_refused(tmp_path):
+    student = digits_student(8)
+    student.get_layer("hidden").trainable = False
+
+    with pytest.raises(ValueError, match=r"Received frozen: \['hidden'\]"):
+        finetune_with_tfmot(student, (X, Y), tmp_path / "a.tflite")
+
+
+def test_more_clusters_than_weights_are_refused(tmp_path):
+    inputs = keras.Input((64,))
+    x = keras.layers.Dense(1, name="one")(inputs)
+    student = keras.Model(inputs, keras.layers.Dense(10, name="ten")(x))
+
+    with pytest.raises(ValueError, match="Try clusters=10"):
+        finetune_with_tfmot(
+            student, (X, Y), tmp_path / "a.tflite", techniques=["clustering"]
+        )
+
+
+def test_integer_inputs_are_refused(tmp_path):
+    inputs = keras.Input((64,), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 16)(inputs)
+    student = keras.Model(inputs, keras.layers.Dense(10)(x))
+
+    with pytest.raises(ValueError, match="must take floats"):
+        finetune_with_tfmot(
+            student,
+            (DIGITS.data[:600].astype("uint8"), Y),
+            tmp_path / "a.tflite",
+        )
+
+
 def test_a_death_of_tfmot_is_an_error(student, tmp_path, monkeypatch):
     handler = tmp_path / "handler.py"
     handler.write_text("import os\ndef answer(**_):\n    os.abort()\n")
@@ -275,6 +307,8 @@ def test_what_is_not_reached_is_an_error(
         ({"batch_size": 1.5}, "`batch_size` must be an integer"),
         ({"clusters": 1}, "`clusters` must be an integer"),
         ({"seed": -1}, "`seed` must be an integer"),
+        ({"samples": 0}, "`samples` must be an integer"),
+        ({"metadata": {"finetuned_with": "x"}}, "'finetuned_with' to the"),
         ({"learning_rate": 0}, "`learning_rate` must be a finite"),
         ({"sparsity": 1}, r"`sparsity` must be a number in \(0, 1\)"),
         ({"temperature": 0}, "`temperature` must be"),

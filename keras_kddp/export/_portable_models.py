@@ -38,16 +38,23 @@ ORDINARY = (
 )
 """Layers that Keras 3 and tf_keras compute alike."""
 
-# (class, name in Keras 3) -> name in tf_keras
 _RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
+"""(class, name in Keras 3) -> name in tf_keras."""
 # What says nothing about what a built layer computes, or is said elsewhere.
+_LEFT_OUT = (
+    *("batch_input_shape", "batch_shape", "build_config", "dtype", "name"),
+    *("seed", "trainable"),
+)
 # Values of arguments that one library has not, and always computes.
 _ALWAYS = {
     "data_format": "channels_last",
     "groups": 1,
     "rms_scaling": False,
 }
-_LEFT_OUT = ("build_config", "dtype", "name", "trainable", "seed")
+
+
+class NotSharedError(ValueError):
+    """Says what one of the two libraries cannot say or compute."""
 
 
 def build(
@@ -61,7 +68,7 @@ def build(
         weights: "layer:weight" -> array.
 
     Raises:
-        ValueError: If the library cannot say what the description says.
+        NotSharedError: If the library cannot say what the description says.
     """
     layers = {
         name: _layer_of(library, name, entry)
@@ -122,7 +129,7 @@ def _layer_of(library: Any, name: str, entry: dict[str, Any]) -> Any:
     """Returns a layer with as much of a config as the library has words for.
 
     Raises:
-        ValueError: If something of it would be lost.
+        NotSharedError: If something of it would be lost.
     """
     class_name, config = entry["class"], entry["config"]
     cls = getattr(library.layers, class_name)
@@ -140,11 +147,16 @@ def _layer_of(library: Any, name: str, entry: dict[str, Any]) -> Any:
             or argument in entry["defaults"]
             or (argument in _ALWAYS and given == _ALWAYS[argument])
         ):
-            raise ValueError(
+            raise NotSharedError(
                 f"layer '{name}' ({class_name}) has {argument}={given!r}, "
                 f"which {library.__name__} does not know"
             )
-    layer = cls(**arguments, name=name)
+    try:
+        layer = cls(**arguments, name=name)
+    except (TypeError, ValueError) as error:
+        raise NotSharedError(
+            f"layer '{name}' ({class_name}): {error}"
+        ) from error
     layer.trainable = config.get("trainable", True)
     return layer
 
@@ -164,6 +176,8 @@ def _value(library: Any, argument: str, value: Any) -> Any:
     """Returns a value of a config, objects made anew."""
     if argument == "axis" and isinstance(value, list) and len(value) == 1:
         return value[0]  # tf_keras keeps BatchNormalization's in a list
+    if value == "hard_sigmoid":
+        raise NotSharedError("hard_sigmoid has another slope in Keras 3")
     if not isinstance(value, dict) or "class_name" not in value:
         return value
     plain = {key: value[key] for key in ("class_name", "config")}
@@ -171,7 +185,7 @@ def _value(library: Any, argument: str, value: Any) -> Any:
         return library.regularizers.get(plain)
     if argument.endswith("_constraint"):
         return library.constraints.get(plain)
-    raise ValueError(f"{argument}={value!r} is an object of its own")
+    raise NotSharedError(f"{argument}={value!r} is an object of its own")
 
 
 def set_weights(layers: dict[str, Any], weights: dict[str, Any]) -> None:

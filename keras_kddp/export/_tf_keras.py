@@ -11,6 +11,7 @@ import tf_keras
 _models: Any = runpy.run_path(
     str(Path(__file__).with_name("_portable_models.py"))
 )
+_NotSharedError: Any = _models["NotSharedError"]
 _SAMPLES = 8
 
 
@@ -38,8 +39,10 @@ def _load(
     path: str, weights: str, samples: str, outputs: str
 ) -> dict[str, Any]:
     model = tf_keras.models.load_model(path, compile=False)
-    if not getattr(model, "inputs", None):
-        raise ValueError(f"'{model.name}' has no symbolic inputs")
+    if not (isinstance(model, tf_keras.Model) and model.inputs):
+        raise _NotSharedError(
+            f"a {type(model).__name__} without symbolic inputs"
+        )
     description = _described(model)
     layers = {name: model.get_layer(name) for name in description["layers"]}
     numpy.savez(weights, **_models["weights_of"](layers))
@@ -73,8 +76,14 @@ def _described(model: Any) -> dict[str, Any]:
     """Returns the description of a Sequential or Functional model."""
     entries = model.get_config()["layers"]
     by_name = {entry["config"]["name"]: entry for entry in entries}
+    names = [name for name in by_name if not _is_input(by_name[name])]
+    for name in names:
+        kind = by_name[name]["class_name"]
+        if kind not in _models["ORDINARY"]:
+            raise _NotSharedError(f"layer '{name}' is a {kind}")
+        if model.get_layer(name).compute_dtype != "float32":
+            raise _NotSharedError(f"layer '{name}' does not compute in float32")
     if isinstance(model, tf_keras.Sequential):
-        names = [name for name in by_name if not _is_input(by_name[name])]
         inputs = [_input(model.inputs[0], 0)]
         calls = [
             {"layer": name, "inputs": [number], "output": number + 1}
@@ -82,14 +91,7 @@ def _described(model: Any) -> dict[str, Any]:
         ]
         outputs = [len(names)]
     else:
-        names = [name for name in by_name if not _is_input(by_name[name])]
         inputs, calls, outputs = _wired(model, by_name)
-    for name in names:
-        if by_name[name]["class_name"] not in _models["ORDINARY"]:
-            raise ValueError(
-                f"layer '{name}' ({by_name[name]['class_name']}) is not among "
-                f"{', '.join(_models['ORDINARY'])}"
-            )
     return {
         "name": model.name,
         "layers": {
@@ -106,6 +108,8 @@ def _is_input(entry: dict[str, Any]) -> bool:
 
 
 def _input(tensor: Any, number: int) -> dict[str, Any]:
+    if None in tensor.shape[1:]:
+        raise _NotSharedError(f"input '{tensor.name}' of shape {tensor.shape}")
     return {
         "name": tensor.name.split(":")[0],
         "shape": list(tensor.shape[1:]),
@@ -139,10 +143,10 @@ def _wired(
             if all((part[0], part[1]) in numbers for part in node)
         ]
         if not ready:
-            raise ValueError(f"the calls of '{model.name}' go in a circle")
+            raise _NotSharedError(f"the calls of '{model.name}' go in a circle")
         for key, node in ready:
             if any(part[2] != 0 or part[3] for part in node):
-                raise ValueError(
+                raise _NotSharedError(
                     f"layer '{key[0]}' is called with more than tensors, or "
                     "reads one of several outputs"
                 )
@@ -163,5 +167,7 @@ def _wired(
 
 def _listed(references: Any) -> list[Any]:
     """Returns references in a list, also where there is only one."""
+    if isinstance(references, dict):
+        references = list(references.values())
     is_one = bool(references) and isinstance(references[0], str)
     return [references] if is_one else list(references)

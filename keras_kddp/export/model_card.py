@@ -1,5 +1,6 @@
 """What a model is, for the people who find it."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ def card_text(entries: Mapping[str, Any]) -> str:
         entries: Name -> what is said, as JSON can hold it; `"name"` is the
             title.
     """
-    license_name = entries.get("license", "unknown")
+    license_name = json.dumps(entries.get("license", "unknown"))
     head = (
         f"---\nlicense: {license_name}\nlibrary_name: tensorflow\n"
         "tags: [knowledge-distillation, pruning]\n---\n\n"
@@ -55,9 +56,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_cell(part)}" for key, part in value.items())
     if isinstance(value, list):
-        return " x ".join(
-            "any" if part is None else str(part) for part in value
-        )
+        is_shape = all(part is None or isinstance(part, int) for part in value)
+        parts = ["any" if part is None else str(part) for part in value]
+        return (" x " if is_shape else ", ").join(parts)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)

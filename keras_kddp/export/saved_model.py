@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,20 @@ def to_saved_model(
         _check_same(plain, new)
         (new / "card.json").write_text(json.dumps(entries, indent=2) + "\n")
         (new / "README.md").write_text(text)
-        if target.exists():
-            os.replace(target, Path(folder, "old"))
-        os.replace(new, target)
+        _put(new, target, Path(folder, "old"))
     return target
+
+
+def _put(new: Path, target: Path, old: Path) -> None:
+    """Moves a folder into place; what was there comes back on failure."""
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except BaseException:
+        if old.exists():
+            os.replace(old, target)
+        raise
 
 
 def _check_backend() -> None:
@@ -117,18 +128,17 @@ def _check_free(target: Path) -> None:
 def _headless(model: keras.Model, features: str | None) -> keras.Model:
     if features is None:
         return model
-    made = {
-        node.name: node.outputs[0]
-        for node in _compat.call_nodes(model)
-        if node.inputs
-    }
-    if features not in made:
+    nodes = [node for node in _compat.call_nodes(model) if node.inputs]
+    counts = Counter(node.name for node in nodes for _ in node.outputs)
+    once = [name for name, count in counts.items() if count == 1]
+    if features not in once:
         raise ValueError(
-            f"`features` must name a layer of the model, one of {list(made)}. "
-            f"Received: features={features!r}."
+            "`features` must name a layer of the model that is called once, "
+            f"one of {once}. Received: features={features!r}."
         )
+    (output,) = (node.outputs[0] for node in nodes if node.name == features)
     return keras.Model(
-        input_structure(model), made[features], name=f"{model.name}_{features}"
+        input_structure(model), output, name=f"{model.name}_{features}"
     )
 
 
@@ -160,6 +170,10 @@ def _entries(
             )
         },
     }
+    if not all(isinstance(name, str) for name in given):
+        raise ValueError(
+            f"`card` must have texts for names. Received: {list(given)}."
+        )
     taken = sorted(set(given) & set(measured))
     if taken:
         raise ValueError(

@@ -62,12 +62,14 @@ class SavedModelLayer(keras.layers.Layer):
 
         Args:
             inputs: What it takes.
-            training: Whether Dropout drops and statistics move.
+            training: Whether Dropout drops and statistics move; never where
+                the layer is frozen.
         """
-        if training:
+        is_training = bool(training) and self.trainable
+        if is_training:
             for loss in getattr(self._loaded, "regularization_losses", ()):
                 self.add_loss(loss())
-        return self._loaded(inputs, training=bool(training))
+        return self._loaded(inputs, training=is_training)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the directory, which must exist where it is loaded again."""

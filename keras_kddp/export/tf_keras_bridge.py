@@ -16,7 +16,12 @@ from keras_kddp.export import _portable_models
 from keras_kddp.export._converter import ExportError
 from keras_kddp.export._float32 import in_float32
 from keras_kddp.export._portable_models import MERGING, ORDINARY
-from keras_kddp.export._signature import file_names, infer, input_signature
+from keras_kddp.export._signature import (
+    check_exportable,
+    file_names,
+    infer,
+    input_signature,
+)
 from keras_kddp.export._worker import Worker, WorkerError
 from keras_kddp.preparation import finalize
 from keras_kddp.surgery.calls import flat_calls
@@ -144,8 +149,10 @@ def plain_copy(model: Any) -> keras.Model:
     if not isinstance(model, keras.Model):
         raise ValueError(
             "`model` must be a Keras 3 model. Received: "
-            f"{type(model).__name__} of {type(model).__module__}."
+            f"{type(model).__name__} of {type(model).__module__}. Load it with "
+            "keras.saving.load_model, or keras_kddp.export.from_tf_keras."
         )
+    check_exportable(model)
     return in_float32(finalize(model))
 
 
@@ -207,7 +214,8 @@ def named_layers(model: keras.Model) -> dict[str, Any]:
         for node in flat_calls(model).nodes
         if not _is_input(node.operation)
     }
-    names = file_names(operations)
+    taken = [entry.name for entry in input_signature(model)]
+    names = file_names([*taken, *operations])[len(taken) :]
     return dict(zip(names, operations.values(), strict=True))
 
 
@@ -290,6 +298,12 @@ def compare(
     """Raises an ExportError where outputs differ by more than 1e-5."""
     for first, second in zip(wanted, found, strict=True):
         scale = max(1.0, float(np.abs(first).max()))
+        if first.shape != second.shape:
+            raise ExportError(
+                f"{between} must put out the same shapes. Received: "
+                f"{first.shape} and {second.shape}. Please report it, with "
+                "the model."
+            )
         gap = float(np.abs(first - second).max())
         if not gap <= TOLERANCE * scale:
             raise ExportError(
@@ -317,6 +331,26 @@ def _asked(**request: Any) -> dict[str, Any]:
             f"with {death.cause}. {death.log}"
         ) from None
     if reply["error"] is not None:
-        kind, _, text = reply["error"].partition(": ")
-        raise ValueError(_refusal(text if kind.isidentifier() else kind))
+        raise _error(request, *reply["error"].split(": ", 1))
     return reply
+
+
+def _error(request: Any, kind: str, text: str = "") -> Exception:
+    """Returns what an error in the process of tf_keras is here."""
+    if kind == "NotSharedError":
+        return ValueError(_refusal(text))
+    if request["action"] == "load":
+        return ValueError(
+            "`path` must be a model that tf_keras saved. Received: "
+            f"{request['path']!r}, of which it says: {kind}: {text} Save it "
+            "with tf_keras, model.save('model.h5')."
+        )
+    if kind in ("OSError", "PermissionError", "FileNotFoundError"):
+        return OSError(
+            "`path` must be a file that can be written. Received: "
+            f"{request['target']!r} ({text}). Choose another folder."
+        )
+    return ExportError(
+        f"tf_keras must build and save the model. It said: {kind}: {text} "
+        "Replace the layer that it names."
+    )

@@ -159,6 +159,7 @@ def finetune_with_tfmot(
         student_loss_weight=student_loss_weight,
         sparsity=sparsity,
         clusters=clusters,
+        samples=samples,
         seed=seed,
     )
     split = _checked_data(student, teacher, train)
@@ -166,7 +167,13 @@ def finetune_with_tfmot(
     options["is_softmax"] = "softmax" in output_activations(plain)
     description, weights = describe(plain)
     _check_layers(description, options["techniques"])
+    _check_clusters(description, weights, options)
     entries = entries_of(plain, "int8", metadata)
+    if "finetuned_with" in entries:
+        raise ValueError(
+            "`metadata` must leave 'finetuned_with' to the export. Received: "
+            f"{metadata!r}. Use another name."
+        )
     entries["finetuned_with"] = "TFMOT: " + ", ".join(options["techniques"])
     rows = calibration_rows(plain, split.x, samples)
     with (
@@ -229,6 +236,7 @@ def _checked_options(**options: Any) -> dict[str, Any]:
             f"techniques={techniques!r}."
         )
     for name, smallest in (
+        ("samples", 1),
         ("epochs", 1),
         ("batch_size", 1),
         ("clusters", 2),
@@ -261,16 +269,46 @@ def _checked_options(**options: Any) -> dict[str, Any]:
 def _check_layers(
     description: Mapping[str, Any], techniques: Sequence[str]
 ) -> None:
-    split = [
+    layers = description["layers"].items()
+    frozen = [
         name
-        for name, entry in description["layers"].items()
-        if entry["class"].startswith("Separable")
+        for name, entry in layers
+        if not entry["config"].get("trainable", True)
+        and not entry["class"].endswith("Normalization")
+    ]
+    if frozen:
+        raise ValueError(
+            "`student` must have no frozen layers: TFMOT trains them all. "
+            f"Received frozen: {frozen}. Set trainable = True."
+        )
+    split = [
+        name for name, entry in layers if entry["class"].startswith("Separable")
     ]
     if split and "quantization" in techniques:
         raise ValueError(
             "For quantization `student` must be without separable "
             f"convolutions, which TFMOT takes apart. Received: {split}. Write "
             "a DepthwiseConv2D and a Conv2D of size 1 instead."
+        )
+
+
+def _check_clusters(
+    description: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> None:
+    small = {
+        name: weight.size
+        for name, weight in weights.items()
+        if name.endswith("kernel")
+        and weight.size < options["clusters"]
+        and not _is_depthwise(name, description)
+    }
+    if small and "clustering" in options["techniques"]:
+        raise ValueError(
+            "`clusters` must be at most the number of weights in every "
+            f"kernel. Received: clusters={options['clusters']} for {small}. "
+            f"Try clusters={min(small.values())}."
         )
 
 
@@ -288,6 +326,11 @@ def _checked_data(
             "`student` must have one input and one output. Received: "
             f"{len(student.inputs)} and {len(student.outputs)}. Quantize it "
             "after training, with keras_kddp.export.to_tflite."
+        )
+    if "float" not in student.inputs[0].dtype:
+        raise ValueError(
+            "`student` must take floats. Received: an input of dtype "
+            f"{student.inputs[0].dtype}. Cast and scale the data before."
         )
     if len(student.outputs[0].shape) != 2:
         raise ValueError(
