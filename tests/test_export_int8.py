@@ -162,7 +162,7 @@ def test_as_many_samples_are_used_as_asked_for(model, tmp_path):
         ({"calibration": X * np.nan}, "`calibration` must be finite"),
         ({"calibration": X, "samples": 0}, "`samples` must be an integer >= 1"),
         (
-            {"calibration": X, "quantization": "int4"},
+            {"calibration": X, "quantization": "int2"},
             "`quantization` must be one",
         ),
         ({"calibration": X, "quantization": "none"}, "must be None for"),

@@ -543,9 +543,9 @@ def no_work(monkeypatch):
 class TestBadInput:
     def test_a_quantization_that_there_is_not(self, tmp_path):
         with pytest.raises(
-            ValueError, match=r"one of \('none', 'dynamic'.* Received: .*int4"
+            ValueError, match=r"one of \('none', 'dynamic'.* Received: .*int2"
         ):
-            to_tflite(dense(), tmp_path / "m.tflite", quantization="int4")
+            to_tflite(dense(), tmp_path / "m.tflite", quantization="int2")
 
     def test_uint8_inputs_without_int8(self, tmp_path):
         with pytest.raises(ValueError, match="`uint8_input` must be False but"):

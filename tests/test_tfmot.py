@@ -314,7 +314,10 @@ def test_what_is_not_reached_is_an_error(
         ({"clusters": 1}, "`clusters` must be an integer"),
         ({"seed": -1}, "`seed` must be an integer"),
         ({"samples": 0}, "`samples` must be an integer"),
-        ({"metadata": {"finetuned_with": "x"}}, "'finetuned_with' to the"),
+        (
+            {"metadata": {"finetuned_with": "x"}},
+            "must leave .*'finetuned_with'",
+        ),
         ({"learning_rate": 0}, "`learning_rate` must be a finite"),
         ({"sparsity": 1}, r"`sparsity` must be a number in \(0, 1\)"),
         ({"temperature": 0}, "`temperature` must be"),

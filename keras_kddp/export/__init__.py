@@ -31,11 +31,11 @@ from keras_kddp.export.tflite import (
     to_tflite,
 )
 from keras_kddp.export.tfmot import (
-    TECHNIQUES,
     TFMOTError,
     TFMOTResult,
     finetune_with_tfmot,
 )
+from keras_kddp.export.tfmot_checks import TECHNIQUES
 from keras_kddp.export.vela import EthosUEstimate, estimate_on_ethos_u
 from keras_kddp.export.verify import verify
 

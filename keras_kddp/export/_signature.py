@@ -25,6 +25,20 @@ class InputSignature:
     dtype: str
 
 
+def require_tensorflow(purpose: str) -> None:
+    """Raises a ValueError on another backend.
+
+    Args:
+        purpose: What needs TensorFlow, the beginning of a sentence.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"{purpose} must run on the TensorFlow backend. Received: "
+            f"backend {keras.backend.backend()!r}. Save the model as .keras, "
+            "set KERAS_BACKEND=tensorflow in a new process and export there."
+        )
+
+
 def check_exportable(model: keras.Model) -> None:
     """Refuses a model whose inputs or their shapes are unknown.
 

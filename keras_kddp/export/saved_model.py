@@ -12,12 +12,14 @@ import keras
 
 from keras_kddp import _compat
 from keras_kddp.export._converter import ExportError
+from keras_kddp.export._entries import merged
 from keras_kddp.export._signature import (
     check_exportable,
     infer,
     input_signature,
     input_structure,
     output_names,
+    require_tensorflow,
 )
 from keras_kddp.export.model_card import card_text
 from keras_kddp.export.tf_keras_bridge import (
@@ -74,7 +76,7 @@ def to_saved_model(
         ```
     """
     target = Path(directory)
-    _check_backend()
+    require_tensorflow("SavedModel export")
     check_exportable(model)
     _check_free(target)
     plain = _headless(plain_copy(model), features)
@@ -103,15 +105,6 @@ def _put(new: Path, target: Path, old: Path) -> None:
         if old.exists():
             os.replace(old, target)
         raise
-
-
-def _check_backend() -> None:
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "A SavedModel must be written on the TensorFlow backend. Received: "
-            f"backend {keras.backend.backend()!r}. Save the model as .keras, "
-            "set KERAS_BACKEND=tensorflow in a new process and export there."
-        )
 
 
 def _check_free(target: Path) -> None:
@@ -146,14 +139,6 @@ def _entries(
     model: keras.Model, card: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Returns what the card says, given and measured."""
-    try:
-        given = dict(card or {})
-        json.dumps(given, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "`card` must be a dict that JSON can hold. Received: "
-            f"{card!r} ({error}). Use text, numbers, lists and dicts."
-        ) from error
     sizes = profile(model)
     measured = {
         "name": model.name,
@@ -170,17 +155,7 @@ def _entries(
             )
         },
     }
-    if not all(isinstance(name, str) for name in given):
-        raise ValueError(
-            f"`card` must have texts for names. Received: {list(given)}."
-        )
-    taken = sorted(set(given) & set(measured))
-    if taken:
-        raise ValueError(
-            f"`card` must leave {sorted(measured)} to the export. Received: "
-            f"{taken}. Use other names."
-        )
-    return {**given, **measured}
+    return merged("card", card, measured)
 
 
 def _save(model: keras.Model, folder: Path) -> None:

@@ -1,7 +1,6 @@
 """TFLite files of Keras models: batch 1, builtin operations only."""
 
 import contextlib
-import json
 import os
 import tempfile
 import uuid
@@ -17,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_kddp.export._converter import ExportError, shared_converter
+from keras_kddp.export._entries import merged
 from keras_kddp.export._float32 import in_float32
 from keras_kddp.export._quantizer import require_quantizer, to_int4
 from keras_kddp.export._samples import arrange_inputs
@@ -25,6 +25,7 @@ from keras_kddp.export._signature import (
     infer,
     input_signature,
     output_names,
+    require_tensorflow,
 )
 from keras_kddp.export.metadata import with_metadata
 
@@ -118,7 +119,7 @@ def to_tflite(
         print(keras_kddp.export.verify(student, artifact, x_test, y_test))
     """
     target = Path(path)
-    _check_backend()
+    require_tensorflow("TFLite export")
     check_target(target)
     _check_options(
         quantization, calibration, samples=samples, uint8_input=uint8_input
@@ -216,19 +217,10 @@ def check_conversion(model: keras.Model, *inputs: Any) -> None:
         ValueError: If an input's size is not fixed, inputs do not fit by name,
             shape or dtype, or the backend is not TensorFlow.
     """
-    _check_backend()
+    require_tensorflow("TFLite export")
     check_exportable(model)
     for x in inputs:
         arrange_inputs(x, input_signature(model))
-
-
-def _check_backend() -> None:
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "TFLite export must run on the TensorFlow backend. Received: "
-            f"backend {keras.backend.backend()!r}. Save the model as .keras, "
-            "set KERAS_BACKEND=tensorflow in a new process and export there."
-        )
 
 
 def check_target(target: Path) -> None:
@@ -290,9 +282,12 @@ def _warn_of_other_pixels(rows: Mapping[str, Any]) -> None:
 
 
 def entries_of(
-    model: keras.Model, quantization: str, metadata: Mapping[str, Any] | None
+    model: keras.Model,
+    quantization: str,
+    metadata: Mapping[str, Any] | None,
+    **own: Any,
 ) -> dict[str, Any]:
-    """Returns what the file says about itself.
+    """Returns what the file says about itself; `own` are the export's.
 
     Raises:
         ValueError: If JSON cannot hold it.
@@ -302,22 +297,9 @@ def entries_of(
         "quantization": quantization,
         "made_with": f"keras_kddp {version('keras-kddp')}, "
         f"keras {keras.__version__}",
+        **own,
     }
-    try:
-        given = dict(metadata or {})
-        json.dumps(given, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "`metadata` must be a dict that JSON can hold. Received: "
-            f"{metadata!r} ({error}). Use text, numbers, lists and dicts."
-        ) from error
-    taken = sorted(set(given) & set(made))
-    if taken:
-        raise ValueError(
-            f"`metadata` must leave {sorted(made)} to the export. Received: "
-            f"{taken}. Use other names."
-        )
-    return {**given, **made}
+    return merged("metadata", metadata, made)
 
 
 def calibration_rows(

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ import numpy as np
 from rich.console import Console
 
 from keras_kddp.activity import batches_of
-from keras_kddp.arguments import require_count
-from keras_kddp.compatibility import (
-    check_models,
-    check_share,
-    check_soft_targets,
-)
 from keras_kddp.export import _portable_models
 from keras_kddp.export._signature import output_names
 from keras_kddp.export._worker import Worker, WorkerError
@@ -39,24 +32,17 @@ from keras_kddp.export.tflite import (
     entries_of,
     replacing,
 )
-from keras_kddp.losses import SoftTargets, output_activations
-from keras_kddp.progress import EpochProgress, epoch_bars
-from keras_kddp.splits import Split, as_split, check_split
-from keras_kddp.teacher_outputs import teacher_outputs
-
-TECHNIQUES = (
-    ("quantization",),
-    ("sparsity",),
-    ("clustering",),
-    ("sparsity", "clustering"),
-    ("sparsity", "quantization"),
-    ("clustering", "quantization"),
-    ("sparsity", "clustering", "quantization"),
+from keras_kddp.export.tfmot_checks import (
+    check_clusters,
+    check_layers,
+    checked_data,
+    checked_options,
+    not_reached,
 )
-"""What TFMOT can do one after the other; the later keeps the former."""
-
-
-_SLACK = 0.01  # of the share of zeros
+from keras_kddp.losses import output_activations
+from keras_kddp.progress import EpochProgress, epoch_bars
+from keras_kddp.splits import Split
+from keras_kddp.teacher_outputs import teacher_outputs
 
 
 class TFMOTError(RuntimeError):
@@ -150,7 +136,7 @@ def finetune_with_tfmot(
     _require_tfmot()
     target = Path(path)
     check_target(target)
-    options = _checked_options(
+    options = checked_options(
         techniques=techniques,
         epochs=epochs,
         batch_size=batch_size,
@@ -162,19 +148,18 @@ def finetune_with_tfmot(
         samples=samples,
         seed=seed,
     )
-    split = _checked_data(student, teacher, train)
+    split = checked_data(student, teacher, train)
     plain = plain_copy(student)
     options["is_softmax"] = "softmax" in output_activations(plain)
     description, weights = describe(plain)
-    _check_layers(description, options["techniques"])
-    _check_clusters(description, weights, options)
-    entries = entries_of(plain, "int8", metadata)
-    if "finetuned_with" in entries:
-        raise ValueError(
-            "`metadata` must leave 'finetuned_with' to the export. Received: "
-            f"{metadata!r}. Use another name."
-        )
-    entries["finetuned_with"] = "TFMOT: " + ", ".join(options["techniques"])
+    check_layers(description, options["techniques"])
+    check_clusters(description, weights, options)
+    entries = entries_of(
+        plain,
+        "int8",
+        metadata,
+        finetuned_with=f"TFMOT: {', '.join(options['techniques'])}",
+    )
     rows = calibration_rows(plain, split.x, samples)
     with (
         replacing(target) as partial,
@@ -194,7 +179,13 @@ def finetune_with_tfmot(
                 "outputs": list(output_names(plain)),
             }
         )
-        _check_reached(reply, options, description)
+        missed = not_reached(reply, options, description)
+        if missed:
+            raise TFMOTError(
+                f"TFMOT must reach {sparsity:.0%} zeros or {clusters} "
+                f"different values. Received instead: {missed}. Train for "
+                "more epochs."
+            )
         with np.load(folder / "found.npz") as file:
             _portable_models.set_weights(named_layers(plain), dict(file))
         saved_model = folder / "saved_model"
@@ -219,128 +210,6 @@ def _require_tfmot() -> None:
             f"Fine-tuning with TFMOT needs {', '.join(missing)}, which is not "
             "installed here. Install it: pip install 'keras-kddp[tfmot]'"
         )
-
-
-def _checked_options(**options: Any) -> dict[str, Any]:
-    """Returns the options that need no model, as JSON can hold them.
-
-    Raises:
-        ValueError: If one is no such thing, or out of range.
-    """
-    techniques = options["techniques"]
-    if isinstance(techniques, list | tuple):
-        techniques = tuple(techniques)
-    if techniques not in TECHNIQUES:
-        raise ValueError(
-            f"`techniques` must be one of {TECHNIQUES}. Received: "
-            f"techniques={techniques!r}."
-        )
-    for name, smallest in (
-        ("samples", 1),
-        ("epochs", 1),
-        ("batch_size", 1),
-        ("clusters", 2),
-        ("seed", 0),
-    ):
-        require_count(name, options[name], smallest=smallest)
-    check_share(options["student_loss_weight"])
-    rate, sparsity = options["learning_rate"], options["sparsity"]
-    if not _is_real(rate) or not 0 < rate < float("inf"):
-        raise ValueError(
-            "`learning_rate` must be a finite number > 0. Received: "
-            f"learning_rate={rate!r}. Try 5e-4."
-        )
-    if not _is_real(sparsity) or not 0 < sparsity < 1:
-        raise ValueError(
-            "`sparsity` must be a number in (0, 1). Received: "
-            f"sparsity={sparsity!r}. Half of the weights: 0.5."
-        )
-    temperature = SoftTargets(options["temperature"]).temperature
-    counts = ("epochs", "batch_size", "clusters", "seed")
-    shares = ("learning_rate", "sparsity", "student_loss_weight")
-    return {
-        "techniques": techniques,
-        "temperature": temperature,
-        **{name: int(options[name]) for name in counts},
-        **{name: float(options[name]) for name in shares},
-    }
-
-
-def _check_layers(
-    description: Mapping[str, Any], techniques: Sequence[str]
-) -> None:
-    layers = description["layers"].items()
-    frozen = [
-        name
-        for name, entry in layers
-        if not entry["config"].get("trainable", True)
-        and not entry["class"].endswith("Normalization")
-    ]
-    if frozen:
-        raise ValueError(
-            "`student` must have no frozen layers: TFMOT trains them all. "
-            f"Received frozen: {frozen}. Set trainable = True."
-        )
-    split = [
-        name for name, entry in layers if entry["class"].startswith("Separable")
-    ]
-    if split and "quantization" in techniques:
-        raise ValueError(
-            "For quantization `student` must be without separable "
-            f"convolutions, which TFMOT takes apart. Received: {split}. Write "
-            "a DepthwiseConv2D and a Conv2D of size 1 instead."
-        )
-
-
-def _check_clusters(
-    description: Mapping[str, Any],
-    weights: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> None:
-    small = {
-        name: weight.size
-        for name, weight in weights.items()
-        if name.endswith("kernel")
-        and weight.size < options["clusters"]
-        and not _is_depthwise(name, description)
-    }
-    if small and "clustering" in options["techniques"]:
-        raise ValueError(
-            "`clusters` must be at most the number of weights in every "
-            f"kernel. Received: clusters={options['clusters']} for {small}. "
-            f"Try clusters={min(small.values())}."
-        )
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _checked_data(
-    student: keras.Model, teacher: keras.Model | None, train: Any
-) -> Split:
-    check_models(teacher, student)
-    check_soft_targets(teacher, student)
-    if len(student.inputs) != 1 or len(student.outputs) != 1:
-        raise ValueError(
-            "`student` must have one input and one output. Received: "
-            f"{len(student.inputs)} and {len(student.outputs)}. Quantize it "
-            "after training, with keras_kddp.export.to_tflite."
-        )
-    if "float" not in student.inputs[0].dtype:
-        raise ValueError(
-            "`student` must take floats. Received: an input of dtype "
-            f"{student.inputs[0].dtype}. Cast and scale the data before."
-        )
-    if len(student.outputs[0].shape) != 2:
-        raise ValueError(
-            "`student` must put out one row of classes an example. Received: "
-            f"outputs of shape {student.outputs[0].shape}. Quantize it after "
-            "training, with keras_kddp.export.to_tflite."
-        )
-    split = as_split("train", train)
-    check_split("train", split, student)
-    return split
 
 
 def _data(split: Split, teacher: keras.Model | None) -> dict[str, Any]:
@@ -394,37 +263,3 @@ def _trained(
             f"{' '.join(reply['error'].split())}"
         )
     return reply, history
-
-
-def _check_reached(
-    reply: Mapping[str, Any],
-    options: Mapping[str, Any],
-    description: Mapping[str, Any],
-) -> None:
-    """Raises if TFMOT did not do what it was asked for; it may say nothing."""
-    missed: dict[str, float] = {}
-    if "sparsity" in options["techniques"]:
-        least = options["sparsity"] - _SLACK
-        shares = reply["zero_fractions"]
-        missed |= {k: share for k, share in shares.items() if share < least}
-    if "clustering" in options["techniques"]:
-        counts, most = reply["distinct_values"], options["clusters"]
-        missed |= {k: count for k, count in counts.items() if count > most}
-    missed = {
-        name: number
-        for name, number in missed.items()
-        if not _is_depthwise(name, description)
-    }
-    if missed:
-        raise TFMOTError(
-            f"TFMOT must reach {options['sparsity']:.0%} zeros or "
-            f"{options['clusters']} different values. Received instead: "
-            f"{missed}. Train for more epochs."
-        )
-
-
-def _is_depthwise(name: str, description: Mapping[str, Any]) -> bool:
-    layer, _, weight = name.partition(":")
-    kind = description["layers"][layer]["class"]
-    is_mixing = not kind.startswith(("Depthwise", "Separable"))
-    return weight == "kernel" and not is_mixing
