@@ -76,6 +76,22 @@ def test_every_flavour_agrees_with_keras(model, files, quantization):
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_a_flavour_is_written_where_one_stands(
+    model, quantization, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # after the processes have started
+
+    to_tflite(
+        model,
+        "here.tflite",
+        quantization=quantization,
+        calibration=X if quantization in CALIBRATED else None,
+    )
+
+    assert LiteRTRuntime("here.tflite").quantization == quantization
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_a_flavour_is_told_by_what_is_in_the_file(files, quantization):
     runtime = LiteRTRuntime(files[quantization].path)
 

@@ -23,7 +23,8 @@ def to_int4(path: Path) -> None:
     Raises:
         ExportError: If the quantizer cannot, or dies.
     """
-    request = {"source": str(path), "target": str(path)}
+    absolute = str(path.resolve())  # the process may be elsewhere
+    request = {"source": absolute, "target": absolute}
     try:
         error = _worker().ask(request)["error"]
     except WorkerError as death:
