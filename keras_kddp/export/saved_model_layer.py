@@ -66,7 +66,7 @@ class SavedModelLayer(keras.layers.Layer):
                 the layer is frozen.
         """
         is_training = bool(training) and self.trainable
-        if is_training:
+        if self.trainable:  # in evaluation too, as Keras' own layers
             for loss in getattr(self._loaded, "regularization_losses", ()):
                 self.add_loss(loss())
         return self._loaded(inputs, training=is_training)
