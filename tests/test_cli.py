@@ -397,7 +397,7 @@ def test_damaged_files_beside_good_ones_are_named(
         (["--license", "mit", "--qat"], "beside --format saved_model"),
         (
             ["--format", "saved_model", "--features", "nothing"],
-            "must name a layer of the model, one of ['hidden', 'logits']",
+            "called once, one of ['hidden', 'logits']",
         ),
     ],
 )
