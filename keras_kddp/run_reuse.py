@@ -51,6 +51,11 @@ def write_saved_model(
 
     Returns:
         The folder of the SavedModel.
+
+    Raises:
+        ValueError: If `features` names no layer.
+        OSError: If it cannot be written.
+        ExportError: If the student cannot be traced.
     """
     job = summary.get("job", {})
     card: dict[str, Any] = {
@@ -104,6 +109,14 @@ def write_quantized(
         data: What the student was trained on.
         epochs: Of quantization-aware training.
         metadata: Entries for the file.
+
+    Returns:
+        The student with its new weights, and the file.
+
+    Raises:
+        ImportError: If TFMOT is not installed.
+        ValueError: If TFMOT does not take the student.
+        TFMOTError: If TFMOT fails.
     """
     job = dict(summary.get("job", {}))
     target = directory / "qat"

@@ -90,7 +90,7 @@ def to_saved_model(
         _save(plain, new)
         _check_same(plain, new)
         (new / "card.json").write_text(json.dumps(entries, indent=2) + "\n")
-        (new / "README.md").write_text(text)
+        (new / "README.md").write_text(text, encoding="utf-8")
         _put(new, target, Path(folder, "old"))
     return target
 
