@@ -72,32 +72,94 @@ def test_a_cell_of_other_code_is_not_used(store, monkeypatch):
     assert cells.CellStore("digits").find("mlp", "kd", 0, {"epochs": 3}) is None
 
 
+METHOD = """\
+import math
+
+SCALE = 2
+
+def score(x):
+    \"\"\"Words.\"\"\"
+    return SCALE * math.sqrt(x)
+"""
+
+
 @pytest.mark.parametrize(
-    ("text", "is_same"),
+    ("files", "is_same"),
     [
-        ('"""Other words."""\nx = 1\n', True),
-        ("# a comment\nx = 1\n", True),
-        ("if x < 0:\n    raise ValueError(x)\nx = 1\n", True),
-        ("x = 2\n", False),
-        ("if x < 0:\n    x = 3\nx = 1\n", False),
+        pytest.param({"one.py": METHOD}, True, id="the same"),
+        pytest.param({"rooms/two.py": METHOD}, True, id="a move"),
+        pytest.param(
+            {
+                "one.py": METHOD.replace("SCALE = 2", ""),
+                "two.py": '"""Numbers."""\n\nSCALE = 2\n',
+            },
+            True,
+            id="a split",
+        ),
+        pytest.param(
+            {"one.py": METHOD.replace("SCALE = 2", "") + "SCALE = 2\n"},
+            True,
+            id="another order",
+        ),
+        pytest.param(
+            {"one.py": "from a import b\n" + METHOD}, True, id="an import"
+        ),
+        pytest.param(
+            {"one.py": METHOD.replace("    return", "    # Why.\n    return")},
+            True,
+            id="a comment",
+        ),
+        pytest.param(
+            {"one.py": METHOD.replace("Words", "Other words")},
+            True,
+            id="a docstring",
+        ),
+        pytest.param(
+            {
+                "one.py": METHOD.replace(
+                    "    return", "    if x < 0: raise ValueError\n    return"
+                )
+            },
+            True,
+            id="a check",
+        ),
+        pytest.param(
+            {"one.py": METHOD.replace("SCALE * m", "m")}, False, id="a formula"
+        ),
+        pytest.param(
+            {"one.py": METHOD.replace("= 2", "= 3")}, False, id="a number"
+        ),
+        pytest.param(
+            {
+                "one.py": METHOD.replace(
+                    "    return", "    if x < 0: x = 0\n    return"
+                )
+            },
+            False,
+            id="a branch",
+        ),
     ],
 )
 def test_the_hash_follows_what_can_change_a_number(
-    text, is_same, tmp_path, monkeypatch
+    files, is_same, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cells, "METHOD_MODULES", ("one",))
-    monkeypatch.setattr(cells.keras_kddp, "__file__", str(tmp_path / "x.py"))
-    (tmp_path / "one.py").write_text('"""Words."""\nx = 1\n')
-    before = cells.method_hash()
+    def hash_of(name, sources):
+        root = tmp_path / name
+        for file, text in sources.items():
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_text(text)
+        monkeypatch.setattr(cells, "METHOD_MODULES", tuple(sources))
+        monkeypatch.setattr(cells.keras_kddp, "__file__", str(root / "x.py"))
+        return cells.method_hash()
 
-    (tmp_path / "one.py").write_text(text)
+    before = hash_of("before", {"one.py": METHOD})
 
-    assert (cells.method_hash() == before) is is_same
+    assert (hash_of("after", files) == before) is is_same
 
 
 def test_every_method_module_exists():
     root = Path(cells.keras_kddp.__file__).parent
-    assert all((root / f"{x}.py").is_file() for x in cells.METHOD_MODULES)
+    assert all((root / name).is_file() for name in cells.METHOD_MODULES)
 
 
 def test_cells_of_two_versions_are_refused(tmp_path, monkeypatch):
