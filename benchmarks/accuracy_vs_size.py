@@ -27,18 +27,19 @@ from experiments import ABLATIONS, COMPARISONS, Comparison, Experiment, Training
 from report import write_report
 from steering import PenaltySteering, PruningAtTheEnd
 
-from keras_kddp import training as rules
-from keras_kddp.activity import activity_on, sampled
-from keras_kddp.callbacks import DynamicPruning
-from keras_kddp.controls import CONTROLS, SAMPLES, train_control
-from keras_kddp.datasets import Dataset, load_dataset
-from keras_kddp.packing import unpacked
-from keras_kddp.preparation import prepare, prepared_layers
+from keras_kddp.compression import training as rules
+from keras_kddp.compression.controls import CONTROLS, SAMPLES, train_control
+from keras_kddp.data.datasets import Dataset, load_dataset
+from keras_kddp.distillation.packing import unpacked
+from keras_kddp.distillation.teacher.cache import TeacherCache
+from keras_kddp.layers.penalized_models import prepared_layers
+from keras_kddp.layers.preparation import prepare
 from keras_kddp.profiling import profile
-from keras_kddp.selection import lowest_units
+from keras_kddp.pruning.activity import activity_on, sampled
+from keras_kddp.pruning.callback import DynamicPruning
+from keras_kddp.pruning.ranking import lowest_units
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import plan_on
-from keras_kddp.teacher_cache import TeacherCache
 
 TEACHERS = Path("runs") / "benchmark"
 

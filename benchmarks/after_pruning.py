@@ -29,15 +29,15 @@ from accuracy_vs_size import TEACHERS, Bench, narrowed, pruning_of
 from cells import machine, method_hash
 from experiments import COMPARISONS
 
-from keras_kddp import training as rules
-from keras_kddp.controls import train_control
+from keras_kddp.compression import training as rules
+from keras_kddp.compression.controls import train_control
 from keras_kddp.export import (
     TFLiteArtifact,
     finetune_with_tfmot,
     to_tflite,
     verify,
 )
-from keras_kddp.preparation import prepare
+from keras_kddp.layers.preparation import prepare
 
 SEEDS = (0, 1, 2)
 EPOCHS = 2

@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 
-from keras_kddp.budgets import Budget
 from keras_kddp.models import (
     digits_student,
     digits_teacher,
@@ -15,6 +14,7 @@ from keras_kddp.models import (
     fashion_mlp_student,
     fashion_residual_student,
 )
+from keras_kddp.pruning.budget.budget import Budget
 
 CONTROLS = (
     "kd",

@@ -21,10 +21,10 @@ from accuracy_vs_size import Bench
 from cells import machine, method_hash
 from experiments import COMPARISONS
 
-from keras_kddp import training as rules
-from keras_kddp.callbacks import DynamicPruning
+from keras_kddp.compression import training as rules
+from keras_kddp.layers.preparation import prepare
 from keras_kddp.models import fashion_mlp_student
-from keras_kddp.preparation import prepare
+from keras_kddp.pruning.callback import DynamicPruning
 
 CORNERS = ((64, 400), (64, 1600), (512, 400), (512, 1600))
 OUT = Path(__file__).parents[1] / "docs" / "penalty_scale.json"

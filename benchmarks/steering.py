@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from keras_kddp.activity import UnitActivity
-from keras_kddp.budgets import Budget
-from keras_kddp.callbacks import DynamicPruning
-from keras_kddp.layers import set_penalty_strength
-from keras_kddp.planned_sizes import PlannedSizes
+from keras_kddp.layers.penalized_models import set_penalty_strength
+from keras_kddp.pruning.activity import UnitActivity
+from keras_kddp.pruning.budget.budget import Budget
+from keras_kddp.pruning.budget.planned_sizes import PlannedSizes
+from keras_kddp.pruning.callback import DynamicPruning
 from keras_kddp.surgery.graph import ChannelGraph
 
 

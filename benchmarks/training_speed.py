@@ -24,9 +24,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import keras
 
 import keras_kddp as kddp
-from keras_kddp.datasets import load_dataset
+from keras_kddp.compression.training import cosine_adamw
+from keras_kddp.data.datasets import load_dataset
 from keras_kddp.models import fashion_cnn_student, fashion_cnn_teacher
-from keras_kddp.training import cosine_adamw
 
 DATA = "idx:/usr/share/datasets/fashion-mnist"
 BATCH = 256

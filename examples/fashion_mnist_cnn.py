@@ -14,7 +14,7 @@ import sys
 import keras
 
 import keras_kddp as kddp
-from keras_kddp.datasets import load_dataset
+from keras_kddp.data.datasets import load_dataset
 from keras_kddp.models import fashion_cnn_student, fashion_cnn_teacher
 
 DEFAULTS = ["/usr/share/datasets/fashion-mnist", "10", "12"]

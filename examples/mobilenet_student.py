@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 import keras_kddp as kddp
-from keras_kddp.datasets import load_dataset
+from keras_kddp.data.datasets import load_dataset
 
 DEFAULTS = ["/usr/share/datasets/fashion-mnist", "4000"]
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

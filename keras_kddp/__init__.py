@@ -3,16 +3,17 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from keras_kddp import export, layers, surgery
-from keras_kddp.activity import UnitActivity, collect_activity
-from keras_kddp.budgets import Budget
-from keras_kddp.callbacks import DynamicPruning
-from keras_kddp.distiller import Distiller
-from keras_kddp.feature_hints import FeatureHints
-from keras_kddp.losses import SoftTargets
-from keras_kddp.pipeline import compress
-from keras_kddp.preparation import finalize, prepare
+from keras_kddp.compression.compress import compress
+from keras_kddp.compression.results import Compression
+from keras_kddp.distillation.distiller import Distiller
+from keras_kddp.distillation.feature_hints import FeatureHints
+from keras_kddp.distillation.soft_targets import SoftTargets
+from keras_kddp.distillation.teacher.cache import TeacherCache
+from keras_kddp.layers.preparation import finalize, prepare
 from keras_kddp.profiling import ModelProfile, profile
-from keras_kddp.results import Compression
+from keras_kddp.pruning.activity import UnitActivity, collect_activity
+from keras_kddp.pruning.budget.budget import Budget
+from keras_kddp.pruning.callback import DynamicPruning
 from keras_kddp.surgery import (
     RemovalPlan,
     SurgeryError,
@@ -22,12 +23,12 @@ from keras_kddp.surgery import (
     remove_units,
     unit_groups,
 )
-from keras_kddp.teacher_cache import TeacherCache
 
 try:
     __version__ = version("keras-kddp")
 except PackageNotFoundError:  # a source folder that was never installed
     __version__ = "0"
+
 
 __all__ = [
     "Budget",

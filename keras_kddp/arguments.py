@@ -43,3 +43,16 @@ def require_count(name: str, value: Any, *, smallest: int) -> None:
             f"`{name}` must be an integer >= {smallest}. Received: "
             f"{name}={value!r}."
         )
+
+
+def check_share(share: Any) -> None:
+    """Checks the share of the hard loss.
+
+    Raises:
+        ValueError: If it is no number in [0, 1].
+    """
+    if not isinstance(share, Real) or not 0 <= float(share) <= 1:
+        raise ValueError(
+            "`student_loss_weight` must be a number in [0, 1]. Received: "
+            f"student_loss_weight={share!r}."
+        )

@@ -18,6 +18,8 @@ TRANSPOSED = (
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
+
+
 _MULTIPLYING = (
     keras.layers.Dense,
     keras.layers.Conv1D,

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import keras_kddp as kddp
-from keras_kddp.surgery.rebuild import to_numpy
+from keras_kddp.model_io import to_numpy
 
 Units = Mapping[str, Sequence[int]]
 

@@ -11,7 +11,7 @@ import pytest
 from keras import layers, optimizers
 
 from keras_kddp import _compat
-from keras_kddp.surgery.rebuild import to_numpy
+from keras_kddp.model_io import to_numpy
 
 
 def functional() -> keras.Model:

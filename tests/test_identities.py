@@ -9,8 +9,8 @@ import pytest
 from helpers import float64, outputs_of, relative_error
 
 import keras_kddp as kddp
-from keras_kddp.layers import set_penalty_strength
-from keras_kddp.surgery.rebuild import to_numpy
+from keras_kddp.layers.penalized_models import set_penalty_strength
+from keras_kddp.model_io import to_numpy
 
 TOLERANCE = 1e-12
 CLASSES = 3

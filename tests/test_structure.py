@@ -1,71 +1,20 @@
 """The package's layers: who may import whom, and who may touch Keras."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
 # From the bottom to the top: a module imports only what stands before it.
 # Modules in a folder may import each other, as long as there is no cycle.
-ORDER = [
-    "_compat",
-    "arguments",
-    "text_table",
-    "profiling",
-    "input_range",
-    "surgery",
-    "layers",
-    "preparation",
-    "losses",
-    "packing",
-    "compatibility",
-    "activity",
-    "teacher_outputs",
-    "splits",
-    "progress",
-    "export",
-    "features",
-    "feature_hints",
-    "optimizers",
-    "distillation_terms",
-    "fit_arguments",
-    "distiller",
-    "output_files",
-    "augmented_views",
-    "teacher_cache",
-    "criteria",
-    "budgets",
-    "planned_arena",
-    "planned_sizes",
-    "selection",
-    "quota",
-    "accuracy_guard",
-    "certificates",
-    "removals",
-    "callback_conflicts",
-    "schedules",
-    "rounding",
-    "callbacks",
-    "dataset_files",
-    "datasets",
-    "models",
-    "model_sources",
-    "training",
-    "controls",
-    "results",
-    "run_directory",
-    "pipeline",
-    "tables",
-    "report",
-    "sweep",
-    "jobs",
-    "demo",
-    "run_reuse",
-    "cli_export",
-    "cli",
-]
+ORDER = re.findall(r"^\d+\. `(\w+)`: ", ARCHITECTURE, flags=re.MULTILINE)
+
+# They run in processes of their own, which may not have the package.
+PROGRAMS = ("*_program.py", "worker_main.py", "portable_models.py")
 
 
 def modules(root):
@@ -115,8 +64,8 @@ def order_problems(trees):
             continue
         if layer(name) not in ORDER:
             problems.append(
-                f"{name} has no place in the order: add it to ORDER in "
-                "tests/test_structure.py"
+                f"{name} has no place in the order: add it to the list in "
+                "docs/architecture.md"
             )
             continue
         for target in sorted(graph[name]):
@@ -165,7 +114,7 @@ def private_problems(trees):
 
 def test_modules_import_only_downwards():
     trees = modules(ROOT)
-    assert "keras_kddp.export.tflite" in trees
+    assert "keras_kddp.export.tflite.to_tflite" in trees
     assert order_problems(trees) == []
 
 
@@ -173,16 +122,50 @@ def test_only_compat_touches_what_keras_keeps_private():
     assert private_problems(modules(ROOT)) == []
 
 
+def test_the_map_names_what_is_there():
+    package = ROOT / "keras_kddp"
+    there = {
+        path.stem
+        for path in package.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert len(ORDER) == 17
+    assert set(ORDER) == there - {"__init__"}
+
+
+def test_every_folder_is_a_package_that_says_what_it_is_for():
+    for path in (ROOT / "keras_kddp").rglob("*.py"):
+        text = (path.parent / "__init__.py").read_text("utf-8")
+        assert ast.get_docstring(ast.parse(text)), path.parent
+
+
+def test_programs_of_other_processes_need_nothing_of_the_package():
+    workers = ROOT / "keras_kddp" / "export" / "workers"
+    programs = [path for name in PROGRAMS for path in workers.glob(name)]
+    assert len(programs) == 7
+    for path in programs:
+        assert "keras_kddp" not in {
+            name.split(".")[0]
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for name in (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+            )
+        }, path
+
+
 @pytest.mark.parametrize(
     ("path", "code", "message"),
     [
-        ("layers.py", "import keras_kddp", "write `from keras_kddp import"),
-        ("layers.py", "import keras_kddp.losses", "write `from keras_kddp.los"),
-        ("layers.py", "from . import losses", "relative imports in full"),
-        ("layers.py", "from keras_kddp import prepare", "imports the top of"),
-        ("layers.py", "from keras_kddp.losses import kl", "which is above it"),
-        ("layers.py", "from keras_kddp import losses", "which is above it"),
-        ("layers.py", "def f():\n from keras_kddp.cli import x", "is above it"),
+        ("data.py", "import keras_kddp", "write `from keras_kddp import"),
+        ("data.py", "import keras_kddp.layers", "write `from keras_kddp.lay"),
+        ("data.py", "from . import layers", "relative imports in full"),
+        ("data.py", "from keras_kddp import prepare", "imports the top of"),
+        ("data.py", "from keras_kddp.layers import x", "which is above it"),
+        ("data.py", "from keras_kddp import layers", "which is above it"),
+        ("data.py", "def f():\n from keras_kddp.cli import x", "is above it"),
         ("news.py", "", "keras_kddp.news has no place in the order"),
         ("export/one.py", "from keras_kddp.export.two import x", "cycle"),
         ("export/two.py", "from keras_kddp.export import one", "cycle"),
@@ -192,11 +175,11 @@ def test_a_wrong_import_is_found(path, code, message, tmp_path):
     package = tmp_path / "keras_kddp"
     (package / "export").mkdir(parents=True)
     sources = {
-        "__init__.py": "from keras_kddp.layers import x",
-        "losses.py": "",
+        "__init__.py": "from keras_kddp.data import x",
         "profiling.py": "",
-        "cli.py": "from keras_kddp.layers import x",
+        "data.py": "",
         "layers.py": "",
+        "cli.py": "from keras_kddp.data import x",
         "export/one.py": "from keras_kddp.export import two",
         "export/two.py": "from keras_kddp import profiling",
     }

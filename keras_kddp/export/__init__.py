@@ -1,43 +1,42 @@
 """Files for small devices, each run and compared with its Keras model."""
 
-from keras_kddp.export._converter import ExportError
-from keras_kddp.export.agreement import Agreement, RuntimeAgreement
-from keras_kddp.export.bench import Measurement, Measurements, bench
-from keras_kddp.export.description import write_description
-from keras_kddp.export.metadata import read_metadata
-from keras_kddp.export.microcontroller import (
+from keras_kddp.export.agreement.agreement import Agreement, RuntimeAgreement
+from keras_kddp.export.agreement.bench import Measurement, Measurements, bench
+from keras_kddp.export.agreement.verify import verify
+from keras_kddp.export.errors import (
+    CrashError,
+    ExportError,
+    RefusalError,
+    TFMOTError,
+)
+from keras_kddp.export.keras2.bridge import from_tf_keras, to_tf_keras
+from keras_kddp.export.keras2.tfmot import TFMOTResult, finetune_with_tfmot
+from keras_kddp.export.keras2.tfmot_checks import TECHNIQUES
+from keras_kddp.export.micro.to_microcontroller import (
     BUNDLE_FILES,
     MICRO,
     MicroArtifact,
     to_microcontroller,
 )
-from keras_kddp.export.runtimes import (
-    CrashError,
+from keras_kddp.export.runtimes.description import write_description
+from keras_kddp.export.runtimes.runtimes import (
     Execution,
     LiteRTRuntime,
-    RefusalError,
     Runtime,
     TFLiteRuntime,
     TFLMRuntime,
 )
-from keras_kddp.export.saved_model import to_saved_model
-from keras_kddp.export.saved_model_layer import SavedModelLayer
-from keras_kddp.export.tf_keras_bridge import from_tf_keras, to_tf_keras
-from keras_kddp.export.tflite import (
-    CALIBRATED,
+from keras_kddp.export.runtimes.vela import EthosUEstimate, estimate_on_ethos_u
+from keras_kddp.export.saved_model.layer import SavedModelLayer
+from keras_kddp.export.saved_model.to_saved_model import to_saved_model
+from keras_kddp.export.tflite.artifact import TFLiteArtifact
+from keras_kddp.export.tflite.calibration import CALIBRATED
+from keras_kddp.export.tflite.metadata import read_metadata
+from keras_kddp.export.tflite.to_tflite import (
     QUANTIZATIONS,
-    TFLiteArtifact,
     check_conversion,
     to_tflite,
 )
-from keras_kddp.export.tfmot import (
-    TFMOTError,
-    TFMOTResult,
-    finetune_with_tfmot,
-)
-from keras_kddp.export.tfmot_checks import TECHNIQUES
-from keras_kddp.export.vela import EthosUEstimate, estimate_on_ethos_u
-from keras_kddp.export.verify import verify
 
 __all__ = [
     "BUNDLE_FILES",

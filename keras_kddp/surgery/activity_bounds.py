@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from keras_kddp.surgery.bounds import UNBOUNDED, Bounds
 from keras_kddp.surgery.channels import Call
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.rule import UNBOUNDED, Bounds, Rule
+from keras_kddp.surgery.rule import Rule
 
 _HALF_PRECISION = ("float16", "bfloat16")  # rounds too coarsely for a proof
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_kddp._compat import CallNode
+from keras_kddp.model_io import input_structure
 from keras_kddp.surgery.graph import ChannelGraph
 
 
@@ -68,12 +69,3 @@ def run(node: CallNode, values: dict[int, Any], *, training: bool) -> Any:
     if "training" in inspect.signature(node.operation.call).parameters:
         kwargs["training"] = training
     return node.operation(*args, **kwargs)
-
-
-def input_structure(model: keras.Model) -> Any:
-    """Returns a model's symbolic inputs in the structure that batches have.
-
-    `model.inputs` is a list, and a Sequential that was never called has no
-    `model.input`.
-    """
-    return model.inputs[0] if len(model.inputs) == 1 else model.input

@@ -9,15 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kddp.model_io import to_numpy
 from keras_kddp.surgery.calls import layers_by_path
+from keras_kddp.surgery.checks import SurgeryError, variable_named
 from keras_kddp.surgery.folding import Constants, fold_constants
-from keras_kddp.surgery.graph import ChannelGraph, SurgeryError, variable_named
+from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rebuild import (
     Config,
     entries_by_path,
     paired_variables,
     rebuild,
-    to_numpy,
 )
 from keras_kddp.surgery.request import listed, requested_groups
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_kddp import _compat
 from keras_kddp.surgery.calls import is_flattened, layers_by_path
-from keras_kddp.surgery.graph import SurgeryError
+from keras_kddp.surgery.checks import SurgeryError
 
 Config = dict[str, Any]
 
@@ -173,8 +172,3 @@ def paired_variables(
             new = [by_name[variable.name] for variable in old]
         for old_variable, variable in zip(old, new, strict=True):
             yield name, old_variable, variable
-
-
-def to_numpy(variable: keras.Variable) -> np.ndarray:
-    """Returns the value of a variable in its own dtype."""
-    return np.asarray(variable.numpy())

@@ -5,8 +5,9 @@ from numbers import Real
 
 import numpy as np
 
+from keras_kddp.surgery.checks import SurgeryError
 from keras_kddp.surgery.folding import Constants
-from keras_kddp.surgery.graph import ChannelGraph, SurgeryError
+from keras_kddp.surgery.graph import ChannelGraph
 
 
 def requested_groups(

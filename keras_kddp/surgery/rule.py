@@ -1,57 +1,15 @@
 """How a layer class says what it does to channels."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_kddp.surgery.bounds import UNBOUNDED, Bounds
 from keras_kddp.surgery.channels import Call, Channels, Labels, describe
 
 Values = np.ndarray  # (channels,) float64, NaN where a channel varies
-
-
-_MARGIN = 1e-5
-
-
-class Bounds(NamedTuple):
-    """What the numbers of a tensor lie between, at inference.
-
-    Attributes:
-        low: (channels,) float64, or () for all alike; may be -inf.
-        high: The same; may be inf.
-    """
-
-    low: np.ndarray
-    high: np.ndarray
-
-    @classmethod
-    def of(cls, first: np.ndarray, second: np.ndarray) -> "Bounds":
-        """Returns the bounds of what lies between two arrays, NaN open."""
-        low, high = np.minimum(first, second), np.maximum(first, second)
-        return cls(
-            np.where(np.isnan(low), -np.inf, low),
-            np.where(np.isnan(high), np.inf, high),
-        )
-
-    def widened(self, magnitude: np.ndarray | float = 0.0) -> "Bounds":
-        """Returns bounds with a margin for sums that float32 rounds.
-
-        Args:
-            magnitude: Of what was added up besides the bounds themselves.
-        """
-        finite = [
-            np.abs(np.nan_to_num(end, posinf=0, neginf=0)) for end in self
-        ]
-        margin = _MARGIN * (np.maximum(*finite) + magnitude)
-        return Bounds(self.low - margin, self.high + margin)
-
-    def merged(self) -> "Bounds":
-        """Returns the bounds of all channels together."""
-        return Bounds(np.array(self.low.min()), np.array(self.high.max()))
-
-
-UNBOUNDED = Bounds(np.array(-np.inf), np.array(np.inf))
 
 
 class NotFoldableError(Exception):
@@ -154,103 +112,6 @@ class Rule:
             return UNBOUNDED
         ends = [replay(call, [np.atleast_1d(end)]) for end in inputs[0]]
         return Bounds.of(*ends)
-
-
-_RULES: dict[type | str, Rule] = {}
-
-
-def register_rule(
-    *targets: type | str,
-) -> Callable[[type[Rule]], type[Rule]]:
-    """Tells the surgeon what a layer class does to channels.
-
-    Args:
-        *targets: Layer classes, or class names of raw `keras.ops` operations
-            (`"Relu"`).
-
-    Returns:
-        A decorator for a `Rule` subclass without constructor arguments.
-
-    Raises:
-        TypeError: If a target is neither a layer class nor a string.
-
-    Example:
-        ```python
-        @keras_kddp.surgery.register_rule(MyScaling)
-        class MyScalingRule(keras_kddp.surgery.Rule):
-            channelwise = True
-
-            def flow(self, call):
-                call.slice("scale", 0, call.inputs[0])
-                return call.inputs[0]
-        ```
-    """
-    for target in targets:
-        is_layer = isinstance(target, type) and issubclass(
-            target, keras.layers.Layer
-        )
-        if not (is_layer or isinstance(target, str)):
-            raise TypeError(
-                "`targets` must be layer classes or names of raw operations. "
-                f"Received: {target!r}"
-            )
-
-    def decorate(rule: type[Rule]) -> type[Rule]:
-        for target in targets:
-            _RULES[target] = rule()
-        return rule
-
-    return decorate
-
-
-class BlockingRule(Rule):
-    """Lets nothing through, and says why."""
-
-    def __init__(self, reason: str) -> None:
-        """Keeps what follows the name of the layer in the reason."""
-        self.reason = reason
-
-    def flow(self, call: Call) -> Channels:
-        """Pins what the call reads."""
-        return call.block(f"{describe(call.operation)} {self.reason}")
-
-
-def block_class(layer_class: type, reason: str) -> None:
-    """Says that a layer class lets nothing through for now, and why."""
-    _RULES[layer_class] = BlockingRule(reason)
-
-
-def rules() -> dict[type | str, Rule]:
-    """Returns the rules, by layer class or name of a raw operation."""
-    return dict(_RULES)
-
-
-def rule_for(operation: Any) -> Rule:
-    """Returns the rule of an operation; a blocking one where there is none.
-
-    A subclass inherits the rule of its base only while it does not override
-    `call`, nor `convolution_op`, which Keras offers for overriding: what a
-    changed call does to channels is not known.
-    """
-    if not isinstance(operation, keras.layers.Layer):
-        built_in = type(operation).__module__.startswith("keras.")
-        rule = _RULES.get(type(operation).__name__) if built_in else None
-        return rule or BlockingRule("has no surgery rule")
-    if type(operation).__module__.startswith("keras.src.applications"):
-        rule = _RULES.get(type(operation).__name__)  # no public class
-        if rule:
-            return rule
-    for base in type(operation).__mro__:
-        if base in _RULES:
-            return _RULES[base]
-        if not vars(base).keys().isdisjoint({"call", "convolution_op"}):
-            break
-    if isinstance(operation, keras.Model):
-        return BlockingRule(
-            "is a nested model that surgery cannot look into: it has a `call` "
-            "or config of its own, or is called with tensors of another rank"
-        )
-    return BlockingRule("has no surgery rule (see `register_rule`)")
 
 
 def float64_value(variable: Any) -> np.ndarray:

@@ -3,15 +3,10 @@
 import keras
 import numpy as np
 
+from keras_kddp.surgery.bounds import UNBOUNDED, Bounds
 from keras_kddp.surgery.channels import Call, Channels, describe
-from keras_kddp.surgery.rule import (
-    UNBOUNDED,
-    Bounds,
-    Rule,
-    Values,
-    float64_value,
-    register_rule,
-)
+from keras_kddp.surgery.registry import register_rule
+from keras_kddp.surgery.rule import Rule, Values, float64_value
 from keras_kddp.surgery.rules.intervals import activated
 from keras_kddp.surgery.rules.mixing import pads, summed_kernel
 from keras_kddp.surgery.rules.obstacles import (

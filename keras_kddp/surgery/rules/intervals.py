@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.surgery.rule import UNBOUNDED, Bounds, float64_value
+from keras_kddp.surgery.bounds import UNBOUNDED, Bounds
+from keras_kddp.surgery.rule import float64_value
 from keras_kddp.surgery.rules.obstacles import MONOTONE
 
 

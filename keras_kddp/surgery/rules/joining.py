@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 
+from keras_kddp.surgery.bounds import Bounds
 from keras_kddp.surgery.channels import Call, Channels, describe
-from keras_kddp.surgery.rule import Bounds, Rule, Values, register_rule
+from keras_kddp.surgery.registry import register_rule
+from keras_kddp.surgery.rule import Rule, Values
 from keras_kddp.surgery.rules.obstacles import has_array_argument
 
 layers = keras.layers

@@ -5,15 +5,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kddp.surgery.bounds import UNBOUNDED, Bounds
 from keras_kddp.surgery.channels import Call, Channels, Labels, describe
+from keras_kddp.surgery.registry import register_rule
 from keras_kddp.surgery.rule import (
-    UNBOUNDED,
-    Bounds,
     NotFoldableError,
     Rule,
     Values,
     float64_value,
-    register_rule,
 )
 from keras_kddp.surgery.rules.intervals import linear_bounds
 from keras_kddp.surgery.rules.obstacles import (

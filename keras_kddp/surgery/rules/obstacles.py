@@ -6,18 +6,24 @@ import keras
 
 from keras_kddp._compat import CallNode
 from keras_kddp.surgery.channels import Call, Channels, describe
-from keras_kddp.surgery.rule import rule_for
+from keras_kddp.surgery.registry import rule_for
 
 _RISING = (
     *["elu", "exponential", "hard_sigmoid", "hard_tanh", "leaky_relu"],
     *["linear", "log_sigmoid", "relu", "relu6", "selu", "sigmoid", "softplus"],
     *["softsign", "sparse_plus", "sparse_sigmoid", "squareplus", "tanh"],
 )
+
+
 _OTHERS = (
     *["celu", "gelu", "hard_shrink", "hard_silu", "hard_swish", "mish"],
     *["silu", "soft_shrink", "swish", "tanh_shrink", "threshold"],
 )
+
+
 MONOTONE = [getattr(keras.activations, name) for name in _RISING]
+
+
 _ELEMENTWISE = MONOTONE + [getattr(keras.activations, name) for name in _OTHERS]
 
 

@@ -5,14 +5,10 @@ import math
 import keras
 import numpy as np
 
+from keras_kddp.surgery.bounds import UNBOUNDED, Bounds
 from keras_kddp.surgery.channels import Call, Channels, describe
-from keras_kddp.surgery.rule import (
-    UNBOUNDED,
-    Bounds,
-    Rule,
-    Values,
-    register_rule,
-)
+from keras_kddp.surgery.registry import register_rule
+from keras_kddp.surgery.rule import Rule, Values
 from keras_kddp.surgery.rules.channelwise import IdentityRule
 from keras_kddp.surgery.rules.joining import agreed
 from keras_kddp.surgery.rules.obstacles import channel_axis, passed

@@ -1,0 +1,1 @@
+"""The whole walk, compared with controls and kept in a folder."""

@@ -1,0 +1,140 @@
+"""What a compression found, as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_kddp.export import Agreement, MicroArtifact, TFLiteArtifact
+from keras_kddp.profiling import ModelProfile
+from keras_kddp.pruning.certificates import Removal
+
+
+@dataclass(frozen=True, eq=False)
+class StudentResult:
+    """A trained student, measured.
+
+    Attributes:
+        model: Plain Keras.
+        accuracy: Share of right answers on the test split, in [0, 1].
+        units: Declared units of the layers that pruning is for.
+        live_units: Those that fired on training examples.
+        profile: Parameters, multiply-accumulates, activation memory.
+    """
+
+    model: keras.Model
+    accuracy: float
+    units: int
+    live_units: int
+    profile: ModelProfile
+
+
+@dataclass(frozen=True, eq=False)
+class RunFiles:
+    """A run directory.
+
+    Attributes:
+        directory: Where it is.
+        float32: `student_float32.tflite`.
+        int8: `student_int8.tflite`.
+        micro: `micro/`, a bundle for microcontrollers; None where tflite-micro
+            is not here or cannot run the student.
+        agreement: Both on every runtime that is here against Keras, over the
+            whole test split.
+    """
+
+    directory: Path
+    float32: TFLiteArtifact
+    int8: TFLiteArtifact
+    agreement: Agreement
+    micro: MicroArtifact | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """What `keras_kddp.compress` found.
+
+    Attributes:
+        result: The student that was distilled with dynamic pruning.
+        teacher_accuracy: On the same split as the students'.
+        history: Logs of its epochs: name -> one number an epoch.
+        before: Profile of the student as it started.
+        removals: What was removed, and when.
+        units_before: Declared units, at the start, of the layers that pruning
+            is for.
+        controls: Name -> the student of each control.
+        split_sizes: Number of examples by split.
+        seed: Of weights, shuffling and Dropout.
+        seconds: How long training and measuring took, without the export.
+        files: The run directory; None where none was asked for.
+    """
+
+    result: StudentResult
+    teacher_accuracy: float
+    history: Mapping[str, list[float]]
+    before: ModelProfile
+    removals: tuple[Removal, ...]
+    units_before: int
+    controls: Mapping[str, StudentResult]
+    split_sizes: Mapping[str, int]
+    seed: int
+    seconds: float
+    files: RunFiles | None = None
+
+    @property
+    def student(self) -> keras.Model:
+        """The compact student, plain Keras."""
+        return self.result.model
+
+    @property
+    def after(self) -> ModelProfile:
+        """Profile of the compact student."""
+        return self.result.profile
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the numbers, as `summary.json` has them."""
+        controls = {
+            _SUMMARY_NAMES[name]: control.accuracy
+            for name, control in self.controls.items()
+        }
+        return {
+            "teacher_accuracy": self.teacher_accuracy,
+            **controls,
+            "kddp_accuracy": self.result.accuracy,
+            **self._file_numbers(),
+            "units_before": self.units_before,
+            "units_after": self.result.units,
+            "live_units_after": self.result.live_units,
+            "parameters_before": self.before.parameters,
+            "parameters_after": self.after.parameters,
+            "macs_before": self.before.macs,
+            "macs_after": self.after.macs,
+            "split_sizes": dict(self.split_sizes),
+            "seed": self.seed,
+            "seconds": self.seconds,
+        }
+
+    def _file_numbers(self) -> dict[str, Any]:
+        if self.files is None:
+            return {}
+        micro = self.files.micro
+        int8 = self.files.agreement.row(self.files.int8.path)
+        return {
+            "int8_accuracy": int8.accuracy,
+            "int8_agreement": int8.top1_agreement,
+            "tflite_float32_bytes": self.files.float32.num_bytes,
+            "tflite_int8_bytes": self.files.int8.num_bytes,
+            "arena_bytes": micro and micro.measured_arena_bytes,
+        }
+
+
+_SUMMARY_NAMES = {
+    "kd": "kd_accuracy",
+    "same_size": "kd_same_size_accuracy",
+    "same_size_labels": "labels_same_size_accuracy",
+    "random": "random_removal_accuracy",
+    "magnitude": "magnitude_removal_accuracy",
+    "contribution": "contribution_removal_accuracy",
+}

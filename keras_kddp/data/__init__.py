@@ -1,0 +1,1 @@
+"""Examples, their splits and how they are read."""

@@ -1,0 +1,1 @@
+"""A student trained under a teacher."""

@@ -1,0 +1,117 @@
+"""Whether a teacher, a student and the losses between them fit together."""
+
+from typing import Any
+
+import keras
+
+from keras_kddp import _compat
+from keras_kddp.model_io import output_activations, output_structure
+
+
+def check_models(teacher: Any, student: Any) -> None:
+    """Checks that both are models with the same inputs and outputs.
+
+    Args:
+        teacher: May be None.
+        student: The student.
+
+    Raises:
+        ValueError: If not.
+    """
+    for role, model in (("teacher", teacher), ("student", student)):
+        is_absent = role == "teacher" and model is None
+        if not (is_absent or isinstance(model, keras.Model)):
+            raise ValueError(
+                f"`{role}` must be a keras.Model. Received: "
+                f"{type(model).__name__}."
+            )
+    if teacher is None:
+        return
+    for end in ("inputs", "outputs"):
+        theirs, ours = _shapes(teacher, end), _shapes(student, end)
+        if theirs and ours and not _compatible(theirs, ours):
+            raise ValueError(
+                f"The {end} of teacher and student must have the same shapes. "
+                f"Received: teacher {theirs}, student {ours}. Change the "
+                f"student's {'Input' if end == 'inputs' else 'last layer'}."
+            )
+    _check_output_structure(teacher, student)
+    _check_input_order(teacher, student)
+    trained = {id(variable) for variable in student.trainable_variables}
+    shared = [v.path for v in teacher.variables if id(v) in trained]
+    if shared:
+        raise ValueError(
+            "Teacher and student must not share trainable weights: the "
+            f"teacher would be trained too. Received shared: {shared}. Freeze "
+            "them, or copy one model with keras.models.clone_model."
+        )
+
+
+def _check_output_structure(teacher: keras.Model, student: keras.Model) -> None:
+    if not (_shapes(teacher, "outputs") and _shapes(student, "outputs")):
+        return
+    theirs, ours = (
+        keras.tree.map_structure(lambda _: "tensor", output_structure(model))
+        for model in (teacher, student)
+    )
+    if theirs != ours:
+        raise ValueError(
+            "Teacher and student must return their outputs in the same "
+            f"structure. Received: teacher {theirs}, student {ours}. Rebuild "
+            "one with keras.Model(model.input, outputs)."
+        )
+
+
+def _check_input_order(teacher: keras.Model, student: keras.Model) -> None:
+    if not (_shapes(teacher, "inputs") and _shapes(student, "inputs")):
+        return
+    names = [[x.name for x in model.inputs] for model in (teacher, student)]
+    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
+        raise ValueError(
+            "Teacher and student must take their inputs in the same order. "
+            f"Received: teacher {names[0]}, student {names[1]}. Reorder one."
+        )
+
+
+def _shapes(model: keras.Model, end: str) -> list[tuple[int | None, ...]]:
+    """Returns the shapes of a model's inputs or outputs; [] if unknown."""
+    if _compat.functional_graph(model) is None:
+        return []
+    return [tuple(tensor.shape) for tensor in getattr(model, end)]
+
+
+def _compatible(first: list[Any], second: list[Any]) -> bool:
+    return [len(shape) for shape in first] == [
+        len(shape) for shape in second
+    ] and all(
+        None in (a, b) or a == b
+        for one, other in zip(first, second, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def check_soft_targets(
+    teacher: keras.Model | None, student: keras.Model
+) -> None:
+    """Checks that soft targets mean something for these outputs.
+
+    Raises:
+        ValueError: For fewer than two classes, or outputs behind a sigmoid.
+    """
+    for role, model in (("teacher", teacher), ("student", student)):
+        if model is None:
+            continue
+        for shape in _shapes(model, "outputs"):
+            if shape[-1] == 1:
+                raise ValueError(
+                    "Soft targets need at least two classes. Received: a "
+                    f"{role} with outputs of shape {shape}. Use two classes, "
+                    "or distillation_losses of your own."
+                )
+        if "sigmoid" in output_activations(model):
+            raise ValueError(
+                "Soft targets need logits or softmax outputs. Received: a "
+                f"{role} that ends in sigmoid. Leave the sigmoid out (with "
+                "from_logits=True in the loss), or pass distillation_losses "
+                "of your own."
+            )

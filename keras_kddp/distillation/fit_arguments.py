@@ -1,0 +1,79 @@
+"""What was given to `fit`, as callbacks need it."""
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_kddp.data.batches import are_arrays
+from keras_kddp.distillation.packing import unpacked
+
+
+@dataclass(frozen=True)
+class FitArguments:
+    """The data and the callbacks of a run; all None outside of one.
+
+    Not a tuple or dict: Keras would look into it and hand its dicts out as a
+    class of its own.
+
+    Attributes:
+        inputs: Arrays given as `x`, without packed teacher outputs and without
+            the rows that `validation_split` sets aside.
+        callbacks: The callbacks.
+        validation: The validation data.
+    """
+
+    inputs: Any = None
+    callbacks: Any = None
+    validation: Any = None
+
+
+def read_arguments(
+    x: Any, y: Any, given: MutableMapping[str, Any]
+) -> FitArguments:
+    """Returns what was given to `fit`, and puts its callbacks in order.
+
+    Args:
+        x: Inputs.
+        y: Labels.
+        given: The other arguments; `callbacks` comes out in order.
+    """
+    given["callbacks"] = _in_order(given.get("callbacks"))
+    validation, share = given.get("validation_data"), 0.0
+    if validation is None:
+        share = given.get("validation_split", 0.0)
+        validation = _validation_rows(x, y, share) if share else None
+    inputs = _training_rows(x, share)
+    return FitArguments(inputs, given["callbacks"], validation)
+
+
+def _in_order(callbacks: Any) -> Any:
+    """Returns callbacks with those first that write for the others."""
+    if not isinstance(callbacks, (list, tuple)):
+        return callbacks
+    flat = keras.tree.flatten(callbacks)
+    return sorted(flat, key=lambda x: not getattr(x, "runs_first", False))
+
+
+def _training_rows(x: Any, validation_split: float) -> Any:
+    """Returns arrays given to `fit`, without the validation rows."""
+    x, _ = unpacked(x)
+    if not are_arrays(x):
+        return None
+    last = _first_validation_row(x, validation_split)
+    return keras.tree.map_structure(lambda leaf: leaf[:last], x)
+
+
+def _validation_rows(x: Any, y: Any, validation_split: float) -> Any:
+    """Returns the rows that `fit` sets aside, packed as they are."""
+    if not are_arrays(x):
+        return None
+    first = _first_validation_row(x, validation_split)
+    held_out = (x,) if y is None else (x, y)
+    return keras.tree.map_structure(lambda leaf: leaf[first:], held_out)
+
+
+def _first_validation_row(x: Any, validation_split: float) -> int:
+    rows = keras.tree.flatten(x)[0].shape[0]
+    return int(rows * (1 - validation_split))

@@ -1,0 +1,134 @@
+"""Given losses."""
+
+import inspect
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kddp.distillation.soft_targets import SoftTargets
+
+
+def resolved_losses(losses: Any, temperature: float) -> list[Any]:
+    """Returns a list of distillation losses.
+
+    Args:
+        losses: What the user gave: None, one loss or several.
+        temperature: Of the soft targets that None stands for.
+
+    Raises:
+        ValueError: If a loss is none, or comes with a temperature.
+    """
+    if losses is None:
+        return [SoftTargets(temperature)]
+    SoftTargets(temperature)  # says if the temperature is out of range
+    if temperature != 4.0:
+        raise ValueError(
+            "`temperature` must be left out beside `distillation_losses`. "
+            f"Received: temperature={temperature}. Give it to the loss: "
+            f"keras_kddp.SoftTargets({temperature})."
+        )
+    if not isinstance(losses, (list, tuple)):
+        losses = [losses]
+    for loss in losses:
+        if not isinstance(loss, keras.distillation.DistillationLoss):
+            raise ValueError(
+                "`distillation_losses` must be DistillationLoss objects. "
+                f"Received: {loss!r}. Try keras_kddp.SoftTargets()."
+            )
+    if not losses:
+        raise ValueError(
+            "`distillation_losses` must not be empty; None means soft "
+            "targets. Received: []."
+        )
+    return [_mended(loss) for loss in losses]
+
+
+def _mended(loss: Any) -> Any:
+    """Returns soft targets for the stock loss that means them.
+
+    The stock `LogitsDistillation` with its default loss compares raw logits.
+    """
+    if not isinstance(loss, keras.distillation.LogitsDistillation):
+        return loss
+    is_divergence = loss.loss is keras.losses.kl_divergence or isinstance(
+        loss.loss, keras.losses.KLDivergence
+    )
+    return SoftTargets(loss.temperature) if is_divergence else loss
+
+
+def resolved_weights(
+    weights: Sequence[float] | None, count: int
+) -> list[float]:
+    """Returns one weight a loss.
+
+    Raises:
+        ValueError: If there are more or fewer weights than losses, or one is
+            no number >= 0.
+    """
+    if weights is None:
+        return [1.0] * count
+    is_list = isinstance(weights, (Sequence, np.ndarray))
+    if (
+        not is_list
+        or len(weights) != count
+        or not all(map(_is_weight, weights))
+    ):
+        raise ValueError(
+            "`distillation_loss_weights` must have one number >= 0 a loss "
+            f"({count}). Received: {weights!r}."
+        )
+    return [float(weight) for weight in weights]
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, Real) and 0 <= float(value) < float("inf")
+
+
+def check_needs_no_layer(loss: Any, teacher: keras.Model | None) -> None:
+    """Checks that a loss can do without the teacher where there is none.
+
+    Raises:
+        ValueError: If it reads a layer of the teacher.
+    """
+    layer = getattr(loss, "teacher_layer_name", None)
+    if teacher is None and layer:
+        raise ValueError(
+            "`teacher` must be given for a loss that reads its layers. "
+            f"Received: teacher=None and {type(loss).__name__} of layer "
+            f"'{layer}'. Give the teacher; packed inputs still spare its "
+            "outputs."
+        )
+
+
+def check_scalar(loss: Any, value: Any) -> None:
+    """Checks that a distillation loss is one number.
+
+    Raises:
+        ValueError: If it has a shape: its sum would be trained on.
+    """
+    shape = tuple(getattr(value, "shape", ()))
+    if shape:
+        raise ValueError(
+            "A distillation loss must return a scalar. Received from "
+            f"{type(loss).__name__}: shape {shape}. Take keras.ops.mean of it."
+        )
+
+
+def weight_argument(loss: Any, sample_weight: Any) -> dict[str, Any]:
+    """Returns the weights for a loss that takes them; refuses one that can't.
+
+    Stock losses return one number a batch and would ignore them silently.
+    """
+    if sample_weight is None:
+        return {}
+    if "sample_weight" in inspect.signature(loss.compute_loss).parameters:
+        return {"sample_weight": sample_weight}
+    raise ValueError(
+        "`sample_weight` and `class_weight` need distillation losses whose "
+        f"`compute_loss` takes `sample_weight`. Received: {type(loss).__name__}"
+        ", which does not. Use keras_kddp.SoftTargets, or leave the weights "
+        "out."
+    )

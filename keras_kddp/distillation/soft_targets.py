@@ -1,0 +1,135 @@
+"""What a student should learn from the outputs of its teacher."""
+
+import functools
+import math
+import operator
+from numbers import Real
+from typing import Any
+
+import keras
+
+from keras_kddp.model_io import at_least_float32
+
+
+@keras.saving.register_keras_serializable(package="keras_kddp")
+class SoftTargets(keras.distillation.DistillationLoss):
+    r"""Kullback-Leibler divergence between softened teacher and student.
+
+    `T^2 * mean(sum_k p_k * (log p_k - log q_k))` with
+    `p = softmax(teacher / T)` and `q = softmax(student / T)`; the factor T^2
+    keeps the size of the gradient (Hinton, Vinyals & Dean 2015, section 2,
+    arXiv 1503.02531). Computed in float32 at least. Of several outputs the
+    divergences are added, as Keras adds their hard losses.
+
+    Args:
+        temperature: T > 0; higher is softer.
+
+    Raises:
+        ValueError: If `temperature` is not a positive, finite number.
+
+    Example:
+        ```python
+        keras_kddp.Distiller(teacher, student, keras_kddp.SoftTargets(2.0))
+        ```
+    """
+
+    def __init__(self, temperature: float = 4.0) -> None:
+        """Sets the temperature."""
+        is_number = isinstance(temperature, Real) and temperature is not True
+        if not is_number or not 0 < temperature < math.inf:
+            raise ValueError(
+                "`temperature` must be a finite number > 0 (4 is usual). "
+                f"Received: temperature={temperature!r}."
+            )
+        self.temperature = float(temperature)
+
+    def compute_loss(
+        self,
+        teacher_outputs: Any,
+        student_outputs: Any,
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Returns the loss of a batch.
+
+        Args:
+            teacher_outputs: Logits, (batch, ..., classes), or a structure of
+                them.
+            student_outputs: Logits of the same shapes.
+            sample_weight: None or (batch,): factor on each example; or one
+                for each output.
+            **kwargs: Not used.
+
+        Returns:
+            Scalar in float32, or float64 where the logits are.
+        """
+        teachers = keras.tree.flatten(teacher_outputs)
+        students = keras.tree.flatten(student_outputs)
+        weights = keras.tree.flatten(sample_weight)
+        if len(weights) == 1:
+            weights = weights * len(students)
+        divergences = map(self._divergence, teachers, students, weights)
+        return functools.reduce(operator.add, divergences)
+
+    def _divergence(
+        self, teacher_logits: Any, student_logits: Any, sample_weight: Any
+    ) -> Any:
+        teacher = at_least_float32(teacher_logits) / self.temperature
+        student = at_least_float32(student_logits) / self.temperature
+        log_p = keras.ops.log_softmax(teacher)
+        log_q = keras.ops.log_softmax(student)
+        divergence = keras.ops.sum(
+            keras.ops.exp(log_p) * (log_p - log_q), axis=-1
+        )
+        if sample_weight is not None:
+            divergence *= _aligned(sample_weight, divergence)
+        return self.temperature**2 * keras.ops.mean(divergence)
+
+    def validate_outputs(
+        self, teacher_outputs: Any, student_outputs: Any
+    ) -> None:
+        """Checks that every class of one has its class in the other.
+
+        The Distiller compares the models' shapes; this is for models without
+        a graph, whose outputs are known only now.
+
+        Raises:
+            ValueError: If the numbers of classes differ.
+        """
+        teacher, student = (
+            [tuple(output.shape) for output in keras.tree.flatten(outputs)]
+            for outputs in (teacher_outputs, student_outputs)
+        )
+        ends = [
+            [(len(shape), shape[-1]) for shape in shapes]
+            for shapes in (teacher, student)
+        ]
+        if ends[0] != ends[1]:
+            raise ValueError(
+                "The outputs of teacher and student must have the same "
+                f"shapes. Received: teacher {_shown(teacher)}, student "
+                f"{_shown(student)}. Change the student's last layer."
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"temperature": self.temperature}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "SoftTargets":
+        """Returns the loss from `get_config()`."""
+        return cls(**config)
+
+
+def _shown(shapes: list[tuple[int | None, ...]]) -> str:
+    return ", ".join(map(str, shapes))
+
+
+def _aligned(sample_weight: Any, values: Any) -> Any:
+    """Returns weights that broadcast over the values of each example."""
+    weight = keras.ops.cast(sample_weight, values.dtype)
+    while len(weight.shape) > len(values.shape):
+        weight = keras.ops.squeeze(weight, axis=-1)
+    while len(weight.shape) < len(values.shape):
+        weight = keras.ops.expand_dims(weight, axis=-1)
+    return weight

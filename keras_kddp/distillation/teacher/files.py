@@ -1,0 +1,135 @@
+"""Teacher outputs on disk, with the key that says whose they are."""
+
+import json
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_kddp.distillation.packing import TeacherOutput
+
+_KEY = "key.json"
+
+
+_NUMBERS = 1 << 22  # read at once
+
+
+_FORMAT = 2
+
+
+def read_outputs(path: Path, key: dict[str, Any]) -> list[TeacherOutput]:
+    """Returns outputs that were written for this key.
+
+    Args:
+        path: Folder of a cache.
+        key: What the outputs follow from.
+
+    Returns:
+        float16 arrays, read from disk as they are used.
+
+    Raises:
+        ValueError: If the folder holds something else, or outputs for another
+            teacher or other data.
+    """
+    try:
+        written = json.loads((path / _KEY).read_text())
+        flags = [bool(flag) for flag in written["are_logarithms"]]
+        found = [
+            np.load(path / f"outputs_{index}.npy", mmap_mode="r")
+            for index in range(len(flags))
+        ]
+        sums = [_checksum(values) for values in found]
+    except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"`path` must be a new folder, or that of a TeacherCache. Received "
+            f"'{path}', which cannot be read as one ({error}). Delete it, or "
+            "choose another."
+        ) from error
+    if not found or sums != written.get("checksums"):
+        raise ValueError(
+            f"The cache in '{path}' must hold outputs of the checksums "
+            f"{written.get('checksums')}. Received: {sums}. Delete the folder "
+            "to make it anew."
+        )
+    stale = [
+        name
+        for name, value in {**key, "format": _FORMAT}.items()
+        if written.get(name) != value
+    ]
+    if stale:
+        raise ValueError(
+            f"The cache in '{path}' is stale: it was made for another "
+            f"{' and other '.join(stale)}. Delete the folder to make it anew, "
+            "or choose another path."
+        )
+    return [
+        TeacherOutput(values, flag, flag)
+        for values, flag in zip(found, flags, strict=True)
+    ]
+
+
+def _checksum(values: np.ndarray) -> str:
+    """Returns shape, dtype and CRC-32 of an array."""
+    total = 0
+    flat = values.reshape(-1)
+    for start in range(0, len(flat), _NUMBERS):
+        total = zlib.crc32(flat[start : start + _NUMBERS].tobytes(), total)
+    return f"{values.shape} {values.dtype} {total:08x}"
+
+
+def holds_something(path: Path) -> bool:
+    """Says whether there is anything at a path; an empty folder is nothing."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+
+
+def write_outputs(
+    path: Path, key: dict[str, Any], outputs: Sequence[TeacherOutput]
+) -> list[TeacherOutput]:
+    """Writes outputs in float16, as a folder that is complete or not there.
+
+    Args:
+        path: The folder; empty or not there.
+        key: What the outputs follow from.
+        outputs: Logits.
+
+    Returns:
+        What `read_outputs` will return.
+
+    Raises:
+        ValueError: If a logit is too large for float16.
+        OSError: If the folder cannot be written.
+    """
+    arrays = []
+    for output in outputs:
+        largest = float(np.abs(output.values).max(initial=0))
+        if largest > float(np.finfo(np.float16).max):
+            raise ValueError(
+                "Logits must lie within float16, 65504, to be kept on disk. "
+                f"Received: {largest:.4g}. Leave out `path`, or scale the "
+                "teacher's last layer."
+            )
+        arrays.append(output.values.astype(np.float16))
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    partial.mkdir(parents=True)
+    try:
+        for index, array in enumerate(arrays):
+            np.save(partial / f"outputs_{index}.npy", array)
+        content = {
+            **key,
+            "format": _FORMAT,
+            "checksums": [*map(_checksum, arrays)],
+            "are_logarithms": [output.are_logarithms for output in outputs],
+        }
+        (partial / _KEY).write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [
+        output._replace(values=array)
+        for output, array in zip(outputs, arrays, strict=True)
+    ]

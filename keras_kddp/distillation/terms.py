@@ -1,0 +1,171 @@
+"""What the distillation losses of a batch compare."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_kddp.distillation.feature_reader import FeatureReader
+from keras_kddp.distillation.given_losses import check_scalar, weight_argument
+from keras_kddp.distillation.packing import TeacherOutput, unpacked
+from keras_kddp.distillation.soft_targets import SoftTargets
+from keras_kddp.model_io import (
+    at_least_float32,
+    log_probabilities,
+    output_activations,
+)
+
+
+class DistillationTerms:
+    """Sums the distillation losses between a teacher and one student.
+
+    Args:
+        losses: The losses; those of `total` match the same layers.
+        teacher: The teacher; None where every `x` is packed.
+        student: The student.
+    """
+
+    def __init__(
+        self,
+        losses: Sequence[Any],
+        teacher: keras.Model | None,
+        student: keras.Model,
+    ) -> None:
+        """Makes the models that read the layers which losses match."""
+        self._has_teacher = teacher is not None
+        self._teacher = FeatureReader(teacher, _names(losses, "teacher"))
+        self._student = FeatureReader(student, _names(losses, "student"))
+        self._softmaxes = {
+            role: [name == "softmax" for name in output_activations(model)]
+            for role, model in (("teacher", teacher), ("student", student))
+            if model is not None
+        }
+
+    def student_outputs(self, inputs: Any, training: bool | None) -> Any:
+        """Returns the outputs of the student; its features are kept."""
+        return self._student.outputs(inputs, training)
+
+    def total(
+        self,
+        x: Any,
+        y_pred: Any,
+        losses: Sequence[Any],
+        weights: Sequence[float],
+        *,
+        projections: Mapping[str, keras.Layer],
+        sample_weight: Any,
+        training: bool,
+    ) -> Any:
+        """Returns the weighted sum of the losses of a batch.
+
+        Args:
+            x: Inputs, plain or packed.
+            y_pred: The student's outputs for them.
+            losses: The losses.
+            weights: A factor each.
+            projections: Of feature hints, by name.
+            sample_weight: None or (batch,): factor on each example.
+            training: The mode of the student.
+
+        Raises:
+            ValueError: If the teacher's outputs are neither in `x` nor to be
+                had.
+        """
+        inputs, cached = unpacked(x)
+        students: Any = self._student.features(inputs, y_pred, training)
+        teachers: dict[str, Any] = {}
+        if self._teacher.names or not cached:
+            cached, teachers = self._of_teacher(inputs, cached)
+        total: Any = 0.0
+        pairs = zip(losses, weights, strict=True)
+        for index, (loss, weight) in enumerate(pairs):
+            feature = students.get(getattr(loss, "student_layer_name", None))
+            project = projections.get(f"projection_{index}")
+            if project is not None:
+                feature = project(at_least_float32(feature))
+            outputs = self._compared(
+                loss,
+                _as_output(teachers, getattr(loss, "teacher_layer_name", None))
+                or cached,
+                y_pred if feature is None else feature,
+                is_feature=feature is not None,
+            )
+            loss.validate_outputs(*outputs)
+            arguments = weight_argument(loss, sample_weight)
+            value = loss.compute_loss(*outputs, **arguments)
+            check_scalar(loss, value)
+            total += weight * at_least_float32(value)
+        return total
+
+    def _of_teacher(
+        self, inputs: Any, cached: list[TeacherOutput]
+    ) -> tuple[list[TeacherOutput], dict[str, Any]]:
+        """Returns the outputs and features of the teacher, of one pass."""
+        if not self._has_teacher:
+            raise ValueError(
+                "`x` must carry the outputs of the teacher when teacher=None. "
+                "Received plain inputs. Pack them, keras_kddp.TeacherCache("
+                "teacher, x).pack(x), the validation data too, or give the "
+                "Distiller the teacher."
+            )
+        outputs = self._teacher.outputs(inputs, False)
+        live = [
+            TeacherOutput(*pair)
+            for pair in self._with_softmax("teacher", outputs)
+        ]
+        return cached or live, self._teacher.features(inputs, outputs, False)
+
+    def _compared(
+        self,
+        loss: Any,
+        cached: list[TeacherOutput],
+        student: Any,
+        *,
+        is_feature: bool,
+    ) -> tuple[Any, Any]:
+        """Returns what a distillation loss compares, the teacher's first."""
+        is_soft = isinstance(loss, SoftTargets)
+        teachers = [_values(output, as_logits=is_soft) for output in cached]
+        flat = (
+            [(output, False) for output in keras.tree.flatten(student)]
+            if is_feature
+            else self._with_softmax("student", student)
+        )
+        students = [
+            _values(TeacherOutput(*pair), as_logits=is_soft) for pair in flat
+        ]
+        return (
+            keras.tree.pack_sequence_as(
+                student, [*map(keras.ops.stop_gradient, teachers)]
+            ),
+            keras.tree.pack_sequence_as(student, students),
+        )
+
+    def _with_softmax(self, role: str, outputs: Any) -> list[tuple[Any, bool]]:
+        """Pairs each flat output with whether it comes out of a softmax."""
+        flat = keras.tree.flatten(outputs)
+        flags = self._softmaxes[role] or [False] * len(flat)
+        return list(zip(flat, flags, strict=True))
+
+
+def _names(losses: Sequence[Any], role: str) -> list[str]:
+    """Returns the layers of a model that the losses match."""
+    names = [getattr(loss, f"{role}_layer_name", None) for loss in losses]
+    return [*dict.fromkeys(name for name in names if name)]
+
+
+def _values(output: TeacherOutput, *, as_logits: bool) -> Any:
+    """Returns an output as a loss takes it, in float32 at least."""
+    values = at_least_float32(output.values)
+    if output.are_logarithms:
+        return values if as_logits else keras.ops.exp(values)
+    if output.are_probabilities and as_logits:
+        return log_probabilities(values)
+    return values
+
+
+def _as_output(features: Mapping[str, Any], name: str | None) -> Any:
+    """Returns a feature as the outputs that losses compare, or None."""
+    if name is None:
+        return None
+    return [TeacherOutput(features[name], are_probabilities=False)]

@@ -1,0 +1,251 @@
+"""Does an exported file compute what its Keras model computes?"""
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_kddp.data.input_range import warn_of_other_range
+from keras_kddp.export.agreement.agreement import Agreement, RuntimeAgreement
+from keras_kddp.export.agreement.judge import (
+    LEAST_AGREEMENT,
+    LEAST_AGREEMENT_OF_INT4,
+    TOLERANCES,
+    Comparison,
+)
+from keras_kddp.export.errors import CrashError, RefusalError
+from keras_kddp.export.model.float32 import in_float32
+from keras_kddp.export.model.samples import arrange_inputs, class_labels
+from keras_kddp.export.model.signature import (
+    check_exportable,
+    infer,
+    input_signature,
+    output_names,
+)
+from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
+from keras_kddp.export.tflite.artifact import TFLiteArtifact
+
+Array = NDArray[Any]
+
+
+Artifact = TFLiteArtifact | str | os.PathLike[str]
+
+
+_NameSets = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+_BATCH_SIZE = 256
+
+
+def verify(
+    model: keras.Model,
+    artifacts: Artifact | Iterable[Artifact],
+    x: Any,
+    y: Any = None,
+    *,
+    tolerance: float | None = None,
+) -> Agreement:
+    """Runs exported files on the samples and compares them with Keras.
+
+    Keras computes in batches and in float32; the runtimes that are here take
+    one sample at a time, as a device does, and must also agree with LiteRT. A
+    float32 or float16 file passes by its largest error. The others round, so
+    such a classifier passes when it names the same class as Keras for 98 % of
+    the samples, or for all but one, and its error is no gross one. What a
+    runtime refuses is said, and fails nothing.
+
+    Args:
+        model: The model that was exported.
+        artifacts: What `to_tflite` returned, the path of a .tflite file, or
+            several of them.
+        x: Samples: an array of shape `(samples, ...)`; for several inputs a
+            sequence in the order of `model.inputs`, or a dict by their names.
+        y: Integer or one-hot classes of a single output, for the accuracies.
+        tolerance: Largest relative error that passes. None: 1e-4 for float32,
+            1e-2 for float16; for the others the top-1 agreement counts, or
+            0.1 where some output is no wider than 1.
+
+    Returns:
+        One row a file and runtime; `.passed` says whether all that ran agree.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If the arguments do not fit each other, a file is damaged
+            or another model's, or the model's own outputs are not finite.
+        FileNotFoundError: If a file does not exist.
+        ExportError: If a model of another precision cannot be rebuilt.
+
+    Example:
+        agreement = keras_kddp.export.verify(student, artifact, x_test, y_test)
+        print(agreement)
+    """
+    check_exportable(model)
+    _check_tolerance(tolerance)
+    sources = _sources(artifacts)
+    present = [runtime for runtime in RUNTIMES if not runtime.absence()]
+    files = [[kind(_path(source)) for kind in present] for source in sources]
+    model = in_float32(model)
+    inputs = arrange_inputs(x, input_signature(model))
+    reference = _keras_outputs(model, inputs)
+    comparison = Comparison(reference, _labels(y, reference), tolerance)
+    rows: list[RuntimeAgreement] = []
+    for source, runtimes in zip(sources, files, strict=True):
+        names = _names(model, source)
+        _warn_of_ranges(runtimes[0], names[0], inputs)
+        rows += _rows_of(runtimes, names, inputs, comparison)
+    return Agreement(
+        rows=tuple(rows),
+        keras_accuracy=comparison.accuracy(reference),
+        samples=len(inputs[0]),
+        absent={
+            kind.name: how
+            for kind in RUNTIMES
+            if (how := kind.absence()) is not None
+        },
+    )
+
+
+def _check_tolerance(tolerance: float | None) -> None:
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise ValueError(
+            "`tolerance` must be a finite number from 0 on. Received: "
+            f"tolerance={tolerance!r}. None means {TOLERANCES['none']:g}, and "
+            f"where a file rounds a top-1 agreement of {LEAST_AGREEMENT:.0%} "
+            f"({LEAST_AGREEMENT_OF_INT4:.0%} for int4)."
+        )
+
+
+def _sources(artifacts: Artifact | Iterable[Artifact]) -> list[Artifact]:
+    if isinstance(artifacts, (TFLiteArtifact, str, os.PathLike)):
+        return [artifacts]
+    if not isinstance(artifacts, Iterable):
+        raise ValueError(
+            "`artifacts` must be files: what to_tflite returned, paths, or a "
+            f"list of them. Received: {type(artifacts).__name__}. Of a bundle, "
+            "pass `.tflite`."
+        )
+    sources = list(artifacts)
+    if not sources:
+        raise ValueError(
+            "`artifacts` must name at least one file. Received: an empty "
+            f"{type(artifacts).__name__}. Pass what to_tflite returned."
+        )
+    return sources
+
+
+def _keras_outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:
+    batches = []
+    for start in range(0, len(inputs[0]), _BATCH_SIZE):
+        rows = slice(start, start + _BATCH_SIZE)
+        tensors = [keras.ops.convert_to_tensor(part[rows]) for part in inputs]
+        batches.append(
+            [keras.ops.convert_to_numpy(out) for out in infer(model, tensors)]
+        )
+    outputs = [
+        np.concatenate(parts).astype(np.float32)
+        for parts in zip(*batches, strict=True)
+    ]
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise ValueError(
+            "The Keras model's outputs must be finite. Received: NaN or "
+            "infinity for some rows of `x`. Check `x` and the weights first."
+        )
+    return outputs
+
+
+def _labels(y: Any, reference: list[Array]) -> NDArray[np.int64] | None:
+    if y is None:
+        return None
+    if len(reference) > 1:
+        raise ValueError(
+            "`y` must be None for a model of several outputs. Received: "
+            f"`y` for {len(reference)} outputs. Verify without it."
+        )
+    return class_labels(y, reference[0])
+
+
+def _names(model: keras.Model, source: Artifact) -> _NameSets:
+    """Returns the file's names of the model's inputs and outputs."""
+    if isinstance(source, TFLiteArtifact):
+        return source.input_names, source.output_names
+    inputs = tuple(entry.name for entry in input_signature(model))
+    return inputs, output_names(model)
+
+
+def _rows_of(
+    runtimes: list[Runtime],
+    names: _NameSets,
+    inputs: list[Array],
+    comparison: Comparison,
+) -> Iterable[RuntimeAgreement]:
+    """Yields a row a runtime for one file; LiteRT is the first of them."""
+    first: list[Array] | None = None
+    for runtime in runtimes:
+        try:
+            outputs, milliseconds = _executed(
+                runtime, names, inputs, comparison.reference
+            )
+        except RefusalError as refusal:
+            if first is None:
+                raise ValueError(
+                    f"LiteRT must run {str(runtime.path)!r}. Received: "
+                    f"{refusal}. Export the model again."
+                ) from refusal
+            yield comparison.without_outputs(runtime, refusal=str(refusal))
+            continue
+        except CrashError as crash:
+            if first is None:
+                raise ValueError(str(crash)) from crash
+            yield comparison.without_outputs(runtime, crash=str(crash))
+            continue
+        first = first or outputs
+        yield comparison.row(runtime, outputs, first, milliseconds)
+
+
+def _executed(
+    runtime: Runtime,
+    names: _NameSets,
+    inputs: list[Array],
+    reference: list[Array],
+) -> tuple[list[Array], float]:
+    """Returns the file's outputs in the order of the Keras model's."""
+    in_names, out_names = _of_file(runtime, names)
+    found = runtime.execute(dict(zip(in_names, inputs, strict=True)))
+    received = {name: part.shape for name, part in found.outputs.items()}
+    shapes = [output.shape for output in reference]
+    expected = dict(zip(out_names, shapes, strict=True))
+    if received != expected:
+        raise ValueError(
+            f"{str(runtime.path)!r} must have the outputs of the Keras model, "
+            f"{expected}. Received: {received}. Export this model again."
+        )
+    outputs = [found.outputs[name] for name in out_names]
+    return outputs, found.milliseconds
+
+
+def _of_file(runtime: Runtime, names: _NameSets) -> _NameSets:
+    """Returns names; they do not matter where there is nothing to confuse."""
+    in_names, out_names = names
+    if len(in_names) == len(runtime.input_names) == 1:
+        in_names = runtime.input_names
+    if len(out_names) == len(runtime.output_names) == 1:
+        out_names = runtime.output_names
+    return in_names, out_names
+
+
+def _warn_of_ranges(
+    runtime: Runtime, names: tuple[str, ...], inputs: list[Array]
+) -> None:
+    in_names, _ = _of_file(runtime, (names, ()))
+    for name, known in runtime.input_ranges.items():
+        if name in in_names:
+            warn_of_other_range(known, inputs[in_names.index(name)], "x")
+
+
+def _path(source: Artifact) -> Path:
+    return source.path if isinstance(source, TFLiteArtifact) else Path(source)

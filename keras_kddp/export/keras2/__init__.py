@@ -1,0 +1,1 @@
+"""The way to Keras 2 and back, and TFMOT there."""

@@ -1,0 +1,300 @@
+"""A folder that a firmware engineer can build from."""
+
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
+from keras_kddp.export.errors import CrashError, ExportError, RefusalError
+from keras_kddp.export.micro.sources import (
+    SOURCES,
+    Bundle,
+    Golden,
+    resolver_method,
+)
+from keras_kddp.export.micro.templates import README
+from keras_kddp.export.model.samples import arrange_inputs
+from keras_kddp.export.model.signature import check_exportable, input_signature
+from keras_kddp.export.runtimes.description import write_description
+from keras_kddp.export.runtimes.runtimes import (
+    Execution,
+    LiteRTRuntime,
+    TFLMRuntime,
+)
+from keras_kddp.export.runtimes.tensors import Tensor
+from keras_kddp.export.tflite.artifact import TFLiteArtifact
+from keras_kddp.export.tflite.metadata import operations_of
+from keras_kddp.export.tflite.to_tflite import to_tflite
+
+Array = NDArray[Any]
+
+
+MICRO = ("none", "int8", "int16x8")
+
+
+"""The quantizations that TFLM runs."""
+
+
+BUNDLE_FILES = ("model.tflite", "model.json", "README.md", *SOURCES)
+
+
+"""Names of the files in a bundle."""
+
+
+_GOLDEN_SAMPLES = 4
+
+
+_CHECKED_SAMPLES = 64
+
+
+_MARGIN = 1.1  # of the measured arena
+
+
+@dataclass(frozen=True)
+class MicroArtifact:
+    """A microcontroller bundle.
+
+    Attributes:
+        directory: Where it is.
+        tflite: The file that its C array holds.
+        operations: Names of the operations that the resolver registers.
+        measured_arena_bytes: The smallest that TFLM ran in on this machine,
+            with its reference kernels and pointers of 64 bits.
+        arena_bytes: What the sources reserve: a tenth more, in steps of 16.
+    """
+
+    directory: Path
+    tflite: TFLiteArtifact
+    operations: tuple[str, ...]
+    measured_arena_bytes: int
+    arena_bytes: int
+
+
+def to_microcontroller(
+    model: keras.Model,
+    directory: str | os.PathLike[str],
+    calibration: Any = None,
+    *,
+    quantization: str = "int8",
+    samples: int = 256,
+    uint8_input: bool = False,
+    name: str = "student",
+    metadata: Mapping[str, Any] | None = None,
+) -> MicroArtifact:
+    """Writes a model as C++ sources for TensorFlow Lite for Microcontrollers.
+
+    `model.tflite`, `model.h` and `model.cc` (the same as an aligned array),
+    `op_resolver.h` (registers just its operations), `golden.h` and
+    `golden.cc` (samples with the outputs that TFLM gives), `main.cc` (a
+    self-test) and `README.md`. The file is run on TFLM and on LiteRT first:
+    one that TFLM cannot run, or runs otherwise, leaves no bundle.
+
+    Args:
+        model: A built Sequential or Functional model.
+        directory: Made if it does not exist; files of these names in it are
+            replaced when everything succeeded.
+        calibration: Inputs as in training, as `to_tflite` takes them; the
+            golden samples are drawn from them.
+        quantization: `"int8"`, `"int16x8"` or `"none"`: what TFLM runs.
+        samples: At most so many rows calibrate.
+        uint8_input: Inputs in uint8 in the place of int8.
+        name: Prefix of the C symbols: lower-case letters, digits, `_`.
+        metadata: Entries for the file, as `to_tflite` takes them.
+
+    Raises:
+        ImportError: If tflite-micro is not installed.
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If an argument does not fit.
+        OSError: If the directory cannot be written to.
+        ExportError: If the model cannot be converted, or TFLM cannot run it
+            or computes something else than LiteRT.
+
+    Example:
+        ```python
+        bundle = keras_kddp.export.to_microcontroller(student, "micro", x)
+        print(bundle.arena_bytes, bundle.operations)
+        ```
+    """
+    _check(quantization, calibration, name)
+    check_exportable(model)
+    rows = arrange_inputs(
+        calibration, input_signature(model), name="calibration"
+    )
+    if not all(np.isfinite(array).all() for array in rows):
+        raise ValueError(
+            "`calibration` must be finite. Received: NaN or infinity. Clean "
+            "the data first."
+        )
+    target = Path(directory)
+    _check_free(target)
+    with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
+        built = Path(folder)
+        artifact = to_tflite(
+            model,
+            built / "model.tflite",
+            quantization=quantization,
+            calibration=None if quantization == "none" else calibration,
+            samples=samples,
+            uint8_input=uint8_input,
+            metadata=metadata,
+        )
+        bundle, measured = _bundle(artifact, rows, name)
+        for file_name, text in bundle.sources().items():
+            (built / file_name).write_text(text)
+        write_description(artifact.path)
+        (built / "README.md").write_text(_readme(bundle, artifact, measured))
+        _put(built, target)
+    return MicroArtifact(
+        directory=target,
+        tflite=replace(artifact, path=target / "model.tflite"),
+        operations=tuple(bundle.operations),
+        measured_arena_bytes=measured,
+        arena_bytes=bundle.arena_bytes,
+    )
+
+
+def _check_free(target: Path) -> None:
+    """Refuses a path that no folder of these files can be at."""
+    taken = [name for name in BUNDLE_FILES if (target / name).is_dir()]
+    if taken or (target.exists() and not target.is_dir()):
+        raise ValueError(
+            "`directory` must be a folder, or nothing yet. Received: "
+            f"{str(target)!r}, {'a file' if not taken else f'with {taken}'}. "
+            "Choose another."
+        )
+
+
+def _put(built: Path, target: Path) -> None:
+    """Moves a complete bundle into place; what is copied is copied first."""
+    target.mkdir(parents=True, exist_ok=True)
+    parts = []
+    try:
+        for file in built.iterdir():
+            parts.append(target / f".{file.name}.part")
+            shutil.copyfile(file, parts[-1])
+        for part in parts:
+            os.replace(part, target / part.name[1:].removesuffix(".part"))
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def _check(quantization: str, calibration: Any, name: str) -> None:
+    TFLMRuntime.require("Before a bundle is written it is run on")
+    if quantization not in MICRO:
+        raise ValueError(
+            f"`quantization` must be one of {MICRO}, which TFLM runs. "
+            f"Received: quantization={quantization!r}."
+        )
+    if calibration is None:
+        raise ValueError(
+            "`calibration` must be given: ranges and golden samples come from "
+            "it. Received: calibration=None. Pass some inputs of the training, "
+            "calibration=x[:256]."
+        )
+    if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise ValueError(
+            "`name` must be a C identifier in lower case. Received: "
+            f"name={name!r}. Try name='student'."
+        )
+
+
+def _bundle(
+    artifact: TFLiteArtifact, rows: list[Array], name: str
+) -> tuple[Bundle, int]:
+    """Returns a bundle whose file was run, and its measured arena."""
+    chip, phone = TFLMRuntime(artifact.path), LiteRTRuntime(artifact.path)
+    count = len(rows[0])
+    chosen = np.unique(np.linspace(0, count - 1, _CHECKED_SAMPLES).astype(int))
+    given = {
+        key: array[chosen]
+        for key, array in zip(artifact.input_names, rows, strict=True)
+    }
+    try:
+        found = chip.execute(given, arena=True)
+        wanted = phone.execute(given)
+    except (CrashError, RefusalError) as refusal:
+        raise ExportError(
+            "The model must consist of what TFLM and LiteRT can run. Received "
+            f"from one: {refusal}. Replace this layer, or widen one of one "
+            "unit; a phone may take it, with keras_kddp.export.to_tflite."
+        ) from None
+    _check_equal(found, wanted, artifact)
+    measured = int(found.arena_bytes or 0)
+    first = slice(0, _GOLDEN_SAMPLES)
+    inputs, outputs = _in_file(chip.inputs), _in_file(chip.outputs)
+    golden = Golden(
+        [part.stored(given[part.name][first]) for part in inputs],
+        [found.stored[part.name][first] for part in outputs],
+    )
+    content = artifact.path.read_bytes()
+    bundle = Bundle(
+        name=name,
+        content=content,
+        operations=operations_of(content),
+        inputs=inputs,
+        outputs=outputs,
+        arena_bytes=16 * math.ceil(measured * _MARGIN / 16),
+        golden=golden,
+    )
+    return bundle, measured
+
+
+def _in_file(tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Returns tensors as the file numbers them, one that has two names once."""
+    by_position = {part.position: part for part in tensors.values()}
+    return [by_position[position] for position in sorted(by_position)]
+
+
+def _check_equal(
+    chip: Execution, phone: Execution, artifact: TFLiteArtifact
+) -> None:
+    for name, wanted in phone.outputs.items():
+        gap = float(np.abs(chip.outputs[name] - wanted).max())
+        scale = float(np.abs(wanted).max())
+        if not gap <= LITERT_TOLERANCE * scale:
+            raise ExportError(
+                "TFLM must compute what LiteRT computes. Received outputs "
+                f"{name!r} that differ by {gap:.2g} of {scale:.2g}, for the "
+                f"operations {operations_of(artifact.path.read_bytes())}. One "
+                "of them is wrong on TFLM (a RELU6 that stands alone is): fuse "
+                "the activation into the layer before it, or use another."
+            )
+
+
+def _readme(bundle: Bundle, artifact: TFLiteArtifact, measured: int) -> str:
+    ends = "\n".join(
+        f"| {role} {index} | `{part.name}` | {part.dtype} | "
+        f"{' x '.join(map(str, part.shape))} | "
+        f"{'-' if part.scale is None else f'{part.scale:.8g}'} | "
+        f"{'-' if part.scale is None else part.zero_point} |"
+        for role, parts in (
+            ("input", bundle.inputs),
+            ("output", bundle.outputs),
+        )
+        for index, part in enumerate(parts)
+    )
+    operations = ", ".join(
+        f"{name} (`{resolver_method(name)}`)" for name in bundle.operations
+    )
+    return README.format(
+        name=bundle.name,
+        NAME=bundle.name.upper(),
+        quantization=artifact.quantization,
+        bytes=artifact.num_bytes,
+        arena=bundle.arena_bytes,
+        measured=measured,
+        operations=operations,
+        ends=ends,
+        count=len(bundle.golden.inputs[0]),
+    )

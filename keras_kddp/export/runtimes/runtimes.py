@@ -1,0 +1,341 @@
+"""The runtimes that an exported file is for, each in a process of its own."""
+
+import functools
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_kddp.data.input_range import Range
+from keras_kddp.export.errors import CrashError, RefusalError
+from keras_kddp.export.runtimes.tensors import Tensor, tensors_of
+from keras_kddp.export.workers import worker
+from keras_kddp.export.workers.worker import Worker, WorkerError
+
+Array = NDArray[Any]
+
+
+_HANDLER = Path(worker.__file__).with_name("run_program.py")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a runtime made of some samples.
+
+    Attributes:
+        outputs: By name, float32 arrays (samples, ...), real numbers.
+        stored: The same as the file holds them.
+        milliseconds: Median of a sample, on one thread if not told otherwise.
+        arena_bytes: The smallest arena that TFLM runs the file in, if it was
+            asked for.
+    """
+
+    outputs: dict[str, Array]
+    stored: dict[str, Array]
+    milliseconds: float
+    arena_bytes: int | None
+
+
+class Runtime:
+    """A file, ready to turn samples into outputs.
+
+    Whatever a file holds, this process survives it: files are loaded in a
+    process of the runtime's.
+
+    Args:
+        path: A file whose inputs and outputs have a batch of 1.
+
+    Attributes:
+        name: What the tables call the runtime.
+        path: The file.
+        inputs: Its inputs by name, and what their numbers mean.
+        outputs: Likewise.
+        quantization: As `to_tflite` takes it, judged by the dtypes inside.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If LiteRT cannot load it, or the batch is not 1.
+    """
+
+    name: ClassVar[str]
+    key: ClassVar[str]
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Has LiteRT read the file."""
+        self.path = Path(path)
+        described = _described(self.path)
+        self.inputs = tensors_of(described["inputs"])
+        self.outputs = tensors_of(described["outputs"])
+        tensors = (*self.inputs.values(), *self.outputs.values())
+        for tensor in tensors:
+            if tensor.shape[:1] != (1,):
+                raise ValueError(
+                    "Inputs and outputs must have a batch of 1. Received: "
+                    f"shape {tensor.shape} in {str(self.path)!r}. "
+                    "Export the model with keras_kddp.export.to_tflite."
+                )
+        self.quantization = _quantization(tensors, described["dtypes"])
+
+    @classmethod
+    def absence(cls) -> str | None:
+        """Returns how to get the runtime, None where it is there."""
+        return None
+
+    @classmethod
+    def require(cls, purpose: str) -> None:
+        """Raises an ImportError where the runtime is absent.
+
+        Args:
+            purpose: What it is needed for, the beginning of a sentence.
+        """
+        absence = cls.absence()
+        if absence is not None:
+            raise ImportError(
+                f"{purpose} {cls.name}, which is not installed here. Install "
+                f"it: {absence}"
+            )
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the file takes or gives integers with a scale."""
+        tensors = (*self.inputs.values(), *self.outputs.values())
+        return any(tensor.scale is not None for tensor in tensors)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs in the file."""
+        return tuple(self.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs in the file."""
+        return tuple(self.outputs)
+
+    @property
+    def input_ranges(self) -> dict[str, Range]:
+        """What each quantized input can tell apart, by name: low, high."""
+        return {
+            name: part.range
+            for name, part in self.inputs.items()
+            if part.range is not None
+        }
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the outputs for all samples, as `execute` does."""
+        return self.execute(inputs).outputs
+
+    def execute(
+        self,
+        inputs: Mapping[str, Array],
+        *,
+        threads: int = 1,
+        arena: bool = False,
+    ) -> Execution:
+        """Runs all samples, one at a time, as a device does.
+
+        Args:
+            inputs: By name, arrays of shape `(samples, ...)`, real numbers;
+                a quantized file gets them by its own scales.
+            threads: That the runtime may use; TFLM has one.
+            arena: Search for the smallest arena, on TFLM.
+
+        Raises:
+            ValueError: If names, shapes or dtypes are not the file's.
+            RefusalError: If the runtime cannot run the file.
+            CrashError: If its process dies of it.
+        """
+        inputs = {name: np.asarray(part) for name, part in inputs.items()}
+        self._check(inputs)
+        with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
+            given, found = Path(folder, "in.npz"), Path(folder, "out.npz")
+            stored: dict[str, Any] = {
+                str(tensor.position): tensor.stored(inputs[name])
+                for name, tensor in self.inputs.items()
+            }
+            np.savez(given, **stored)
+            reply = self._asked(given, found, threads=threads, arena=arena)
+            with np.load(found) as file:
+                raw = {
+                    name: file[str(tensor.position)]
+                    for name, tensor in self.outputs.items()
+                }
+        return Execution(
+            outputs={
+                name: self.outputs[name].real(part)
+                for name, part in raw.items()
+            },
+            stored=raw,
+            milliseconds=reply["milliseconds"],
+            arena_bytes=reply["arena_bytes"],
+        )
+
+    def _asked(
+        self, given: Path, found: Path, **options: Any
+    ) -> dict[str, Any]:
+        try:
+            reply = _worker(self._python()).ask(
+                {
+                    "action": "run",
+                    "runtime": self.key,
+                    "path": str(self.path.resolve()),
+                    "inputs": str(given),
+                    "outputs": str(found),
+                    **options,
+                }
+            )
+        except WorkerError as death:
+            raise CrashError(
+                f"{self.name} must survive {str(self.path)!r}. Received: its "
+                f"process ended with {death.cause}. {death.log}"
+            ) from None
+        if reply["error"] is not None:
+            raise RefusalError(_plain(reply["error"]))
+        return reply
+
+    @classmethod
+    def _python(cls) -> str:
+        return sys.executable
+
+    def _check(self, inputs: Mapping[str, Array]) -> None:
+        if set(inputs) != set(self.inputs):
+            raise ValueError(
+                f"`inputs` must have the names {sorted(self.inputs)}. "
+                f"Received: {sorted(inputs)}. See `input_names`."
+            )
+        for name, array in inputs.items():
+            self.inputs[name].check(array)
+        lengths = {name: len(array) for name, array in inputs.items()}
+        if len(set(lengths.values())) > 1 or 0 in lengths.values():
+            raise ValueError(
+                "`inputs` must have equally many samples, at least one. "
+                f"Received: {lengths}. Cut them to the same rows."
+            )
+
+
+class LiteRTRuntime(Runtime):
+    """A .tflite file on LiteRT, the runtime of phones and single boards.
+
+    Example:
+        ```python
+        runtime = keras_kddp.export.LiteRTRuntime("student.tflite")
+        outputs = runtime.run({runtime.input_names[0]: images})
+        ```
+    """
+
+    name = "LiteRT"
+    key = "litert"
+
+
+class TFLMRuntime(Runtime):
+    """A .tflite file on TensorFlow Lite for Microcontrollers.
+
+    Its reference kernels in C++: the numbers of a chip, not its speed.
+    """
+
+    name = "TFLM"
+    key = "tflm"
+
+    @classmethod
+    def absence(cls) -> str | None:
+        """Returns how to get the runtime, None where it is there."""
+        if importlib.util.find_spec("tflite_micro") is None:
+            return "pip install 'keras-kddp[micro]'"
+        return _failure(sys.executable, cls.key)
+
+
+class TFLiteRuntime(Runtime):
+    """A .tflite file on tflite-runtime 2.14, as older devices have it.
+
+    It needs NumPy below 2 and Python 3.11, so it lives in an environment of
+    its own: the folder `tflite-runtime` beside the `bin` of this one, or
+    wherever KERAS_KDDP_TFLITE_RUNTIME names a Python that can import it.
+    """
+
+    name = "tflite-runtime"
+    key = "tflite-runtime"
+
+    @classmethod
+    def absence(cls) -> str | None:
+        """Returns how to get the runtime, None where it is there."""
+        python = cls._python()
+        if not (Path(python).is_file() and os.access(python, os.X_OK)):
+            return "make runtimes"
+        return _failure(python, cls.key)
+
+    @classmethod
+    def _python(cls) -> str:
+        beside = Path(sys.prefix, "tflite-runtime", "bin", "python")
+        return os.environ.get("KERAS_KDDP_TFLITE_RUNTIME") or str(beside)
+
+
+RUNTIMES: tuple[type[Runtime], ...] = (
+    LiteRTRuntime,
+    TFLiteRuntime,
+    TFLMRuntime,
+)
+
+
+"""All of them, LiteRT first."""
+
+
+@functools.cache
+def _worker(python: str) -> Worker:
+    """Returns the one worker of an interpreter, which runs any runtime."""
+    return Worker(_HANDLER, python)
+
+
+@functools.cache
+def _failure(python: str, key: str) -> str | None:
+    """Returns why a runtime that is there cannot be used, None if it can."""
+    try:
+        reply = _worker(python).ask({"action": "find", "runtime": key})
+        error = reply["error"]
+    except (OSError, WorkerError) as problem:
+        error = str(problem)
+    return None if error is None else f"it cannot be loaded ({_plain(error)})"
+
+
+def _described(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"`path` must be a .tflite file. Received: path={str(path)!r}, "
+            "which is no file. Write it with keras_kddp.export.to_tflite."
+        )
+    request = {"action": "describe", "path": str(path.resolve())}
+    try:
+        reply = _worker(sys.executable).ask(request)
+        error = reply["error"]
+    except WorkerError as death:
+        error = f"its process ended with {death.cause}"
+    if error is not None:
+        raise ValueError(
+            f"{str(path)!r} must be a complete .tflite file of operations "
+            f"that LiteRT has. Received: {_plain(error)}. Export the model "
+            "again."
+        )
+    return reply
+
+
+def _quantization(tensors: Sequence[Tensor], dtypes: Sequence[str]) -> str:
+    """Returns what was done to a file with these ends and dtypes inside."""
+    ends = {tensor.dtype for tensor in tensors if tensor.scale is not None}
+    if ends:
+        return "int16x8" if "int16" in ends else "int8"
+    if "int4" in dtypes:
+        return "int4"
+    if "int8" in dtypes:
+        return "dynamic"
+    return "float16" if "float16" in dtypes else "none"
+
+
+def _plain(error: str) -> str:
+    """Returns an error without the kind of exception it was, on one line."""
+    kind, _, text = error.partition(": ")
+    return " ".join((text if kind.isidentifier() else error).split())

@@ -1,0 +1,1 @@
+"""SavedModels to build upon."""

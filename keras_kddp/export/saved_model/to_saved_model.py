@@ -1,0 +1,231 @@
+"""SavedModels that others run, fine-tune and build upon."""
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_kddp import _compat
+from keras_kddp.export.errors import ExportError
+from keras_kddp.export.keras2.bridge import compare, plain_copy, samples_of
+from keras_kddp.export.model.entries import merged
+from keras_kddp.export.model.signature import (
+    check_exportable,
+    infer,
+    input_signature,
+    input_structure,
+    output_names,
+    require_tensorflow,
+)
+from keras_kddp.export.saved_model.model_card import card_text
+from keras_kddp.profiling import profile
+
+CARD_FILES = ("README.md", "card.json")
+
+
+"""What stands beside the SavedModel, for people and for programs."""
+
+
+def to_saved_model(
+    model: keras.Model,
+    directory: str | os.PathLike[str],
+    *,
+    features: str | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a student as a SavedModel that can be reused and fine-tuned.
+
+    What comes back from `tf.saved_model.load` or `hub.load` is called with
+    `(inputs, training=False)`, any batch; `hub.KerasLayer(directory,
+    trainable=True)` takes it in tf_keras, and `SavedModelLayer` in Keras 3.
+    It has `variables`, `trainable_variables` and `regularization_losses`.
+
+    Args:
+        model: A built Sequential or Functional model, every dimension but the
+            batch fixed; penalties of `prepare` are left out, and weights are
+            float32.
+        directory: Folder of the SavedModel; one that is there is replaced,
+            anything else is refused.
+        features: Name of the layer whose output is exported in the place of
+            the model's: a body for other heads. None: the whole model.
+        card: Entries for `README.md` and `card.json` beside it, as JSON can
+            hold them: `"description"`, `"data"`, `"accuracy"`, `"pruning"`,
+            `"license"`, and others; sizes, inputs and outputs are added.
+
+    Returns:
+        The directory.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If an argument does not fit.
+        OSError: If the directory cannot be written.
+        ExportError: If the model cannot be traced, or the SavedModel does not
+            compute what the model computes.
+
+    Example:
+        ```python
+        keras_kddp.export.to_saved_model(student, "student", features="hidden")
+        body = hub.KerasLayer("student", trainable=True)  # in tf_keras
+        ```
+    """
+    target = Path(directory)
+    require_tensorflow("SavedModel export")
+    check_exportable(model)
+    _check_free(target)
+    plain = _headless(plain_copy(model), features)
+    entries = _entries(plain, card)
+    text = card_text(entries)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=target.parent, prefix=".keras_kddp_"
+    ) as folder:
+        new = Path(folder, "new")
+        _save(plain, new)
+        _check_same(plain, new)
+        (new / "card.json").write_text(json.dumps(entries, indent=2) + "\n")
+        (new / "README.md").write_text(text, encoding="utf-8")
+        _put(new, target, Path(folder, "old"))
+    return target
+
+
+def _put(new: Path, target: Path, old: Path) -> None:
+    """Moves a folder into place; what was there comes back on failure."""
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except BaseException:
+        if old.exists():
+            os.replace(old, target)
+        raise
+
+
+def _check_free(target: Path) -> None:
+    is_other = target.exists() and not target.is_dir()
+    is_used = target.is_dir() and any(target.iterdir())
+    if is_other or (is_used and not (target / "saved_model.pb").is_file()):
+        raise ValueError(
+            "`directory` must be new, empty or a SavedModel, which is replaced."
+            f" Received: {str(target)!r}, which holds something else. Choose "
+            "another."
+        )
+
+
+def _headless(model: keras.Model, features: str | None) -> keras.Model:
+    if features is None:
+        return model
+    nodes = [node for node in _compat.call_nodes(model) if node.inputs]
+    counts = Counter(node.name for node in nodes for _ in node.outputs)
+    once = [name for name, count in counts.items() if count == 1]
+    if features not in once:
+        raise ValueError(
+            "`features` must name a layer of the model that is called once, "
+            f"one of {once}. Received: features={features!r}."
+        )
+    (output,) = (node.outputs[0] for node in nodes if node.name == features)
+    return keras.Model(
+        input_structure(model), output, name=f"{model.name}_{features}"
+    )
+
+
+def _entries(
+    model: keras.Model, card: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Returns what the card says, given and measured."""
+    sizes = profile(model)
+    measured = {
+        "name": model.name,
+        "parameters": sizes.parameters,
+        "macs": sizes.macs,
+        "inputs": {
+            entry.name: {"shape": [None, *entry.shape], "dtype": entry.dtype}
+            for entry in input_signature(model)
+        },
+        "outputs": {
+            name: {"shape": list(tensor.shape), "dtype": tensor.dtype}
+            for name, tensor in zip(
+                output_names(model), model.outputs, strict=True
+            )
+        },
+    }
+    return merged("card", card, measured)
+
+
+def _save(model: keras.Model, folder: Path) -> None:
+    import tensorflow as tf  # here: the other backends do without it
+
+    structure = input_structure(model)
+    names = iter(input_signature(model))
+    specs = keras.tree.map_structure(
+        lambda tensor: tf.TensorSpec(
+            (None, *tensor.shape[1:]), tensor.dtype, name=next(names).name
+        ),
+        structure,
+    )
+
+    @tf.function
+    def call(inputs: Any, training: bool = False) -> Any:
+        return model(inputs, training=training)
+
+    # Not a tf.Module: its properties would hide these attributes.
+    reusable = tf.train.Checkpoint()
+    reusable.variables = [v.value for v in model.variables]
+    reusable.trainable_variables = [v.value for v in model.trainable_variables]
+    reusable.regularization_losses = [
+        _loss_of(variable)
+        for variable in model.trainable_variables
+        if getattr(variable, "regularizer", None) is not None
+    ]
+    reusable.__call__ = call
+    try:
+        for training in (True, False):
+            call.get_concrete_function(specs, training=training)
+
+        @tf.function(input_signature=keras.tree.flatten(specs))
+        def serve(*tensors: Any) -> dict[str, Any]:
+            inputs = keras.tree.pack_sequence_as(structure, list(tensors))
+            outputs = keras.tree.flatten(model(inputs, training=False))
+            return dict(zip(output_names(model), outputs, strict=True))
+
+        tf.saved_model.save(
+            reusable, str(folder), signatures={"serving_default": serve}
+        )
+    except Exception as error:
+        raise ExportError(
+            f"Model {model.name!r} must run in a TensorFlow graph. Received: "
+            f"{type(error).__name__}: {error}\nRemove what keeps state outside "
+            "of Keras variables."
+        ) from error
+
+
+def _check_same(model: keras.Model, folder: Path) -> None:
+    """Raises unless what was saved computes what the model does."""
+    import tensorflow as tf
+
+    rows = samples_of(model)
+    structure = input_structure(model)
+    loaded = tf.saved_model.load(str(folder))
+    found = loaded(
+        keras.tree.pack_sequence_as(structure, list(map(tf.constant, rows))),
+        training=False,
+    )
+    compare(
+        [keras.ops.convert_to_numpy(part) for part in infer(model, rows)],
+        [part.numpy() for part in keras.tree.flatten(found)],
+        "Keras and the SavedModel",
+    )
+
+
+def _loss_of(variable: Any) -> Any:
+    import tensorflow as tf
+
+    @tf.function(input_signature=[])
+    def loss() -> Any:
+        return variable.regularizer(variable)
+
+    return loss

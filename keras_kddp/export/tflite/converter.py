@@ -1,0 +1,83 @@
+"""The TFLite converter in a process of its own, shared by all conversions."""
+
+import re
+from pathlib import Path
+
+from keras_kddp.export.errors import ExportError
+from keras_kddp.export.workers import worker
+from keras_kddp.export.workers.worker import LOG_CHARACTERS, Worker, WorkerError
+
+
+class Converter(Worker):
+    """A worker process that turns SavedModels into .tflite files.
+
+    A crash of the TensorFlow converter is an `ExportError` here.
+
+    Example:
+        converter = Converter()
+        converter.convert(Path("saved_model"), Path("student.tflite"))
+        converter.close()
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Path(worker.__file__).with_name("convert_program.py"))
+
+    def convert(
+        self,
+        saved_model: Path,
+        target: Path,
+        quantization: str = "none",
+        calibration: Path | None = None,
+        *,
+        uint8_input: bool = False,
+    ) -> None:
+        """Converts the signature `serving_default` of a SavedModel.
+
+        Args:
+            saved_model: Folder of the SavedModel.
+            target: File to write; its folder exists.
+            quantization: As `to_tflite` takes it.
+            calibration: For int8 and int16x8, an .npz file of samples, one
+                array an input, by its name in the signature.
+            uint8_input: Inputs in uint8 in the place of int8.
+
+        Raises:
+            ExportError: If the converter refuses the model or dies.
+        """
+        try:
+            reply = self.ask(
+                {
+                    "saved_model": str(saved_model.resolve()),
+                    "target": str(target.resolve()),
+                    "quantization": quantization,
+                    "calibration": calibration and str(calibration.resolve()),
+                    "uint8_input": uint8_input,
+                }
+            )
+        except WorkerError as death:
+            raise ExportError(
+                "The TFLite converter must survive the conversion. Received: "
+                f"its process ended with {death.cause}. The next export starts "
+                "a new one; if this model ends that too, export it with fewer "
+                "layers to find the one the converter cannot take. Its last "
+                f"words:\n{death.log}"
+            ) from None
+        if reply["error"] is not None:
+            raise ExportError(
+                "The model must consist of TFLite builtin operations. "
+                f"Received from the converter: {_essence(reply['error'])}\n"
+                "Replace the layer that makes this operation, or leave it "
+                "out of the exported model."
+            )
+
+
+def _essence(error: str) -> str:
+    """Returns the converter's error without the listing of the program."""
+    causes = [
+        re.sub(r'^loc\(.*?"([^"@]+)@.*\)\): ', r"\1: ", line)
+        for line in re.findall(r"error: (.+)", error)
+    ]
+    return causes[0] if causes else error[:LOG_CHARACTERS]
+
+
+shared_converter = Converter()

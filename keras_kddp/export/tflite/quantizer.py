@@ -1,0 +1,42 @@
+"""ai-edge-quantizer in a process of its own: it prints, and imports much."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+from keras_kddp.export.errors import ExportError
+from keras_kddp.export.workers import worker
+from keras_kddp.export.workers.worker import Worker, WorkerError
+
+
+def require_quantizer() -> None:
+    """Raises an ImportError where ai-edge-quantizer is not installed."""
+    if importlib.util.find_spec("ai_edge_quantizer") is None:
+        raise ImportError(
+            'quantization="int4" is made by ai-edge-quantizer, which is not '
+            "installed here. Install it: pip install 'keras-kddp[int4]'"
+        )
+
+
+def to_int4(path: Path) -> None:
+    """Rounds the weights in a float32 .tflite file, in place.
+
+    Raises:
+        ExportError: If the quantizer cannot, or dies.
+    """
+    absolute = str(path.resolve())  # the process may be elsewhere
+    request = {"source": absolute, "target": absolute}
+    try:
+        error = _worker().ask(request)["error"]
+    except WorkerError as death:
+        error = f"its process ended with {death.cause}. {death.log}"
+    if error is not None:
+        raise ExportError(
+            "The model must be one that ai-edge-quantizer takes. Received "
+            f'from it: {error}. Try quantization="dynamic".'
+        )
+
+
+@functools.cache
+def _worker() -> Worker:
+    return Worker(Path(worker.__file__).with_name("int4_program.py"))

@@ -1,0 +1,260 @@
+"""TFLite files of Keras models: batch 1, builtin operations only."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kddp.atomic_files import replacing
+from keras_kddp.export.errors import ExportError
+from keras_kddp.export.model.float32 import in_float32
+from keras_kddp.export.model.samples import arrange_inputs
+from keras_kddp.export.model.signature import (
+    check_exportable,
+    infer,
+    input_signature,
+    output_names,
+    require_tensorflow,
+)
+from keras_kddp.export.tflite.artifact import (
+    TFLiteArtifact,
+    artifact_of,
+    check_target,
+    entries_of,
+)
+from keras_kddp.export.tflite.calibration import (
+    CALIBRATED,
+    _warn_of_other_pixels,
+    calibration_rows,
+)
+from keras_kddp.export.tflite.converter import shared_converter
+from keras_kddp.export.tflite.metadata import with_metadata
+from keras_kddp.export.tflite.quantizer import require_quantizer, to_int4
+
+QUANTIZATIONS = ("none", "dynamic", "float16", "int8", "int16x8", "int4")
+
+
+"""What `to_tflite` can do to the numbers."""
+
+
+def to_tflite(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    quantization: str = "none",
+    calibration: Any = None,
+    samples: int = 256,
+    uint8_input: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+) -> TFLiteArtifact:
+    """Writes the model as a .tflite file that takes one sample at a time.
+
+    The file computes what the model computes at inference, with builtin
+    operations only. A model of another precision is exported as its copy in
+    float32. Check the file with `keras_kddp.export.verify`.
+
+    | quantization | weights | activations | runs on |
+    |---|---|---|---|
+    | `"none"` | float32 | float32 | LiteRT, tflite-runtime, TFLM |
+    | `"dynamic"` | int8 | float32, int8 inside products | LiteRT |
+    | `"float16"` | float16 | float32 | LiteRT, tflite-runtime |
+    | `"int8"` | int8 | int8 | all, and integer accelerators |
+    | `"int16x8"` | int8 | int16 | all |
+    | `"int4"` | int4, of convolutions int8 | as `"dynamic"` | LiteRT |
+
+    In int8 and int16x8, weights have a scale for each output channel and
+    activations one a tensor (Jacob et al. 2018, arXiv 1712.05877).
+
+    Args:
+        model: A built Sequential or Functional model, any number of inputs
+            and outputs, every dimension but the batch fixed.
+        path: File to write, ending in `.tflite`; replaced only when the
+            conversion succeeded.
+        quantization: One of the table.
+        calibration: Inputs as in training, to find the range of every
+            activation with: an array of shape `(samples, ...)`; for several
+            inputs a sequence or a dict of them. Required for int8 and
+            int16x8.
+        samples: At most so many evenly spaced rows of them are used.
+        uint8_input: Inputs in uint8 in the place of int8: where the model was
+            trained on pixels / 255, the file takes the pixels themselves. Warns
+            where the calibration spans something else than 0 to 1.
+        metadata: What else the file shall say about itself, as JSON can hold
+            it: labels, how inputs were normalized. Beside it stands how it was
+            made; `keras_kddp.export.read_metadata` returns both.
+
+    Returns:
+        The file's path, size and names.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If an argument does not fit.
+        OSError: If the file cannot be written.
+        ExportError: If the model cannot be traced or converted.
+        ImportError: If int4 is asked for and ai-edge-quantizer is missing.
+
+    Example:
+        artifact = keras_kddp.export.to_tflite(student, "student.tflite")
+        print(keras_kddp.export.verify(student, artifact, x_test, y_test))
+    """
+    target = Path(path)
+    require_tensorflow("TFLite export")
+    check_target(target)
+    _check_options(
+        quantization, calibration, samples=samples, uint8_input=uint8_input
+    )
+    check_exportable(model)
+    entries = entries_of(model, quantization, metadata)
+    rows = None
+    if calibration is not None:
+        rows = calibration_rows(model, calibration, samples)
+    if rows is not None and uint8_input:
+        _warn_of_other_pixels(rows)
+    with (
+        replacing(target) as partial,
+        tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder,
+    ):
+        shared_converter.start()  # it gets ready while the model is traced
+        _save(in_float32(model), Path(folder))
+        convert_into(
+            partial,
+            Path(folder),
+            quantization,
+            rows,
+            uint8_input=uint8_input,
+            entries=entries,
+        )
+    return artifact_of(target, model, quantization)
+
+
+def convert_into(
+    target: Path,
+    saved_model: Path,
+    quantization: str,
+    rows: Mapping[str, Any] | None,
+    *,
+    uint8_input: bool = False,
+    entries: Mapping[str, Any],
+) -> None:
+    """Writes a .tflite file of a SavedModel of batch 1.
+
+    Args:
+        target: File to write.
+        saved_model: Folder, with the signature `serving_default`; what
+            calibrates is put into it.
+        quantization: As `to_tflite` takes it.
+        rows: Samples by the name of the input; None without calibration.
+        uint8_input: As `to_tflite` takes it.
+        entries: What the file says about itself.
+
+    Raises:
+        ExportError: If it cannot be converted.
+    """
+    file = None
+    if rows is not None:
+        file = saved_model / "calibration.npz"
+        # With a prefix: savez has a parameter `file` of its own.
+        prefixed: dict[str, Any] = {
+            f"input:{name}": array for name, array in rows.items()
+        }
+        np.savez(file, **prefixed)
+    is_int4 = quantization == "int4"
+    shared_converter.convert(
+        saved_model,
+        target,
+        "none" if is_int4 else quantization,
+        file,
+        uint8_input=uint8_input,
+    )
+    if is_int4:  # before names become short: it takes only unequal ones
+        to_int4(target)
+    target.write_bytes(with_metadata(target.read_bytes(), entries))
+
+
+def check_conversion(model: keras.Model, *inputs: Any) -> None:
+    """Checks what can be known about an export before a model is trained.
+
+    Args:
+        model: The model, or one of the same inputs.
+        *inputs: Inputs that it will be calibrated or verified with.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If an input's size is not fixed, inputs do not fit by name,
+            shape or dtype, or the backend is not TensorFlow.
+    """
+    require_tensorflow("TFLite export")
+    check_exportable(model)
+    for x in inputs:
+        arrange_inputs(x, input_signature(model))
+
+
+def _check_options(
+    quantization: str, calibration: Any, *, samples: int, uint8_input: bool
+) -> None:
+    if quantization not in QUANTIZATIONS:
+        raise ValueError(
+            f"`quantization` must be one of {QUANTIZATIONS}. Received: "
+            f"quantization={quantization!r}."
+        )
+    if quantization == "int4":
+        require_quantizer()
+    if quantization not in CALIBRATED and calibration is not None:
+        raise ValueError(
+            f'`calibration` must be None for quantization="{quantization}". '
+            f"Received: calibration of {type(calibration)}. Leave it out; "
+            f"only {' and '.join(CALIBRATED)} need one."
+        )
+    if quantization in CALIBRATED and calibration is None:
+        raise ValueError(
+            f'`calibration` must be given for quantization="{quantization}". '
+            "Received: calibration=None. Pass some inputs of the training, "
+            "calibration=x[:256]."
+        )
+    is_integer = isinstance(samples, Integral) and samples is not True
+    if not is_integer or samples < 1:
+        raise ValueError(
+            "`samples` must be an integer >= 1 (256 is usual). Received: "
+            f"samples={samples!r}."
+        )
+    if uint8_input and quantization != "int8":
+        raise ValueError(
+            '`uint8_input` must be False but for quantization="int8". '
+            f'Received: quantization="{quantization}". Leave it out.'
+        )
+
+
+def _save(model: keras.Model, folder: Path) -> None:
+    """Writes the model at batch 1 as a SavedModel that holds its weights."""
+    import tensorflow as tf  # here: the other backends do without it
+
+    def serve(*tensors: Any) -> dict[str, Any]:
+        outputs = infer(model, tensors)
+        return dict(zip(output_names(model), outputs, strict=True))
+
+    module = tf.Module()
+    # The converter finds weights only as variables of the module.
+    module.weights = [variable.value for variable in model.variables]
+    module.serve = tf.function(
+        serve,
+        input_signature=[
+            tf.TensorSpec((1, *entry.shape), entry.dtype, name=entry.name)
+            for entry in input_signature(model)
+        ],
+    )
+    try:
+        tf.saved_model.save(
+            module, str(folder), signatures={"serving_default": module.serve}
+        )
+    except Exception as error:
+        raise ExportError(
+            f"Model {model.name!r} must run in a TensorFlow graph with a "
+            f"batch of 1. Received: {type(error).__name__}: {error}\n"
+            "Remove what fixes the batch size, and what keeps state outside "
+            "of Keras variables."
+        ) from error

@@ -1,0 +1,1 @@
+"""What an optional dependency is for, and how to get it."""

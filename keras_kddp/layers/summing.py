@@ -1,0 +1,50 @@
+"""Summing."""
+
+from typing import Any
+
+import keras
+
+
+def _upstream(args: tuple[Any, ...], upstream: Any) -> tuple[Any, Any]:
+    """Returns the two incoming gradients, as each backend hands them over."""
+    if upstream is None:
+        upstream = args[0] if len(args) == 1 else args
+    first, second = upstream
+    return first, second
+
+
+def _and_sum(values: Any) -> tuple[Any, Any]:
+    """Returns values >= 0 and their sum.
+
+    The gradients of both are added in place: derived automatically, that of
+    the sum is a tensor of its own, which a convolutional student feels in
+    every step (`benchmarks/step_overhead.py`).
+    """
+    if keras.backend.backend() == "torch":  # takes one output only
+        return values, keras.ops.sum(values)
+
+    @keras.ops.custom_gradient
+    def measured(values: Any) -> Any:
+        def gradient(*args: Any, upstream: Any = None) -> Any:
+            of_values, of_sum = _upstream(args, upstream)
+            return of_values + of_sum
+
+        return (values, keras.ops.sum(values)), gradient
+
+    return measured(values)
+
+
+def _and_absolute_sum(values: Any) -> tuple[Any, Any]:
+    """Returns values and the sum of their magnitudes; see `_and_sum`."""
+    if keras.backend.backend() == "torch":
+        return values, keras.ops.sum(keras.ops.abs(values))
+
+    @keras.ops.custom_gradient
+    def measured(values: Any) -> Any:
+        def gradient(*args: Any, upstream: Any = None) -> Any:
+            of_values, of_sum = _upstream(args, upstream)
+            return of_values + of_sum * keras.ops.sign(values)
+
+        return (values, keras.ops.sum(keras.ops.abs(values))), gradient
+
+    return measured(values)

@@ -1,0 +1,107 @@
+"""What a model takes and gives: structures and last activations."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kddp import _compat
+
+_HANDING_ON = (
+    keras.layers.Activation,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.Identity,
+    keras.layers.Reshape,
+)
+
+
+_OPERATIONS_HANDING_ON = {"cast", "clip", "reshape", "squeeze"}
+
+
+def at_least_float32(values: Any) -> Any:
+    """Returns values in float32, or in float64 where they are that."""
+    values = keras.ops.convert_to_tensor(values)
+    dtype = keras.backend.result_type(values.dtype, "float32")
+    return keras.ops.cast(values, dtype)
+
+
+def log_probabilities(values: Any) -> Any:
+    """Returns log p of softmax outputs, in float32 at least.
+
+    They are logits of the same distribution at every temperature, since
+    `log softmax(z) = z - logsumexp(z)`.
+    """
+    values = at_least_float32(values)
+    tiny = 1e-300 if str(values.dtype).endswith("float64") else 1e-37
+    return keras.ops.log(keras.ops.maximum(values, tiny))
+
+
+def output_activations(model: keras.Model) -> list[str]:
+    """Returns the names of the activations that made a model's outputs.
+
+    Args:
+        model: Any model; a subclassed one has no graph to look at.
+
+    Returns:
+        `"softmax"`, `"sigmoid"`, ... for each flat output; `"linear"` where
+        there is none or it cannot be told. Empty for a model without a graph.
+    """
+    graph = _compat.functional_graph(model)
+    return [] if graph is None else [*map(_activation_of, graph.outputs)]
+
+
+def output_structure(model: keras.Model) -> Any:
+    """Returns a model's symbolic outputs in the structure it returns.
+
+    A Sequential that was never called has no `model.output`.
+    """
+    return _compat.functional_graph(model).output
+
+
+def _activation_of(tensor: Any) -> str:
+    """Returns the name of the activation that made a symbolic tensor."""
+    while True:
+        node = _compat.producing_node(tensor)
+        operation = node.operation
+        if isinstance(operation, keras.Model):
+            position = [id(x) for x in node.outputs].index(id(tensor))
+            inside = output_activations(operation)
+            return inside[position] if inside else "linear"
+        name, hands_on = _ending(operation)
+        if name != "linear" or not hands_on:
+            return name
+        tensor = node.inputs[0]
+
+
+def _ending(operation: Any) -> tuple[str, bool]:
+    """Returns an operation's activation, and whether it hands values on."""
+    if not isinstance(operation, keras.layers.Layer):
+        name = type(operation).__name__.lower()
+        hands_on = name in _OPERATIONS_HANDING_ON
+        return ("linear", True) if hands_on else (name, False)
+    if isinstance(operation, keras.layers.TimeDistributed):
+        return _ending(operation.layer)
+    activation = getattr(operation, "activation", None)
+    if any(
+        isinstance(x, keras.layers.Softmax) for x in (operation, activation)
+    ):
+        return "softmax", False
+    name = getattr(activation, "__name__", "linear")
+    if name.startswith("softmax"):  # such as TensorFlow's own, softmax_v2
+        name = "softmax"
+    return name, isinstance(operation, _HANDING_ON)
+
+
+def input_structure(model: keras.Model) -> Any:
+    """Returns a model's symbolic inputs in the structure that batches have.
+
+    `model.inputs` is a list, and a Sequential that was never called has no
+    `model.input`.
+    """
+    return model.inputs[0] if len(model.inputs) == 1 else model.input
+
+
+def to_numpy(variable: keras.Variable) -> np.ndarray:
+    """Returns the value of a variable in its own dtype."""
+    return np.asarray(variable.numpy())

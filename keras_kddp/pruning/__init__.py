@@ -1,0 +1,1 @@
+"""Which units leave a student while it trains, and how many."""

@@ -1,0 +1,1 @@
+"""How many units leave: limits of size and accuracy."""

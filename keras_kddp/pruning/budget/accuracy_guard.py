@@ -1,0 +1,189 @@
+"""Keeps the accuracy of a shrinking student, and goes back where it fell."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_kddp import _compat
+from keras_kddp.distillation.distiller import Distiller, Snapshot
+from keras_kddp.model_io import output_structure, to_numpy
+from keras_kddp.pruning.budget.budget import Budget
+from keras_kddp.pruning.budget.teacher_accuracy import teacher_accuracy
+from keras_kddp.surgery.optimizer_state import clock_variables
+
+_FIRST_SHARE = 1 / 3
+
+
+class AccuracyGuard:
+    """Says after each epoch how much may leave, and keeps the last good one.
+
+    While the validation accuracy keeps within `max_accuracy_drop` of the
+    reference, a third of the units may leave an epoch. A removal that broke it
+    is taken back, and the next ones are half as large.
+
+    Args:
+        budget: With a `max_accuracy_drop`.
+        distiller: Inside its `fit`.
+
+    Attributes:
+        share: At most this share of the live units leaves at once.
+
+    Raises:
+        ValueError: If `fit` has no validation data, or the teacher's accuracy
+            is asked for and cannot be computed.
+    """
+
+    def __init__(self, budget: Budget, distiller: Distiller) -> None:
+        self.share = _FIRST_SHARE
+        self._drop = float(budget.max_accuracy_drop or 0.0)
+        self._reference = -math.inf
+        self._is_given = budget.reference != "student"
+        self._good: Snapshot | None = None
+        self._good_accuracy = -math.inf
+        self._has_removed = False
+        self._is_good = False
+        if distiller.fit_validation is None:
+            raise ValueError(
+                "`max_accuracy_drop` needs validation data. Received: none. "
+                "Pass fit(..., validation_data=(x_val, y_val))."
+            )
+        check_judgeable(budget, distiller.student, distiller.optimizer)
+        if not _compat.has_metrics(distiller):
+            raise ValueError(_no_accuracy("no metric"))
+        if budget.reference == "teacher":
+            if isinstance(distiller.fit_validation, Iterator):
+                raise ValueError(
+                    "`validation_data` must be arrays, or batches that can be "
+                    "run through again, beside reference='teacher'. Received: "
+                    f"{type(distiller.fit_validation).__name__}. Pass arrays, "
+                    "or the teacher's accuracy as a number."
+                )
+            self._reference = teacher_accuracy(distiller)
+        elif self._is_given:
+            self._reference = float(budget.reference)
+
+    def keeps(self, distiller: Distiller, logs: dict[str, Any]) -> bool | None:
+        """Says whether the student of an epoch is accurate enough.
+
+        One that is becomes the one to go back to, unless that has the same
+        size and was better.
+
+        Args:
+            distiller: With the student, at the end of the epoch.
+            logs: Of the epoch.
+
+        Returns:
+            None for an epoch without validation.
+
+        Raises:
+            ValueError: If it has no accuracy.
+        """
+        if not any(name.startswith("val_") for name in logs):
+            return None
+        accuracy = _accuracy(logs)
+        if not (self._is_given or self._has_removed):
+            self._reference = max(self._reference, accuracy)
+        self._is_good = accuracy >= self._reference - self._drop
+        if not self._is_good:
+            return False
+        is_same = self._good and self._good.student is distiller.student
+        if not is_same or accuracy >= self._good_accuracy:
+            self._good = distiller.snapshot()
+            self._good_accuracy = accuracy
+        return True
+
+    def note_removal(self) -> None:
+        """Notes that units left: the reference is known from here on."""
+        self._has_removed = True
+        self._is_good = False  # until it was judged
+
+    def take_removal_back(self, distiller: Distiller) -> bool:
+        """Puts the last good student back if units have left since.
+
+        The clock of its optimizer, and with it the learning rate, goes on.
+
+        Returns:
+            Whether there was something to take back.
+        """
+        if self._good is None or self._good.student is distiller.student:
+            return False
+        clock = [*map(to_numpy, clock_variables(distiller.optimizer))]
+        distiller.restore(self._good)
+        for variable, value in zip(
+            clock_variables(distiller.optimizer), clock, strict=True
+        ):
+            variable.assign(value)
+        self.share /= 2
+        return True
+
+    def finish(self, distiller: Distiller) -> bool:
+        """Puts the last good student back if the last one is not good.
+
+        Warns if there never was one.
+
+        Returns:
+            Whether a removal was taken back.
+        """
+        if self._good is None:
+            warnings.warn(
+                "No student of this run kept the validation accuracy within "
+                f"max_accuracy_drop={self._drop} of {self._reference:.4f}, not "
+                "even the unpruned one. Train longer or allow a larger drop.",
+                stacklevel=3,
+            )
+        if self._good is None or self._is_good or not self._has_removed:
+            return False
+        is_other = self.take_removal_back(distiller)
+        if not is_other:  # it was better before
+            distiller.restore(self._good)
+        return is_other
+
+
+def check_judgeable(
+    budget: Budget, student: keras.Model, optimizer: Any
+) -> None:
+    """Checks that a `max_accuracy_drop` can be kept, before any training.
+
+    Raises:
+        ValueError: If the student has several outputs, or the optimizer puts
+            other weights in place at the end.
+    """
+    if budget.max_accuracy_drop is None:
+        return
+    outputs = len(keras.tree.flatten(output_structure(student)))
+    if outputs > 1:
+        raise ValueError(
+            "`max_accuracy_drop` needs models of one output. Received: "
+            f"{outputs} outputs. Limit the size instead, or judge by an output "
+            "of its own: keras.Model(inputs, one_output)."
+        )
+    if getattr(optimizer, "use_ema", False):
+        raise ValueError(
+            "`max_accuracy_drop` needs the weights that are judged to be "
+            "those of the result. Received an optimizer with use_ema=True, "
+            "which puts averages in their place at the end. Leave it out."
+        )
+
+
+def _no_accuracy(received: Any) -> str:
+    return (
+        "`max_accuracy_drop` needs one accuracy on validation data in the "
+        f"logs. Received: {received}. Compile with metrics=['accuracy']."
+    )
+
+
+def _accuracy(logs: dict[str, Any]) -> float:
+    names = [
+        name
+        for name in logs
+        if name.startswith("val_") and name.endswith(("accuracy", "_acc"))
+    ]
+    for usual in ("val_accuracy", "val_acc"):
+        if usual in names:
+            names = [usual]
+    if len(names) != 1:
+        raise ValueError(_no_accuracy(names or sorted(logs)))
+    return float(logs[names[0]])

@@ -1,0 +1,480 @@
+"""The command line: its commands, its exit codes, its one line of error."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_kddp.cli import commands as cli
+from keras_kddp.compression import run_directory
+from keras_kddp.export import read_metadata
+
+MODELS = """
+import keras
+
+def dense(units):
+    return keras.Sequential([
+        keras.Input((6,)),
+        keras.layers.Dense(units, "relu", name="hidden"),
+        keras.layers.Dense(3, name="logits"),
+    ])
+
+def teacher():
+    return dense(32)
+
+def student():
+    return dense(24)
+
+def nothing():
+    return 3
+
+def unbuilt():
+    return keras.Sequential([keras.layers.Dense(3)])
+"""
+
+UNNAMED = """
+import keras
+
+def student():
+    return keras.Sequential([
+        keras.Input((6,)),
+        keras.layers.Dense(8, "relu"),
+        keras.layers.Dense(8, "relu"),
+        keras.layers.Dense(3),
+    ])
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Returns a folder with a module of models and data."""
+    path = tmp_path_factory.mktemp("cli")
+    (path / "own_models.py").write_text(MODELS)
+    (path / "broken.keras").write_bytes(b"PK no model")
+    x = np.random.default_rng(0).normal(size=(140, 6)).astype("float32")
+    y = x[:, :3].argmax(axis=-1)
+    np.savez(
+        path / "data.npz",
+        x_train=x[:96],
+        y_train=y[:96],
+        x_test=x[96:],
+        y_test=y[96:],
+    )
+    return path
+
+
+@pytest.fixture
+def inside(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    yield folder
+    sys.modules.pop("own_models", None)
+
+
+@pytest.mark.parametrize("layers", ["dense", "dense_1"])
+def test_the_names_that_explain_shows_are_the_names_to_give(
+    layers, inside, capsys
+):
+    keras.backend.clear_session()  # as in a new process
+    (inside / "unnamed.py").write_text(UNNAMED)
+    assert cli.main(["explain", "unnamed:student"]) == 0
+    assert f"{layers} " in capsys.readouterr().out
+    keras.backend.clear_session()
+    options = words(
+        student="unnamed:student", layers=layers, out=f"runs/{layers}", epochs=4
+    )
+    # 1: so short a training may leave classes that int8 tells apart no more.
+    assert cli.main([*options, "--controls", "--seed", "0", "1"]) in (0, 1)
+    assert (inside / f"runs/{layers}/seed-1/summary.json").is_file()
+    sys.modules.pop("unnamed", None)
+
+
+def words(**options):
+    """Returns the words of a short compression."""
+    given = {
+        "teacher": "own_models:teacher",
+        "student": "own_models:student",
+        "data": "npz:data.npz",
+        "epochs": 6,
+        "l1": 1.0,
+        "learning_rate": 0.02,
+        "out": "runs/one",
+        **options,
+    }
+    return [
+        "compress",
+        *(
+            word
+            for name, value in given.items()
+            if value is not None
+            for word in (f"--{name.replace('_', '-')}", *str(value).split())
+        ),
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """Returns the directory and the output of `kddp compress`."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "keras_kddp.cli",
+            *words(layers="hidden"),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "runs" / "one", done
+
+
+def test_compress_leaves_every_file_and_prints_the_table(run):
+    directory, done = run
+    assert {path.name for path in directory.iterdir()} == {
+        "teacher.keras",
+        "removals.json",
+        "student.keras",
+        "student_float32.tflite",
+        "student_int8.tflite",
+        "student_float32.json",
+        "student_int8.json",
+        "micro",
+        "summary.json",
+    }
+    for row in ("teacher", "student, no penalty", "student, dynamic pruning"):
+        assert row in done.stdout
+    assert "student_int8.tflite" in done.stdout
+    assert "student, dynamic pruning: " in done.stderr  # progress
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["job"]["data"] == "npz:data.npz"
+    assert summary["split_sizes"] == {"train": 88, "validation": 8, "test": 44}
+
+
+def test_a_budget_is_met_from_the_command_line(inside, capsys):
+    options = words(layers="hidden", out="runs/budget", max_parameters=200)
+
+    assert cli.main([*options, "--controls"]) in (0, 1)
+
+    summary = json.loads((inside / "runs/budget/summary.json").read_text())
+    assert 150 < summary["parameters_after"] <= 200
+    assert summary["job"]["max_parameters"] == 200
+
+
+def test_an_arena_and_a_multiple_are_asked_for_on_the_command_line(inside):
+    options = words(layers="hidden", out="runs/arena", max_arena_bytes=2_600)
+
+    code = cli.main([*options, "--controls", "--unit-multiple", "2"])
+
+    assert code in (0, 1)
+    summary = json.loads((inside / "runs/arena/summary.json").read_text())
+    assert summary["job"]["max_arena_bytes"] == 2_600
+    assert summary["job"]["unit_multiple"] == 2
+    assert summary["arena_bytes"] <= 1.1 * 2_600 + 16  # with its margin
+
+
+def test_verify_runs_the_files_on_the_data_of_the_run(run, inside, capsys):
+    assert cli.main(["verify", "runs/one"]) == 0
+    shown = capsys.readouterr().out
+    assert "on 44 samples" in shown
+    assert len(re.findall("LiteRT .* passed", shown)) == 2
+    assert len(re.findall("TFLM .* passed", shown)) == 2
+
+
+def test_verify_fails_for_another_student(run, inside, capsys, tmp_path):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    student = keras.models.load_model(tmp_path / "student.keras")
+    student.set_weights([2 * weight for weight in student.get_weights()])
+    student.save(tmp_path / "student.keras")
+    assert cli.main(["verify", str(tmp_path)]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_verify_warns_of_data_of_another_range(run, inside, capsys):
+    with np.load("data.npz") as file:
+        parts = dict(file)
+    np.savez("large.npz", **{**parts, "x_test": parts["x_test"] * 255})
+    cli.main(["verify", "runs/one", "--data", "npz:large.npz"])
+    assert "kddp: warning: `test` must be scaled" in capsys.readouterr().err
+
+
+def test_several_seeds_share_a_teacher_and_a_table(inside, capsys, run):
+    teacher = str(run[0] / "teacher.keras")
+    options = words(teacher=teacher, seed="3 4", out="runs/two", epochs=4)
+    assert cli.main([*options, "--controls", "kd"]) == 0
+    table = capsys.readouterr().out
+    files = [f"runs/two/seed-{seed}/student.keras" for seed in (3, 4)]
+    assert all((inside / file).is_file() for file in files)
+    assert not (inside / "runs/two/teacher.keras").exists()
+    summaries = [
+        json.loads((inside / f"runs/two/seed-{seed}/summary.json").read_text())
+        for seed in (3, 4)
+    ]
+    shown = " ".join(f"{100 * s['kddp_accuracy']:.2f}" for s in summaries)
+    assert shown in table
+    comparison, _, _ = table.partition("Agreement")
+    assert max(map(len, comparison.splitlines())) <= 80
+    assert [summary["seed"] for summary in summaries] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "model", ["own_models:student", "digits_student", "runs/one/student.keras"]
+)
+def test_explain_shows_what_can_go(model, inside, run, capsys):
+    assert cli.main(["explain", model]) == 0
+    assert "hidden" in capsys.readouterr().out
+
+
+def test_a_teacher_that_comes_trained_is_not_trained(inside, capsys):
+    options = words(out="runs/three", teacher_epochs=0, epochs=4)
+    assert cli.main([*options, "--controls"]) == 0
+    shown = capsys.readouterr()
+    assert "teacher:" not in shown.err
+    assert "student, no penalty" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "mnist"}, "The data must be digits, idx:DIR"),
+        ({"data": "npz:none.npz"}, "none.npz' must be a file of numpy.savez"),
+        ({"data": "idx:."}, "must hold train-images-idx3-ubyte"),
+        ({"data": "digits"}, "must have the shapes that the student takes"),
+        ({"teacher": "digits_teacher"}, "The inputs of teacher and student"),
+        ({"teacher": "none.keras"}, "must be a .keras file. Received a path"),
+        ({"teacher": "none"}, "one of ['digits_student', 'digits_teacher'"),
+        ({"student": "no_module:f"}, "must be a module that can be imported"),
+        ({"student": "own_models:none"}, "A model must be a .keras file"),
+        ({"student": "own_models:nothing"}, "must return a built keras.Model"),
+        ({"student": "own_models:unbuilt"}, "Begin it with keras.Input(shape)"),
+        ({"layers": "logits"}, "`layers` must name layers with removable"),
+        ({"l1": -1}, "`l1` must be a finite number >= 0"),
+        ({"epochs": 1}, "The schedule must leave at least one epoch"),
+        (
+            {"finetune_epochs": 6},
+            "The schedule must not be longer than the run",
+        ),
+        ({"temperature": 0}, "`temperature` must be a finite number > 0"),
+        ({"student_loss_weight": 2}, "must be a number in [0, 1]"),
+        ({"max_parameters": 9}, "`max_parameters` must be at least"),
+        ({"reference": "teacher"}, "must stand beside a `max_accuracy_drop`"),
+        ({"max_accuracy_drop": 2}, "`max_accuracy_drop` must be a number in"),
+        ({"seed": "1 1"}, "The seeds must be different"),
+        ({"controls": "kd kd"}, "must be a list of different names"),
+        ({"teacher": "broken.keras"}, "must be a model that Keras can load"),
+        ({"out": "data.npz/run"}, "data.npz"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    options, message, inside, capsys
+):
+    assert cli.main(words(**{"out": "runs/bad", **options})) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("kddp: ")
+    assert message in lines[0]
+    assert not (inside / "runs/bad/student.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["verify", "nowhere"], "must hold student.keras, summary.json and"),
+        (["explain", "nowhere.keras"], "must be a .keras file"),
+    ],
+)
+def test_what_is_not_there_is_one_line_and_exit_code_2(given, message, capsys):
+    assert cli.main(given) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("summary.json", b"{", "must be JSON"),
+        ("summary.json", b"[]", "must be the summary of a run"),
+        ("summary.json", b'{"job": "x"}', "must be the summary of a run"),
+        ("summary.json", b'{"input_range": []}', "must be the summary of"),
+        ("student.keras", b"no model", "student.keras"),
+        ("student_int8.tflite", b"TFL3", "student_int8.tflite"),
+    ],
+)
+def test_a_damaged_run_is_one_line_and_exit_code_2(
+    name, content, message, run, inside, tmp_path, capsys
+):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    assert cli.main(["verify", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert message in lines[-1]
+    assert lines[-1].startswith("kddp: ")
+
+
+def test_a_run_that_does_not_name_its_data_asks_for_it(
+    run, inside, tmp_path, capsys
+):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    del summary["job"]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert cli.main(["verify", str(tmp_path)]) == 2
+    assert "no --data. Name it" in capsys.readouterr().err
+    assert cli.main(["verify", str(tmp_path), "--data", "npz:data.npz"]) == 0
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--epochs=0",
+        "--epochs=x",
+        "--batch-size=0",
+        "--seed=-1",
+        "--finetune-epochs=-1",
+        "--learning-rate=nan",
+        "--learning-rate=x",
+    ],
+)
+def test_numbers_out_of_range_are_refused(word, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*words(), word])
+    assert "must be a " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["export", "nowhere"], "must hold student.keras, summary.json"),
+        (["bench", "nowhere"], "must hold student.keras, summary.json"),
+    ],
+)
+def test_a_run_that_is_not_there_is_one_line(given, message, inside, capsys):
+    assert cli.main(given) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_flavour_that_tflm_refuses_makes_no_bundle(run, inside, capsys):
+    words = ["export", "runs/one", "--format", "micro"]
+
+    assert cli.main([*words, "--quantization", "float16"]) == 2
+
+    assert "`--quantization` must be one of" in capsys.readouterr().err
+    assert not (inside / "runs/one/micro_float16").exists()
+
+
+def test_damaged_files_beside_good_ones_are_named(
+    run, inside, tmp_path, capsys
+):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    content = (tmp_path / "student_int8.tflite").read_bytes()
+    (tmp_path / "student_int8.tflite").write_bytes(content[:-700])
+
+    assert cli.main(["verify", str(tmp_path)]) == 2
+
+    assert "student_int8.tflite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--format", "micro", "--quantization", "int8", "dynamic"],
+            "TFLM run",
+        ),
+        (["--quantization", "float16", "--uint8-input"], "must stand beside"),
+        (["--labels", "a", "b"], "must be 3 names, one a class"),
+        (["--qat", "--format", "micro"], "`--qat` must stand beside"),
+        (["--qat", "--quantization", "none"], "`--qat` must stand beside"),
+        (["--qat", "--uint8-input"], "`--qat` must stand beside"),
+        (["--qat", "--qat-epochs", "0"], "`--qat-epochs` must be a whole"),
+        (["--features", "hidden"], "beside --format saved_model"),
+        (
+            ["--format", "saved_model", "--quantization", "int4"],
+            "must be left out for --format saved_model",
+        ),
+        (["--license", "mit", "--qat"], "beside --format saved_model"),
+        (
+            ["--format", "saved_model", "--features", "nothing"],
+            "called once, one of ['hidden', 'logits']",
+        ),
+    ],
+)
+def test_options_are_checked_before_a_file_is_written(
+    words, message, run, inside, tmp_path, capsys
+):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    before = {
+        path: path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+
+    assert cli.main(["export", str(tmp_path), *words]) == 2
+
+    assert message in capsys.readouterr().err
+    assert before == {
+        path: path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_saved_model_of_the_run_says_what_it_is(run, tmp_path, capsys):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    words = ["export", str(tmp_path), "--format", "saved_model"]
+
+    assert cli.main([*words, "--license", "mit", "--labels", *"abc"]) == 0
+    assert cli.main([*words, "--features", "hidden"]) == 0
+
+    assert "computes what Keras computes" in capsys.readouterr().out
+    card = json.loads((tmp_path / "saved_model" / "card.json").read_text())
+    assert card["license"] == "mit"
+    assert card["labels"] == ["a", "b", "c"]
+    assert card["pruning"]["units"]["before"] == 24
+    assert card["accuracy"]["student"].endswith("%")
+    assert card["data"]["train"] == 88
+    features = tf.saved_model.load(str(tmp_path / "features"))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert features(np.zeros((2, 6), "float32")).shape == (
+        *(2, summary["units_after"]),
+    )
+
+
+def test_a_student_is_tuned_for_int8_into_a_run_of_its_own(
+    run, inside, tmp_path, capsys
+):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "student.keras").read_bytes()
+
+    assert cli.main(["export", str(tmp_path), "--qat"]) == 0
+    assert cli.main(["verify", str(tmp_path / "qat")]) == 0
+
+    assert capsys.readouterr().out.count("student_int8.tflite") >= 4
+    assert (tmp_path / "student.keras").read_bytes() == before
+    metadata = read_metadata(tmp_path / "qat" / "student_int8.tflite")
+    assert metadata["finetuned_with"] == "TFMOT: quantization"
+
+
+def test_a_new_run_leaves_no_file_of_the_former(run, tmp_path):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    for name in ("qat", "saved_model"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "qat" / "student_int8.tflite").write_bytes(b"old")
+    (tmp_path / "saved_model" / "card.json").write_text("{}")
+    (tmp_path / "student_float16.tflite").write_bytes(b"old")
+    (tmp_path / "micro" / "own.txt").write_text("mine")
+
+    run_directory._remove_files_of_another(tmp_path)
+
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {
+        *("own.txt", "student.keras", "summary.json", "removals.json"),
+    } | {path.name for path in run[0].iterdir() if "teacher" in path.name}

@@ -1,0 +1,636 @@
+"""The swap inside `fit` equals a student that is masked and never rebuilt.
+
+`swap_reference` has the students and the reference. In float64 what differs by
+more than 1e-10 is wrong, not rounded.
+"""
+
+import csv
+import functools
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from helpers import (
+    float64,
+    held_outputs,
+    outputs_of,
+    relative_error,
+    variable_values,
+)
+from keras import optimizers
+from swap_reference import (
+    DESIGNS,
+    AtEpoch,
+    Outcome,
+    assert_equal_outcomes,
+    data_of,
+    distiller_of,
+    mask_units,
+    slots_of,
+    student_of,
+    swap,
+    trained,
+    weight_of,
+    worst_difference,
+)
+
+import keras_kddp as kddp
+from keras_kddp.model_io import to_numpy
+
+TOLERANCE = 1e-10
+DENSE = DESIGNS["dense"]
+MakeOptimizer = Callable[[keras.Model], keras.optimizers.Optimizer]
+
+
+class Unregistered(optimizers.schedules.LearningRateSchedule):
+    """A schedule that Keras can neither save nor find again."""
+
+    def __call__(self, step: Any) -> Any:
+        return 0.02 * 0.9 ** keras.ops.cast(step, keras.config.floatx())
+
+
+def decay_without_exclusions(student: keras.Model) -> Any:
+    optimizer = optimizers.AdamW(0.01, weight_decay=0.5)
+    kernel = weight_of(student, "fc1", "kernel")
+    optimizer.exclude_from_weight_decay([kernel], var_names=["bias"])
+    return optimizer
+
+
+OPTIMIZERS: dict[str, MakeOptimizer] = {
+    "momentum": lambda _: optimizers.SGD(0.02, momentum=0.9, nesterov=True),
+    "adam": lambda _: optimizers.Adam(0.01),
+    "adamw_schedule": lambda _: optimizers.AdamW(
+        optimizers.schedules.CosineDecay(0.02, 40), weight_decay=0.05
+    ),
+    "ema": lambda _: optimizers.Adam(
+        0.01, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=5
+    ),
+    # 4 steps an epoch: a gradient waits in the accumulator at the swap.
+    "gradient_accumulation": lambda _: optimizers.Adam(
+        0.01, gradient_accumulation_steps=3
+    ),
+    "global_clipnorm": lambda _: optimizers.SGD(
+        0.05, momentum=0.9, global_clipnorm=0.1
+    ),
+}
+MORE_OPTIMIZERS: dict[str, MakeOptimizer] = {
+    "adadelta": lambda _: optimizers.Adadelta(0.5),
+    "adagrad": lambda _: optimizers.Adagrad(0.05),
+    "adamax": lambda _: optimizers.Adamax(0.01),
+    "amsgrad": lambda _: optimizers.Adam(0.01, amsgrad=True),
+    # With beta=0 a weight whose slots are 0 becomes 0 / 0.
+    "ftrl": lambda _: optimizers.Ftrl(0.05, beta=1.0),
+    # The norms of whole layers do not feel rows of zeros.
+    "lamb": lambda _: optimizers.Lamb(0.01),
+    "lion": lambda _: optimizers.Lion(0.003),
+    "nadam": lambda _: optimizers.Nadam(0.01),
+    "rmsprop": lambda _: optimizers.RMSprop(0.005, momentum=0.9, centered=True),
+    "schedule_free": lambda _: optimizers.ScheduleFreeAdamW(0.01),
+}
+SPECIAL_CASES: dict[str, MakeOptimizer] = {
+    "unregistered_schedule": lambda _: optimizers.Adam(Unregistered()),
+    "callable_learning_rate": lambda _: optimizers.Adam(lambda: 0.02),
+    "decay_without_exclusions": decay_without_exclusions,
+    "one_optimizer_a_layer": lambda _: optimizers.MultiOptimizer(
+        optimizers.OptimizerMap(
+            optimizers.Adam(0.01),
+            {"fc1/.*": optimizers.SGD(0.05, momentum=0.9)},
+        )
+    ),
+    # Under a loss scale Nadam's product is in nobody's list of variables.
+    "loss_scale": lambda _: optimizers.LossScaleOptimizer(
+        optimizers.Nadam(0.01), 2.0**10, dynamic_growth_steps=3
+    ),
+    "ema_at_the_end": lambda _: optimizers.SGD(
+        0.05, use_ema=True, ema_momentum=0.9
+    ),
+}
+ALL_OPTIMIZERS = OPTIMIZERS | MORE_OPTIMIZERS | SPECIAL_CASES
+
+
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    with float64():
+        yield
+
+
+@functools.cache
+def reference(
+    design: str,
+    optimizer: str,
+    *,
+    dead: bool,
+    epochs: int,
+    steps: int,
+    **execution: Any,
+) -> Outcome:
+    """Returns the masked run, in float64."""
+    make = ALL_OPTIMIZERS[optimizer]
+    distiller = distiller_of(
+        DESIGNS[design], make, masked=True, dead=dead, **execution
+    )
+    return trained(distiller, DESIGNS[design], epochs=epochs, steps=steps)
+
+
+def assert_swap_is_exact(
+    design: str,
+    optimizer: str,
+    *,
+    dead: bool = False,
+    epochs: int = 4,
+    steps: int = 4,
+    **execution: Any,
+) -> None:
+    make = ALL_OPTIMIZERS[optimizer]
+    distiller = distiller_of(DESIGNS[design], make, dead=dead, **execution)
+    length = {"epochs": epochs, "steps": steps}
+    received = trained(distiller, DESIGNS[design], **length)
+    # Eager execution is the cheapest and rounds like the others, with two
+    # exceptions: schedules compute in float32, and XLA has its own Dropout.
+    is_own = optimizer == "adamw_schedule" or "jit_compile" in execution
+    execution = execution if is_own else {"run_eagerly": True}
+    expected = reference(design, optimizer, dead=dead, **length, **execution)
+    assert_equal_outcomes(received, expected, TOLERANCE)
+
+
+# The matrix
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("dead", [True, False], ids=["dead", "alive"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_swap_is_exact_for(optimizer, dead):
+    assert_swap_is_exact("dense", optimizer, dead=dead)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("optimizer", MORE_OPTIMIZERS | SPECIAL_CASES)
+def test_swap_is_exact_eagerly_for(optimizer):
+    assert_swap_is_exact(
+        "dense", optimizer, epochs=2, steps=2, run_eagerly=True
+    )
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("dead", [True, False], ids=["dead", "alive"])
+@pytest.mark.parametrize("design", ["convolutional", "residual"])
+def test_swap_is_exact_in_a_student_that_is(design, dead):
+    assert_swap_is_exact(design, "momentum", dead=dead)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize(
+    ("design", "optimizer", "execution"),
+    [
+        ("dense", "adam", {"jit_compile": True}),
+        ("dense", "adam", {"run_eagerly": True}),
+        ("dense", "adam", {"steps_per_execution": 4, "steps": 6}),
+        ("convolutional", "momentum", {"run_eagerly": True}),
+        ("convolutional", "momentum", {"steps_per_execution": 4, "steps": 6}),
+    ],
+    ids=["jit", "eager", "4 steps", "eager-conv", "4 steps-conv"],
+)
+def test_swap_is_exact_under(design, optimizer, execution):
+    assert_swap_is_exact(design, optimizer, **execution)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS | MORE_OPTIMIZERS)
+def test_swap_is_close_in_float32_for(optimizer):
+    make = ALL_OPTIMIZERS[optimizer]
+    received, expected = (
+        trained(
+            distiller_of(DENSE, make, masked=masked, run_eagerly=True),
+            DENSE,
+            epochs=2,
+            steps=2,
+        )
+        for masked in (False, True)
+    )
+    assert_equal_outcomes(received, expected, 1e-3)
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_two_swaps_in_one_fit_are_exact():
+    distiller = distiller_of(DENSE, OPTIMIZERS["adam"])
+    # After unit 1 has left, units 4 and 7 are 3 and 6.
+    later = {1: {"fc1": [1]}, 2: {"fc1": [3, 6], "fc2": [0, 3]}}
+    received = trained(distiller, DENSE, at=later)
+    masked = distiller_of(
+        DENSE, OPTIMIZERS["adam"], masked=True, run_eagerly=True
+    )
+    later = {1: {"fc1": [1]}, 2: {"fc1": [4, 7], "fc2": [0, 3]}}
+    expected = trained(masked, DENSE, at=later)
+    assert_equal_outcomes(received, expected, TOLERANCE)
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_swap_between_two_fits_is_exact():
+    outcomes = []
+    for masked in (False, True):
+        distiller = distiller_of(
+            DENSE, OPTIMIZERS["adam"], masked=masked, run_eagerly=masked
+        )
+        trained(distiller, DENSE, at={}, epochs=1)
+        if masked:
+            mask_units(distiller, DENSE.removed, DENSE)
+        else:
+            swap(distiller, DENSE.removed)
+        outcomes.append(trained(distiller, DENSE, at={}, epochs=3))
+    assert_equal_outcomes(*outcomes, TOLERANCE)
+
+
+# That the matrix can fail
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("design", DESIGNS)
+def test_units_of_the_matrix_are_what_they_are_called(design):
+    design = DESIGNS[design]
+    x, _ = data_of(design)
+    for dead in (True, False):
+        distiller = distiller_of(
+            design, OPTIMIZERS["momentum"], dead=dead, run_eagerly=True
+        )
+        trained(distiller, design, at={}, epochs=1)
+        activity = kddp.collect_activity(distiller.student, x)
+        for name, units in design.removed.items():
+            live = activity[name].live[units].tolist()
+            assert live == [not dead] * len(units)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS | MORE_OPTIMIZERS)
+def test_slots_of_the_matrix_hold_something_at_the_swap(optimizer):
+    make = ALL_OPTIMIZERS[optimizer]
+    distiller = distiller_of(DENSE, make, run_eagerly=True)
+    trained(distiller, DENSE, at={}, epochs=1)
+    kernel = weight_of(distiller.student, "fc2", "kernel")
+    slots = slots_of(distiller.optimizer, kernel)
+    assert slots
+    for slot in slots.values():
+        assert np.all(to_numpy(slot)[DENSE.removed["fc1"]].any(axis=1))
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_a_run_without_the_swap_differs():
+    distiller = distiller_of(DENSE, OPTIMIZERS["adam"], run_eagerly=True)
+    masked = distiller_of(
+        DENSE, OPTIMIZERS["adam"], masked=True, run_eagerly=True
+    )
+    unchanged = trained(distiller, DENSE, at={})
+    assert worst_difference(unchanged, trained(masked, DENSE, at={}))[1] <= (
+        TOLERANCE
+    )
+    expected = reference(
+        "dense", "adam", dead=False, epochs=4, steps=4, run_eagerly=True
+    )
+    losses = unchanged.values["loss"], expected.values["loss"]
+    assert relative_error([losses[0][:1]], [losses[1][:1]]) <= TOLERANCE
+    assert relative_error([losses[0][1:]], [losses[1][1:]]) > 1e-3
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize(
+    "optimizer", ["momentum", "ema", "gradient_accumulation"]
+)
+def test_a_swap_that_forgets_the_optimizer_differs(optimizer, monkeypatch):
+    def fresh(optimizer, transfers, trainable_variables):
+        successor = type(optimizer).from_config(optimizer.get_config())
+        successor.build(trainable_variables)
+        return successor
+
+    monkeypatch.setattr(
+        "keras_kddp.distillation.distiller.carry_optimizer", fresh
+    )
+    with pytest.raises(AssertionError, match="differs by"):
+        assert_swap_is_exact("dense", optimizer, run_eagerly=True)
+
+
+# What else a swap must not change
+
+
+@pytest.mark.parametrize("between", [True, False], ids=["between fits", "in"])
+def test_swap_leaves_the_order_of_shuffled_data(between):
+    def order_of_rows(units: dict[str, list[int]]) -> list[int]:
+        seen: list[int] = []
+
+        def loss(y: Any, outputs: Any) -> Any:
+            seen.extend(np.ravel(y).tolist())
+            return keras.ops.mean(keras.ops.square(outputs))
+
+        distiller = distiller_of(
+            DENSE, OPTIMIZERS["adam"], loss=loss, run_eagerly=True
+        )
+        x, _ = data_of(DENSE)
+        rows = np.arange(len(x))
+        keras.utils.set_random_seed(5)
+        swap_later = AtEpoch(swap, {} if between else {1: units})
+        distiller.fit(
+            x, rows, 8, epochs=1 if between else 3, callbacks=[swap_later]
+        )
+        if between:
+            swap(distiller, units)
+            distiller.fit(x, rows, 8, epochs=2)
+        return seen
+
+    with_swap = order_of_rows(DENSE.removed)
+    assert len(with_swap) == 3 * 32
+    assert with_swap != sorted(with_swap)
+    assert with_swap == order_of_rows({})
+
+
+def test_swap_carries_statistics_and_seed_states():
+    design = DESIGNS["convolutional"]
+    distiller = distiller_of(design, OPTIMIZERS["momentum"], run_eagerly=True)
+    trained(distiller, design, at={}, epochs=1)
+    old = distiller.student
+    swap(distiller, design.removed)
+    for name, kept in (("norm1", [0, 3]), ("norm2", [1, 2, 4])):
+        for weight in ("moving_mean", "moving_variance"):
+            before = to_numpy(weight_of(old, name, weight))
+            after = to_numpy(weight_of(distiller.student, name, weight))
+            assert np.array_equal(after, before[kept])
+            assert not np.any((before == 0) | (before == 1))
+    (before,) = old.get_layer("last_dropout").variables
+    (after,) = distiller.student.get_layer("last_dropout").variables
+    assert np.array_equal(to_numpy(after), to_numpy(before))
+    assert to_numpy(before)[1] > 0
+
+
+def test_swap_leaves_the_old_student_and_its_optimizer_alone():
+    distiller = distiller_of(DENSE, OPTIMIZERS["adam"], run_eagerly=True)
+    trained(distiller, DENSE, at={}, epochs=1)
+    state = [*distiller.student.variables, *distiller.optimizer.variables]
+    before = [np.array(to_numpy(variable)) for variable in state]
+    swap(distiller, DENSE.removed)
+    trained(distiller, DENSE, at={}, epochs=1)
+    assert all(map(np.array_equal, map(to_numpy, state), before))
+
+
+def test_a_bias_that_folding_adds_is_trained():
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(5, activation="sigmoid", name="fc")(inputs)
+    x = kddp.layers.ActivityPenalty(0.01, name="penalty")(x)
+    outputs = keras.layers.Dense(3, use_bias=False, name="logits")(x)
+    student = keras.Model(inputs, outputs)
+    distiller = kddp.Distiller(keras.models.clone_model(student), student)
+    distiller.compile(
+        optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=True,
+    )
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(32, 4)), random.integers(0, 3, 32)
+    x = x.astype("float32")
+    distiller.fit(x, y, 8, verbose=0)
+    constants = {"fc": {1: 0.5, 3: 1.0}}
+    plan = kddp.plan_removal(student, {"fc": [1, 3]}, constants=constants)
+    expected = held_outputs(student, plan.removed, x, constants)
+    kernel = to_numpy(weight_of(student, "logits", "kernel"))
+
+    distiller.replace_student(plan)
+
+    bias = weight_of(distiller.student, "logits", "bias")
+    folded = to_numpy(bias)
+    assert np.allclose(folded, 0.5 * kernel[1] + 1.0 * kernel[3], atol=1e-7)
+    assert relative_error(outputs_of(distiller.student, x), expected) < 1e-6
+    slots = slots_of(distiller.optimizer, bias)
+    assert sorted(slots) == ["momentum", "velocity"]
+    assert not any(to_numpy(slot).any() for slot in slots.values())
+    assert int(distiller.optimizer.iterations) == 4
+    distiller.fit(x, y, 8, verbose=0)
+    assert not np.any(to_numpy(bias) == folded)
+    assert all(to_numpy(slot).all() for slot in slots.values())
+
+
+def same_objects(first: list[Any], second: list[Any]) -> bool:
+    return sorted(map(id, first)) == sorted(map(id, second))
+
+
+def test_distiller_keeps_nothing_of_the_old_student():
+    distiller = distiller_of(DENSE, OPTIMIZERS["adam"], run_eagerly=True)
+    old = weakref.ref(distiller.student)
+    trained(distiller, DENSE, epochs=2)
+    swap(distiller, {"fc1": [0]})
+    teacher, student = distiller.teacher, distiller.student
+    assert distiller.layers == [teacher, student]
+    assert same_objects(
+        distiller.variables, [*teacher.variables, *student.variables]
+    )
+    assert same_objects(
+        distiller.trainable_variables, student.trainable_variables
+    )
+    assert len(distiller.optimizer.variables) == 2 + 2 * len(
+        student.trainable_variables
+    )
+    gc.collect()
+    assert old() is None
+
+
+def test_a_distiller_takes_layers_after_a_swap_before_it_is_built():
+    distiller = distiller_of(DENSE, OPTIMIZERS["adam"])
+    swap(distiller, {"fc1": [0]})
+
+    distiller.extra = keras.layers.Dense(2)
+
+    assert distiller.extra in distiller.layers
+
+
+# What a swap refuses
+
+
+def unchanged(distiller: kddp.Distiller, action: Callable[[], None]) -> bool:
+    """Says whether a Distiller is as it was before an action."""
+    student, optimizer = distiller.student, distiller.optimizer
+    before = [*variable_values(distiller), *map(to_numpy, optimizer.variables)]
+    action()
+    after = [*variable_values(distiller), *map(to_numpy, optimizer.variables)]
+    return (
+        distiller.student is student
+        and distiller.optimizer is optimizer
+        and all(map(np.array_equal, before, after))
+    )
+
+
+def test_plan_for_another_model_is_refused():
+    distiller = distiller_of(DENSE, OPTIMIZERS["adam"], run_eagerly=True)
+    trained(distiller, DENSE, at={}, epochs=1)
+    other = kddp.plan_removal(
+        student_of(DENSE, masked=False, dead=False), DENSE.removed
+    )
+
+    def attempt() -> None:
+        with pytest.raises(ValueError, match="made for the Distiller's presen"):
+            distiller.replace_student(other)
+
+    assert unchanged(distiller, attempt)
+
+
+def test_plan_that_was_carried_out_is_refused():
+    distiller = distiller_of(DENSE, OPTIMIZERS["adam"], run_eagerly=True)
+    plan = kddp.plan_removal(distiller.student, DENSE.removed)
+    distiller.replace_student(plan)
+    with pytest.raises(ValueError, match=r"Call `plan_removal\(distiller"):
+        distiller.replace_student(plan)
+
+
+def feature_loss() -> Any:
+    return [
+        kddp.SoftTargets(2.0),
+        keras.distillation.FeatureDistillation(
+            "mse", teacher_layer_name="features", student_layer_name="fc2"
+        ),
+    ]
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_features_of_a_loss_cannot_leave():
+    distiller = distiller_of(
+        DENSE, OPTIMIZERS["adam"], losses=feature_loss(), run_eagerly=True
+    )
+    trained(distiller, DENSE, at={}, epochs=1)
+
+    def attempt() -> None:
+        with pytest.raises(ValueError, match="FeatureDistillation matches its"):
+            swap(distiller, DENSE.removed)
+
+    assert unchanged(distiller, attempt)
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_swap_is_exact_beside_a_feature_loss():
+    received, expected = (
+        trained(
+            distiller_of(
+                DENSE,
+                OPTIMIZERS["adam"],
+                masked=masked,
+                losses=feature_loss(),
+                run_eagerly=masked,
+            ),
+            DENSE,
+            at={1: {"fc1": DENSE.removed["fc1"]}},
+        )
+        for masked in (False, True)
+    )
+    assert_equal_outcomes(received, expected, TOLERANCE)
+
+
+# Neighbours
+
+
+def test_callbacks_work_across_a_swap(tmp_path):
+    distiller = distiller_of(DENSE, OPTIMIZERS["adam"], metrics=["accuracy"])
+    x, y = data_of(DENSE)
+    patience = keras.callbacks.ReduceLROnPlateau(
+        "loss", factor=0.5, patience=0, cooldown=0, min_delta=1e9
+    )
+    history = distiller.fit(
+        x,
+        y,
+        batch_size=8,
+        epochs=4,
+        validation_data=(x[:16], y[:16]),
+        verbose=0,
+        callbacks=[
+            AtEpoch(swap, {2: DENSE.removed}),
+            keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+            keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
+            patience,
+        ],
+    ).history
+    assert {len(values) for values in history.values()} == {4}
+    # Every epoch but the first halves it, the two after the swap too.
+    assert history["learning_rate"] == pytest.approx(
+        [0.01, 0.01, 0.005, 0.0025]
+    )
+    assert float(distiller.optimizer.learning_rate) == pytest.approx(0.00125)
+    with open(tmp_path / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val_loss"]) for row in rows] == pytest.approx(
+        history["val_loss"]
+    )
+    last = distiller.evaluate(x[:16], y[:16], verbose=0, return_dict=True)
+    assert last["loss"] == pytest.approx(history["val_loss"][-1])
+    widths = [
+        keras.models.load_model(tmp_path / f"{epoch}.keras")
+        .student.get_layer("fc1")
+        .units
+        for epoch in (2, 3, 4)
+    ]
+    assert widths == [8, 5, 5]
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_saved_distiller_trains_on_after_a_swap(tmp_path):
+    distiller = distiller_of(
+        DENSE, OPTIMIZERS["adam"], losses=kddp.SoftTargets(2.0)
+    )
+    trained(distiller, DENSE, epochs=2)
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.models.load_model(tmp_path / "distiller.keras")
+    for old, new in zip(distiller.variables, loaded.variables, strict=True):
+        if "seed_generator" in old.name:  # Keras does not save them
+            new.assign(to_numpy(old))
+    received = trained(loaded, DENSE, at={}, epochs=1)
+    expected = trained(distiller, DENSE, at={}, epochs=1)
+    assert_equal_outcomes(received, expected, TOLERANCE)
+
+
+@pytest.fixture
+def in_mixed_float16() -> Iterator[None]:
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.mark.usefixtures("in_mixed_float16")
+def test_mixed_float16_trains_on_after_a_swap():
+    distiller = distiller_of(
+        DENSE,
+        lambda _: optimizers.LossScaleOptimizer(
+            optimizers.Adam(0.01), 2.0**10, dynamic_growth_steps=4
+        ),
+    )
+    trained(distiller, DENSE, at={}, epochs=1, steps=6)
+    old = distiller.optimizer
+    swap(distiller, DENSE.removed)
+    new = distiller.optimizer
+    # 6 steps: the scale doubled once, and 2 more were finite.
+    for optimizer in (old, new):
+        assert float(optimizer.dynamic_scale) == 2.0**11
+        assert int(optimizer.step_counter) == 2
+        assert int(optimizer.iterations) == 6
+    weight = weight_of(distiller.student, "fc1", "kernel")
+    slots = slots_of(new, weight)
+    assert {slot.shape for slot in slots.values()} == {(6, 5)}
+    assert all(to_numpy(slot).any() for slot in slots.values())
+    before = np.array(to_numpy(weight))
+    after = trained(distiller, DENSE, at={}, epochs=1).values
+    assert int(new.iterations) == 10
+    assert np.isfinite(after["loss"]).all()
+    assert not np.any(to_numpy(weight) == before)
+
+
+@pytest.mark.usefixtures("in_mixed_float16")
+def test_mixed_float16_swaps_inside_fit_with_the_scale_that_keras_adds():
+    distiller = distiller_of(DENSE, OPTIMIZERS["adam"], run_eagerly=True)
+    values = trained(distiller, DENSE, epochs=2, steps=2).values
+    assert isinstance(distiller.optimizer, optimizers.LossScaleOptimizer)
+    assert values["fc1 kernel "].shape == (6, 5)
+    assert all(np.isfinite(value).all() for value in values.values())
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "Muon"])
+def test_optimizers_that_look_at_whole_matrices_warn_and_train_on(name):
+    distiller = distiller_of(DENSE, lambda _: getattr(optimizers, name)(0.01))
+    with pytest.warns(UserWarning, match=f"The state of {name} goes on, but"):
+        values = trained(distiller, DENSE, epochs=3).values
+    assert values["fc1 kernel "].shape == (6, 5)
+    assert all(np.isfinite(value).all() for value in values.values())
+    assert type(distiller.optimizer).__name__ == name
