@@ -56,7 +56,7 @@ def writable_directory(directory: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Writes a file that is complete or not there."""
     partial_file = path.with_suffix(".partial")
     partial_file.write_text(json.dumps(content, indent=2) + "\n")

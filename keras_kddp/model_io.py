@@ -1,11 +1,17 @@
 """What a model takes and gives: structures and last activations."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_kddp import _compat
+
+Tensor: TypeAlias = Any
+"""A tensor of the backend, or a symbolic one: Keras ships no types."""
+
+Arrays: TypeAlias = Any
+"""An array, or a structure of arrays as a model takes or gives them."""
 
 _HANDING_ON = (
     keras.layers.Activation,

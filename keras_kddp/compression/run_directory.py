@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_kddp.atomic_files import _write_json
+from keras_kddp.atomic_files import write_json
 from keras_kddp.compression.model_sources import model_file
 from keras_kddp.compression.results import Compression, RunFiles
 from keras_kddp.data.input_range import input_range
@@ -86,8 +86,8 @@ def write_run(
         **compression.summary(),
         "input_range": input_range(calibration),
     }
-    _write_json(directory / "removals.json", _removals(compression))
-    _write_json(directory / SUMMARY, summary)
+    write_json(directory / "removals.json", _removals(compression))
+    write_json(directory / SUMMARY, summary)
     return compression
 
 
@@ -137,7 +137,7 @@ def _removals(compression: Compression) -> list[dict[str, Any]]:
 def annotate_run(directory: Path, **entries: Any) -> None:
     """Adds entries to the summary of a run directory."""
     summary = json.loads((directory / SUMMARY).read_text())
-    _write_json(directory / SUMMARY, {**summary, **entries})
+    write_json(directory / SUMMARY, {**summary, **entries})
 
 
 def read_run(

@@ -1,9 +1,14 @@
 """Arrays and iterables of batches, read alike."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
+
+from keras_kddp.model_io import Arrays
+
+Batches: TypeAlias = Arrays | Iterable[Any]
+"""Arrays with one row per example, or an iterable of batches of them."""
 
 
 def are_arrays(data: Any) -> bool:
