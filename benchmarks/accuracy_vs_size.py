@@ -25,7 +25,7 @@ import keras
 from cells import CellStore
 from experiments import ABLATIONS, COMPARISONS, Comparison, Experiment, Training
 from report import write_report
-from steering import PenaltySteering, PruningAtTheEnd
+from steering import PenaltySteering
 
 from keras_kddp.compression import training as rules
 from keras_kddp.compression.controls import CONTROLS, SAMPLES, train_control
@@ -37,30 +37,29 @@ from keras_kddp.layers.preparation import prepare
 from keras_kddp.profiling import profile
 from keras_kddp.pruning.activity import activity_on, sampled
 from keras_kddp.pruning.callback import DynamicPruning
-from keras_kddp.pruning.ranking import lowest_units
+from keras_kddp.pruning.ranking import rank_groups
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.plan import plan_on
 
 TEACHERS = Path("runs") / "benchmark"
+CRITERIA = {
+    "paper_criterion": "never_active",
+    "mean_activity": "mean_activity",
+}
+AT_THE_END = 0.999  # less is not worth a removal, save the last
 
 
 def pruning_of(method: str, experiment: Experiment) -> DynamicPruning:
     """Returns the callback of a method that prunes dynamically."""
-    phases = dict(experiment.phases)
-    budget = experiment.budget_object()
-    if method == "paper_criterion":
-        return DynamicPruning("never_active", **phases)
-    if method == "mean_activity":
-        return DynamicPruning("mean_activity", budget=budget, **phases)
-    if method == "penalty_steering":
-        return PenaltySteering(budget, **phases)
+    arguments = dict(experiment.phases)
+    if method not in ("paper_criterion", "penalty_steering"):
+        arguments["budget"] = experiment.budget_object()
     if method == "prune_at_end":
-        return PruningAtTheEnd(budget=budget, **phases)
+        arguments["minimum_change"] = AT_THE_END
     if method == "no_warmup":
-        phases |= {"warmup_epochs": 0, "ramp_epochs": 0}
+        arguments |= {"warmup_epochs": 0, "ramp_epochs": 0}
     if method == "no_finetune":
-        phases |= {"finetune_epochs": 1}
-    return DynamicPruning(budget=budget, **phases)
+        arguments["finetune_epochs"] = 1
+    return DynamicPruning(CRITERIA.get(method, "contribution"), **arguments)
 
 
 class Bench:
@@ -146,9 +145,14 @@ class Bench:
             return train_control(method, common, pruned, layers), 0
         l1 = 0.0 if method == "no_penalty" else experiment.l1
         student = prepare(common.start, l1, experiment.layers)
-        callback = pruning_of(method, experiment)
-        model, _ = rules.train_distilled(student, common, [callback])
-        return model, len(callback.removals)
+        pruning = pruning_of(method, experiment)
+        callbacks: list[keras.callbacks.Callback] = [pruning]
+        if method == "penalty_steering":
+            goal = experiment.budget_object()
+            phases = pruning.phases(experiment.training.epochs)
+            callbacks.append(PenaltySteering(goal, phases))
+        model, _ = rules.train_distilled(student, common, callbacks)
+        return model, len(pruning.removals)
 
     def _measured(
         self,
@@ -236,7 +240,8 @@ def narrowed(model: keras.Model, widths: Mapping[str, int]) -> keras.Model:
         for root, group in graph.groups().items()
         if not group.reason and all(n in widths for n, _ in group.members)
     }
-    return plan_on(graph, lowest_units(graph, scores, widths)).build()
+    ranking = rank_groups(graph, scores, widths)
+    return ranking.plan(len(ranking)).build()
 
 
 def main() -> None:

@@ -1,25 +1,18 @@
 """Checks."""
 
-import copy
-import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, TypeGuard
 
 import keras
-import numpy as np
 
-from keras_kddp.compression.controls import CONTROLS, SAMPLES
+from keras_kddp.compression.controls import CONTROLS
 from keras_kddp.data.input_range import input_range, warn_of_other_range
 from keras_kddp.data.splits import Split, as_split, check_split
 from keras_kddp.distillation.checks import check_models, check_soft_targets
-from keras_kddp.layers.penalized_models import prepared_layers
-from keras_kddp.pruning.activity import sampled
-from keras_kddp.pruning.budget.budget import Budget, checked_budget
-from keras_kddp.pruning.budget.quota import FallingQuota
-from keras_kddp.pruning.budget.round_widths import check_measurable
+from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.callback import DynamicPruning
-from keras_kddp.pruning.ranking import group_maxima
+from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
 from keras_kddp.surgery.graph import ChannelGraph
 
 
@@ -99,14 +92,12 @@ def with_budget(pruning: DynamicPruning, budget: Any) -> DynamicPruning:
     """
     if budget is None:
         return pruning
-    found = copy.copy(pruning)
-    found.budget = checked_budget(budget)
-    return found
+    return pruning.replaced(budget=budget)
 
 
 def check_budget(
     pruning: DynamicPruning, prepared: keras.Model, train: Split
-) -> None:
+) -> PruningPreflight:
     """Checks that budget and widths can be kept, before anything is trained.
 
     Args:
@@ -117,21 +108,7 @@ def check_budget(
     Raises:
         ValueError: If the smallest student that pruning may leave is larger.
     """
-    graph = ChannelGraph(prepared)
-    if pruning.unit_multiple > 1:
-        check_measurable(prepared, sampled(graph, train.x, SAMPLES))
-    if pruning.budget is None or not pruning.budget.sizes():
-        return
-    units = {n: np.zeros(len(graph.units[n])) for n in prepared_layers(graph)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `fit` will say what there is to say
-        FallingQuota(
-            pruning.budget,
-            graph,
-            list(group_maxima(graph, units)),
-            pruning.minimum_units,
-            sampled(graph, train.x, SAMPLES),
-        )
+    return check_pruning(pruning.settings(), ChannelGraph(prepared), train.x)
 
 
 def _is_relative_to_student(budget: Any) -> TypeGuard[Budget]:

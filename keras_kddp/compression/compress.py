@@ -1,6 +1,5 @@
 """The whole walk in one call: distil, prune, compare, export."""
 
-import copy
 import os
 import time
 from collections.abc import Sequence
@@ -125,7 +124,7 @@ def compress(
         ```
     """
     started = time.monotonic()
-    pruning = copy.copy(pruning or DynamicPruning())
+    pruning = (pruning or DynamicPruning()).replaced()
     check_options(pruning, controls, epochs, batch_size)
     if budget is not None and pruning.budget is not None:
         raise ValueError(
@@ -136,7 +135,7 @@ def compress(
     splits = checked_splits(teacher, student, train, validation, test)
     prepared = prepare(student, l1=l1)
     layers = prepared_layers(ChannelGraph(prepared))
-    check_budget(pruning, prepared, splits["train"])
+    preflight = check_budget(pruning, prepared, splits["train"])
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -178,6 +177,7 @@ def compress(
             limits = replace(pruning.budget, reference=reached)
             pruning = with_budget(pruning, limits)
             prepared = prepare(trained["kd"], l1=l1, layers=layers)
+        pruning.preflight = preflight
         compact, history = train_distilled(
             prepared, common, [pruning, bar("student, dynamic pruning")]
         )

@@ -19,9 +19,8 @@ from keras_kddp.distillation.packing import unpacked
 from keras_kddp.layers.preparation import finalize, prepare
 from keras_kddp.pruning.activity import activity_on, sampled
 from keras_kddp.pruning.criteria import contribution
-from keras_kddp.pruning.ranking import group_maxima, group_scores, lowest_units
+from keras_kddp.pruning.ranking import group_maxima, group_scores, rank_groups
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.plan import plan_on
 from keras_kddp.surgery.rebuild import rebuild
 
 CONTROLS = {
@@ -111,8 +110,8 @@ class RemovalHalfWay(keras.callbacks.Callback):
         """Cuts the student before its second half."""
         if epoch == self._common.recipe.epochs // 2:
             graph = ChannelGraph(self.model.student)
-            units = lowest_units(graph, self._scores(graph), self._widths)
-            self.model.replace_student(plan_on(graph, units))
+            ranking = rank_groups(graph, self._scores(graph), self._widths)
+            self.model.replace_student(ranking.plan(len(ranking)))
 
     def _scores(self, graph: ChannelGraph) -> dict[int, float]:
         if self._ranking == "contribution":

@@ -1,4 +1,4 @@
-"""Why units could leave, as evidence that is kept."""
+"""What left a student, and the evidence on which it could."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,14 +12,8 @@ from keras_kddp.surgery.activity_bounds import activity_bounds
 from keras_kddp.surgery.graph import ChannelGraph
 
 PROVABLY_DEAD = "provably dead"
-
-
 OBSERVED_DEAD = "observed dead"
-
-
 CONSTANT = "constant"
-
-
 NEGLIGIBLE = "negligible"
 
 
@@ -111,18 +105,17 @@ def certify(
         seen = activity[name]
         sent = seen.mean_abs * norms[name]
         shares = sent / (sent.max() or 1.0)
+        dead = np.zeros(len(sent), bool)
+        if name in bounds:
+            dead = (bounds[name].low == 0) & (bounds[name].high == 0)
         for unit in sorted(indices):
             value = constants.get(name, {}).get(unit)
-            is_proved = name in bounds and (
-                bounds[name].low[unit] == bounds[name].high[unit] == 0
+            kind, rate = _kind_and_rate(
+                is_proved_dead=bool(dead[unit]),
+                is_live=bool(seen.live[unit]),
+                is_constant=value is not None,
+                examples=seen.examples,
             )
-            kind, rate = NEGLIGIBLE, None
-            if is_proved:
-                kind, rate = PROVABLY_DEAD, 0.0
-            elif not seen.live[unit]:
-                kind, rate = OBSERVED_DEAD, 3 / max(seen.examples, 3)
-            elif value is not None:
-                kind = CONSTANT
             certificates.append(
                 Certificate(
                     layer=name,
@@ -137,7 +130,18 @@ def certify(
     return tuple(certificates)
 
 
-def described(certificates: Iterable[Certificate]) -> str:
+def _kind_and_rate(
+    *, is_proved_dead: bool, is_live: bool, is_constant: bool, examples: int
+) -> tuple[str, float | None]:
+    """Returns the kind of the evidence, and the bound on the firing rate."""
+    if is_proved_dead:
+        return PROVABLY_DEAD, 0.0
+    if not is_live:
+        return OBSERVED_DEAD, 3 / max(examples, 3)
+    return (CONSTANT if is_constant else NEGLIGIBLE), None
+
+
+def summarize_evidence(certificates: Iterable[Certificate]) -> str:
     """Returns how many units left on what evidence, in one line."""
     certificates = list(certificates)
     counts = Counter(certificate.kind for certificate in certificates)
@@ -183,7 +187,7 @@ class Removal(NamedTuple):
             for name, before in self.units_before.items()
             if before != self.units_after[name]
         )
-        evidence = described(self.certificates)
+        evidence = summarize_evidence(self.certificates)
         return (
             f"Epoch {self.epoch + 1}: removed units ({layers}), parameters "
             f"{self.parameters_before:,} -> {self.parameters_after:,}"

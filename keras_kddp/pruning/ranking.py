@@ -1,13 +1,110 @@
-"""Which units of a student leave, decided for whole groups."""
+"""Which units of a student leave first, decided for whole groups."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
+import keras
 import numpy as np
 
 from keras_kddp.pruning.activity import UnitActivity
 from keras_kddp.pruning.criteria import Criterion
-from keras_kddp.surgery.folding import Constants, fold_constants
+from keras_kddp.surgery.folding import (
+    Constants,
+    fold_constants,
+    of_leaving_units,
+)
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.plan import RemovalPlan, plan_on
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The groups of units that may leave a student, the first to go first.
+
+    Any of them may leave, alone or together: so may the first `count`, which
+    is what its methods are asked for.
+
+    Attributes:
+        graph: The channels of the student.
+        order: Numbers of the groups.
+        constants: Layer name -> unit -> what its activity is held at when it
+            leaves; 0 where nothing is said.
+    """
+
+    graph: ChannelGraph
+    order: tuple[int, ...]
+    constants: Constants = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Returns the number of groups that may leave."""
+        return len(self.order)
+
+    def units(self, count: int) -> dict[str, list[int]]:
+        """Returns the units of the first groups: layer name -> indices."""
+        groups = self.graph.groups()
+        units: dict[str, list[int]] = {}
+        for group in self.order[:count]:
+            for name, unit in groups[group].members:
+                units.setdefault(name, []).append(unit)
+        return units
+
+    def plan(self, count: int) -> RemovalPlan:
+        """Returns the removal of the first groups."""
+        units = self.units(count)
+        constants = of_leaving_units(self.constants, units)
+        return plan_on(self.graph, units, constants=constants)
+
+    def student(self, count: int) -> keras.Model:
+        """Returns the student without the first groups.
+
+        It is the student itself where nothing leaves.
+        """
+        return self.plan(count).build() if count else self.graph.model
+
+    def led_by(self, groups: Iterable[int]) -> "Ranking":
+        """Returns the ranking in which some of the groups go first.
+
+        Args:
+            groups: Numbers out of `order`, in the order in which they go.
+        """
+        first = dict.fromkeys(groups)
+        others = (group for group in self.order if group not in first)
+        return replace(self, order=(*first, *others))
+
+
+def rank_groups(
+    graph: ChannelGraph,
+    scores: Mapping[int, float],
+    widths: Mapping[str, int],
+    constants: Constants | None = None,
+) -> Ranking:
+    """Returns the groups that may leave, lowest score first.
+
+    Groups that leave a constant behind which no bias can express in training
+    and at inference alike are not among them.
+
+    Args:
+        graph: The channels of the student.
+        scores: Group number -> score, of the groups to choose from.
+        widths: Layer name -> units that stay at least, of all their layers.
+        constants: Layer name -> unit -> what its activity is held at; 0 where
+            nothing is said.
+    """
+    constants = constants or {}
+    refused = fold_constants(
+        graph, set(scores), constants, training=True
+    ).refusals
+    groups = graph.groups()
+    left = {name: len(labels) for name, labels in graph.units.items()}
+    order = []
+    for group in sorted(set(scores) - set(refused), key=scores.__getitem__):
+        members = groups[group].members
+        if any(left[name] <= widths[name] for name, _ in members):
+            continue
+        for name, _ in members:
+            left[name] -= 1
+        order.append(group)
+    return Ranking(graph, tuple(order), constants)
 
 
 def group_scores(
@@ -71,15 +168,15 @@ def group_maxima(
     """
     largest: dict[int, float] = {}
     for name, numbers in values.items():
-        roots = graph.roots[graph.units[name]].tolist()
-        for root, value in zip(roots, numbers.tolist(), strict=True):
-            largest[root] = max(largest.get(root, value), value)
+        own_groups = graph.roots[graph.units[name]].tolist()
+        for group, value in zip(own_groups, numbers.tolist(), strict=True):
+            largest[group] = max(largest.get(group, value), value)
     groups = graph.groups()
     return {
-        root: value
-        for root, value in largest.items()
-        if not groups[root].reason
-        and all(name in values for name, _ in groups[root].members)
+        group: value
+        for group, value in largest.items()
+        if not groups[group].reason
+        and all(name in values for name, _ in groups[group].members)
     }
 
 
@@ -90,64 +187,3 @@ def _check_scores(name: str, scores: np.ndarray, units: int) -> None:
             f"`criterion` must return one score in [0, 1] a unit, ({units},). "
             f"Received for layer '{name}': {scores}."
         )
-
-
-def removal_order(
-    graph: ChannelGraph,
-    scores: Mapping[int, float],
-    widths: Mapping[str, int],
-    constants: Constants | None = None,
-) -> list[int]:
-    """Returns the numbers of the groups that may leave, lowest score first.
-
-    Any first part of them may leave alone. Groups that leave a constant behind
-    which no bias can express in training and at inference alike are not among
-    them.
-
-    Args:
-        graph: The channels of the student.
-        scores: Group number -> score, of the groups to choose from.
-        widths: Layer name -> units that stay at least, of all their layers.
-        constants: Layer name -> unit -> what its activity is held at; 0 where
-            nothing is said.
-    """
-    refused = fold_constants(
-        graph, set(scores), constants or {}, training=True
-    ).refusals
-    groups = graph.groups()
-    left = {name: len(labels) for name, labels in graph.units.items()}
-    order = []
-    for root in sorted(set(scores) - set(refused), key=scores.__getitem__):
-        members = groups[root].members
-        if any(left[name] <= widths[name] for name, _ in members):
-            continue
-        for name, _ in members:
-            left[name] -= 1
-        order.append(root)
-    return order
-
-
-def units_of(graph: ChannelGraph, roots: Iterable[int]) -> dict[str, list[int]]:
-    """Returns the units of groups: layer name -> indices."""
-    groups = graph.groups()
-    units: dict[str, list[int]] = {}
-    for root in roots:
-        for name, unit in groups[root].members:
-            units.setdefault(name, []).append(unit)
-    return units
-
-
-def lowest_units(
-    graph: ChannelGraph, scores: Mapping[int, float], widths: Mapping[str, int]
-) -> dict[str, list[int]]:
-    """Returns the units of as many groups as may leave, lowest score first.
-
-    Args:
-        graph: The channels of the student.
-        scores: Group number -> score, of the groups that may leave.
-        widths: Layer name -> units that stay at least, of all their layers.
-
-    Returns:
-        Layer name -> unit indices, in whole groups.
-    """
-    return units_of(graph, removal_order(graph, scores, widths))

@@ -13,7 +13,11 @@ from keras_kddp.pruning.activity import (
     activity_on,
     collect_activity,
 )
-from keras_kddp.pruning.certificates import certify, constant_units, described
+from keras_kddp.pruning.certificates import (
+    certify,
+    constant_units,
+    summarize_evidence,
+)
 from keras_kddp.surgery import ChannelGraph
 from keras_kddp.surgery.activity_bounds import activity_bounds
 
@@ -60,7 +64,7 @@ def test_each_kind_of_evidence():
     assert found[2].contribution == pytest.approx(
         0.25 / max(0.25, rows[:, 0].mean())
     )
-    assert described(found) == (
+    assert summarize_evidence(found) == (
         "1 provably dead, 1 observed dead (fire on < 4.69% of examples, 95 % "
         "confidence), 1 constant, 1 negligible (contribute <= "
         f"{found[3].contribution:.2%} of the largest)"

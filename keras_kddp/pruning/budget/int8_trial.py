@@ -4,12 +4,11 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
-from keras_kddp.data.batches import batches_of
+from keras_kddp.data.batches import Batches, batches_of
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import input_signature
@@ -26,7 +25,7 @@ _CALIBRATION_ROWS = 8  # the numbers in a file do not change its size
 
 @contextlib.contextmanager
 def int8_file(
-    student: keras.Model, data: Any
+    student: keras.Model, data: Batches
 ) -> Iterator[tuple[TFLiteArtifact, list[np.ndarray]]]:
     """Yields a student's int8 file, removed afterwards, and some inputs.
 
@@ -57,7 +56,7 @@ def int8_file(
         yield artifact, arrange_inputs(rows, input_signature(plain))
 
 
-def int8_bytes(student: keras.Model, data: Any) -> int:
+def int8_bytes(student: keras.Model, data: Batches) -> int:
     """Returns the size of a student's int8 .tflite file.
 
     Args:
@@ -71,7 +70,7 @@ def int8_bytes(student: keras.Model, data: Any) -> int:
         return artifact.num_bytes
 
 
-def int8_arena_bytes(student: keras.Model, data: Any) -> int:
+def int8_arena_bytes(student: keras.Model, data: Batches) -> int:
     """Returns the smallest arena that TFLM runs a student's int8 file in.
 
     Args:

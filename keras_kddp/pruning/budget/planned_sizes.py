@@ -69,29 +69,7 @@ class PlannedSizes:
         self._arena = None
         if "arena_bytes" in self._lines:
             self._arena = PlannedArena(graph)
-        self._weights: list[_Weight] = []
-        positions: dict[int, int] = {}
-        layers: dict[int, tuple[str, Any]] = {}
-        for node in graph.nodes:
-            key = id(node.operation)
-            layers[key] = node.name, node.operation
-            positions[key] = positions.get(key, 0) + multiplied_positions(node)
-        for key, (name, layer) in layers.items():
-            slices = graph.records.slices.get(name, {})
-            for weight in getattr(layer, "weights", ()):
-                if weight.name == "penalty_strength":
-                    continue
-                labels = {
-                    axis: found
-                    for (variable, axis), found in slices.items()
-                    if variable == weight.name
-                }
-                times = positions[key] if is_kernel(weight) else 0
-                self._weights.append(
-                    _Weight(
-                        tuple(weight.shape), labels, times, _file_bytes(weight)
-                    )
-                )
+        self._weights = _weights(graph)
 
     def without(self, gone: np.ndarray) -> dict[str, float]:
         """Returns the size by measure.
@@ -114,11 +92,38 @@ class PlannedSizes:
         planned: dict[str, float] = {"bytes": raw}
         if self._arena is not None:
             planned["arena_bytes"] = self._arena.without(gone)
-        foretold = {
+        predicted = {
             measure: line.at(planned[measure])
             for measure, line in self._lines.items()
         }
-        return {"parameters": parameters, "macs": macs, **foretold}
+        return {"parameters": parameters, "macs": macs, **predicted}
+
+
+def _weights(graph: ChannelGraph) -> list[_Weight]:
+    """Returns the weights of a graph; a shared layer's count once."""
+    positions: dict[int, int] = {}
+    layers: dict[int, tuple[str, Any]] = {}
+    for node in graph.nodes:
+        key = id(node.operation)
+        layers[key] = node.name, node.operation
+        positions[key] = positions.get(key, 0) + multiplied_positions(node)
+    return [
+        _Weight(
+            shape=tuple(weight.shape),
+            labels={
+                axis: found
+                for (variable, axis), found in graph.records.slices.get(
+                    name, {}
+                ).items()
+                if variable == weight.name
+            },
+            positions=positions[key] if is_kernel(weight) else 0,
+            file_bytes=_file_bytes(weight),
+        )
+        for key, (name, layer) in layers.items()
+        for weight in getattr(layer, "weights", ())
+        if weight.name != "penalty_strength"
+    ]
 
 
 def _file_bytes(weight: keras.Variable) -> int:

@@ -3,48 +3,25 @@
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-import numpy as np
-
+from keras_kddp.data.batches import Batches
 from keras_kddp.pruning.budget.budget import Budget
-from keras_kddp.pruning.budget.int8_trial import int8_arena_bytes, int8_bytes
-from keras_kddp.pruning.budget.planned_sizes import Line, PlannedSizes
-from keras_kddp.pruning.ranking import removal_order, units_of
-from keras_kddp.surgery.folding import Constants, of_leaving_units
+from keras_kddp.pruning.budget.forecast import (
+    MEASURED,
+    Forecast,
+    Sizes,
+    draw_lines,
+)
+from keras_kddp.pruning.ranking import Ranking, rank_groups
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.plan import plan_on
-
-
-class _Measure(NamedTuple):
-    """A size that is measured of the int8 file.
-
-    Attributes:
-        size: Measures a student, given some inputs.
-        margin: Bytes to stay below the limit.
-        slack: So far below the limit, as a share of it, is near enough.
-    """
-
-    size: Callable[[Any, Any], int]
-    margin: int
-    slack: float
-
-
-_MEASURED = {
-    # The layout of a file moves a little with the numbers in it.
-    "bytes": _Measure(int8_bytes, 64, 0.0),
-    # Each measurement takes a conversion; arenas have steps of their own.
-    "arena_bytes": _Measure(int8_arena_bytes, 0, 0.05),
-}
-
 
 _HINTS = {"arena_bytes": ", or try more minimum_units: one may need most"}
+_PREDICTED = 4  # attempts with the line, before halving
 
 
-_FORETOLD = 4  # attempts with the line, before halving
-
-
+@dataclass(frozen=True, eq=False)
 class FallingQuota:
     """A size limit that falls from the student's size to its budget.
 
@@ -53,10 +30,128 @@ class FallingQuota:
     as many of the lowest-scored groups as bring the student under the limit of
     its epoch, so that the last one lands at most one group below the budget.
 
+    Attributes:
+        limits: Measure -> the budget's limit.
+        forecast: Predicts the sizes.
+        start: The sizes of the unpruned student.
+    """
+
+    limits: Mapping[str, int]
+    forecast: Forecast
+    start: Sizes
+
+    def adjusted(self, ranking: Ranking) -> "FallingQuota":
+        """Returns the quota with a forecast for the student to come.
+
+        Of the arena only: it has steps that a line cannot follow.
+        """
+        if "arena_bytes" not in self.limits:
+            return self
+        final = self._needed(ranking, self.limits)
+        shifted = self.forecast.shifted("arena_bytes", ranking, final)
+        return replace(self, forecast=shifted)
+
+    def groups_to_remove(
+        self, ranking: Ranking, *, share: float, inactive: int
+    ) -> int:
+        """Returns how many groups leave now.
+
+        Args:
+            ranking: Of the groups that may leave.
+            share: How far the limits have fallen, in [0, 1]; at 1 they are
+                the budget's.
+            inactive: So many of the first groups are inactive: they leave
+                early, unless the student would fall below its budget.
+        """
+        falling = {
+            m: limit * (self.start[m] / limit) ** (1 - share)
+            for m, limit in self.limits.items()
+            if self.start[m] > limit
+        }
+        early = min(inactive, self._needed(ranking, self.limits))
+        count = max(self._needed(ranking, falling), early)
+        if share < 1:
+            return count
+        planned = {m: x for m, x in self.limits.items() if m not in MEASURED}
+        least = max(self._needed(ranking, planned), early)
+        for measure in self.forecast.lines:
+            count = least = self._measured_count(measure, ranking, count, least)
+        return self._with_gained_biases(ranking, count)
+
+    def warn_if_nothing_leaves(self) -> None:
+        """Warns if the unpruned student fits its budget."""
+        if any(self.start[m] > limit for m, limit in self.limits.items()):
+            return
+        sizes = ", ".join(f"{self.start[m]:,.0f} {m}" for m in self.limits)
+        warnings.warn(
+            f"The student has {sizes} and fits its budget already: nothing "
+            "will be removed.",
+            stacklevel=4,
+        )
+
+    def warn_if_missed(self, graph: ChannelGraph) -> None:
+        """Warns if the student of a finished run does not fit its budget."""
+        whole = Ranking(graph, ())
+        sizes = self.forecast.sizes(whole)(0)
+        for measure in self.forecast.lines:
+            sizes[measure] = self.forecast.measured(measure, whole, 0)
+        for measure, limit in self.limits.items():
+            if sizes[measure] > limit:
+                warnings.warn(
+                    f"The student has {sizes[measure]:,.0f} {measure} and does "
+                    f"not fit max_{measure}={limit:,}: the run was too short, "
+                    "or what was left could not be removed.",
+                    stacklevel=4,
+                )
+
+    def _needed(self, ranking: Ranking, limits: Mapping[str, float]) -> int:
+        """Returns without how many groups the student fits limits."""
+        sizes = self.forecast.sizes(ranking)
+        return _first(
+            len(ranking),
+            lambda k: all(sizes(k)[m] <= x for m, x in limits.items()),
+        )
+
+    def _measured_count(
+        self, measure: str, ranking: Ranking, count: int, least: int
+    ) -> int:
+        """Returns the fewest groups, but `least`, without which a file fits."""
+        sizes = self.forecast.sizes(ranking)
+        return fewest_that_fit(
+            lambda k: self.forecast.measured(measure, ranking, k),
+            lambda k: sizes(k)[measure],
+            self.limits[measure] - MEASURED[measure].margin,
+            guess=count,
+            least=least,
+            most=len(ranking),
+            slack=MEASURED[measure].slack,
+        )
+
+    def _with_gained_biases(self, ranking: Ranking, count: int) -> int:
+        """Returns a count that also pays for biases which folding adds."""
+        limit = self.limits.get("parameters", math.inf)
+        sizes = self.forecast.sizes(ranking)
+        while 0 < count < len(ranking):
+            gained = ranking.plan(count).gained_biases()
+            if sizes(count)["parameters"] + gained <= limit:
+                break
+            count += 1
+        return count
+
+
+def plan_quota(
+    budget: Budget,
+    graph: ChannelGraph,
+    groups: Iterable[int],
+    minimum_units: int,
+    data: Batches,
+) -> FallingQuota:
+    """Returns the quota of a student, before anything is trained.
+
     Args:
-        budget: Limits of size.
+        budget: With a limit of size.
         graph: The channels of the unpruned student.
-        roots: Numbers of the groups that may leave.
+        groups: Numbers of those that may leave.
         minimum_units: Units that stay in every layer.
         data: Inputs, to calibrate an int8 file with.
 
@@ -65,227 +160,70 @@ class FallingQuota:
         ImportError: If a limit needs tflite-micro, and it is not installed.
         ValueError: If no removal can reach a limit.
     """
-
-    def __init__(
-        self,
-        budget: Budget,
-        graph: ChannelGraph,
-        roots: Sequence[int],
-        minimum_units: int,
-        data: Any,
-    ) -> None:
-        self._limits = budget.sizes()
-        self._data = data
-        self._minimum_units = minimum_units
-        widths = dict.fromkeys(graph.units, minimum_units)
-        order = removal_order(graph, dict.fromkeys(roots, 0.0), widths)
-        self._lines = {m: Line() for m in _MEASURED if m in self._limits}
-        smallest = self._draw_lines(graph, order)
-        self._start = self._sizes(graph, order)(0)
-        self._check(self._sizes(graph, order)(len(order)) | smallest)
-
-    def _check(self, floor: dict[str, float]) -> None:
-        for measure, limit in self._limits.items():
-            if limit < floor[measure]:
-                raise ValueError(
-                    f"`max_{measure}` must be at least "
-                    f"{math.ceil(floor[measure]):,}, the size of this student "
-                    f"with minimum_units={self._minimum_units} in every layer "
-                    f"that may shrink. Received: max_{measure}={limit:,}. "
-                    "Raise it, prepare more layers, start from a smaller "
-                    f"student{_HINTS.get(measure, '')}."
-                )
-        if all(self._start[m] <= limit for m, limit in self._limits.items()):
-            sizes = ", ".join(
-                f"{self._start[m]:,.0f} {m}" for m in self._limits
+    limits = budget.sizes()
+    widths = dict.fromkeys(graph.units, minimum_units)
+    ranking = rank_groups(graph, dict.fromkeys(groups, 0.0), widths)
+    measures = [measure for measure in MEASURED if measure in limits]
+    forecast, smallest = draw_lines(measures, ranking, data)
+    sizes = forecast.sizes(ranking)
+    floor = sizes(len(ranking)) | smallest
+    for measure, limit in limits.items():
+        if limit < floor[measure]:
+            raise ValueError(
+                f"`max_{measure}` must be at least "
+                f"{math.ceil(floor[measure]):,}, the size of this student "
+                f"with minimum_units={minimum_units} in every layer "
+                f"that may shrink. Received: max_{measure}={limit:,}. "
+                "Raise it, prepare more layers, start from a smaller "
+                f"student{_HINTS.get(measure, '')}."
             )
-            warnings.warn(
-                f"The student has {sizes} and fits its budget already: "
-                "nothing will be removed.",
-                stacklevel=5,
-            )
+    return FallingQuota(limits, forecast, sizes(0))
 
-    def count(
-        self,
-        graph: ChannelGraph,
-        order: Sequence[int],
-        *,
-        share: float,
-        inactive: int,
-        constants: Constants,
-    ) -> int:
-        """Returns how many groups leave now.
 
-        Args:
-            graph: The channels of the student.
-            order: From `removal_order`.
-            share: How far the limits have fallen, in [0, 1]; at 1 they are
-                the budget's.
-            inactive: So many of the first groups are inactive: they leave
-                early, unless the student would fall below its budget.
-            constants: What their activity is held at.
-        """
-        if "arena_bytes" in self._limits and share < 1:
-            final = self._needed(graph, order, self._limits)
-            self._shift_arena_line(graph, order[:final], constants)
-        falling = {
-            m: limit * (self._start[m] / limit) ** (1 - share)
-            for m, limit in self._limits.items()
-            if self._start[m] > limit
-        }
-        final = self._needed(graph, order, self._limits)
-        count = max(self._needed(graph, order, falling), min(inactive, final))
-        if share < 1:
-            return count
-        planned = {m: x for m, x in self._limits.items() if m not in _MEASURED}
-        least = self._needed(graph, order, planned)
-        least = max(least, min(inactive, final))
-        for measure in self._lines:
-            count = least = self._checked_count(
-                measure, graph, order, count, least=least, constants=constants
-            )
-        return self._with_gained_biases(graph, order, count, constants)
+def fewest_that_fit(
+    measure: Callable[[int], float],
+    predict: Callable[[int], float],
+    limit: float,
+    *,
+    guess: int,
+    least: int,
+    most: int,
+    slack: float = 0.0,
+) -> int:
+    """Returns the fewest groups without which a student fits a limit.
 
-    def warn_if_missed(self, graph: ChannelGraph) -> None:
-        """Warns if the student of a finished run does not fit its budget."""
-        sizes = self._sizes(graph, [])(0)
-        for measure in self._lines:
-            sizes[measure] = self._measured(measure, graph, [], {})
-        for measure, limit in self._limits.items():
-            if sizes[measure] > limit:
-                warnings.warn(
-                    f"The student has {sizes[measure]:,.0f} {measure} and does "
-                    f"not fit max_{measure}={limit:,}: the run was too short, "
-                    "or what was left could not be removed.",
-                    stacklevel=3,
-                )
+    Measures the student that was predicted and, while it does not fit or has
+    room for a further group, the one that is predicted from there; where that
+    leads nowhere, the one half-way.
 
-    def _needed(
-        self,
-        graph: ChannelGraph,
-        order: Sequence[int],
-        limits: Mapping[str, float],
-    ) -> int:
-        """Returns without how many groups the student fits limits."""
-        sizes = self._sizes(graph, order)
-        return _first(
-            len(order),
-            lambda k: all(sizes(k)[m] <= x for m, x in limits.items()),
-        )
-
-    def _sizes(
-        self, graph: ChannelGraph, order: Sequence[int]
-    ) -> Callable[[int], dict[str, float]]:
-        """Returns the size of the student without the first k groups."""
-        planned = PlannedSizes(graph, self._lines)
-        ranks = np.full(graph.roots.max(initial=0) + 1, len(order))
-        ranks[list(order)] = np.arange(len(order))
-        ranks = ranks[graph.roots]
-        return lambda k: planned.without(ranks < k)
-
-    def _measured(
-        self,
-        measure: str,
-        graph: ChannelGraph,
-        order: Sequence[int],
-        constants: Constants,
-    ) -> int:
-        """Returns a size of the int8 file without all groups of `order`."""
-        student = graph.model
-        if order:
-            units = units_of(graph, order)
-            folded = of_leaving_units(constants, units)
-            student = plan_on(graph, units, constants=folded).build()
-        return _MEASURED[measure].size(student, self._data)
-
-    def _draw_lines(
-        self, graph: ChannelGraph, order: Sequence[int]
-    ) -> dict[str, int]:
-        """Draws lines through the files of the largest and the smallest.
-
-        Returns:
-            The sizes of the smallest.
-        """
-        smallest = {}
-        for measure in self._lines:
-            small = self._measured(measure, graph, order, {})
-            large = self._measured(measure, graph, [], {})
-            sizes = self._sizes(graph, order)
-            planned, least = (sizes(k)[measure] for k in (0, len(order)))
-            slope = (large - small) / max(planned - least, 1)
-            self._lines[measure] = Line(small - slope * least, slope)
-            smallest[measure] = small
-        return smallest
-
-    def _shift_arena_line(
-        self, graph: ChannelGraph, order: Sequence[int], constants: Constants
-    ) -> None:
-        """Lets the line go through the student without all groups."""
-        size = self._measured("arena_bytes", graph, order, constants)
-        off = size - self._sizes(graph, order)(len(order))["arena_bytes"]
-        line = self._lines["arena_bytes"]
-        self._lines["arena_bytes"] = line._replace(base=line.base + off)
-
-    def _checked_count(
-        self,
-        measure: str,
-        graph: ChannelGraph,
-        order: Sequence[int],
-        count: int,
-        *,
-        least: int,
-        constants: Constants,
-    ) -> int:
-        """Returns the fewest groups, but `least`, without which the file fits.
-
-        Measures the student that was foretold and, while its file does not
-        fit or has room for a further group, the one that the line foretells
-        from there; where that leads nowhere, the one half-way.
-        """
-        measured = _MEASURED[measure]
-        limit = self._limits[measure] - measured.margin
-        sizes = self._sizes(graph, order)
-        too_few, enough = least - 1, len(order) + 1
-        count = max(count, least)
-        for attempt in itertools.count(1):
-            size = self._measured(measure, graph, order[:count], constants)
-            off = size - sizes(count)[measure]
-            if size <= limit:
-                enough = count
-            else:
-                too_few = count
-            is_near = limit * (1 - measured.slack) <= size <= limit
-            if is_near or enough - too_few <= 1:
-                break
-            foretold = (too_few + enough) // 2
-            if attempt < _FORETOLD:
-                foretold = _first(
-                    len(order),
-                    lambda k: sizes(k)[measure] + off <= limit,  # noqa: B023
-                )
-            if size <= limit:
-                foretold = min(foretold, count - 1)
-            count = min(max(foretold, too_few + 1), enough - 1)
-        return min(enough, len(order))
-
-    def _with_gained_biases(
-        self,
-        graph: ChannelGraph,
-        order: Sequence[int],
-        count: int,
-        constants: Constants,
-    ) -> int:
-        """Returns a count that also pays for biases which folding adds."""
-        limit = self._limits.get("parameters", math.inf)
-        sizes = self._sizes(graph, order)
-        while 0 < count < len(order):
-            units = units_of(graph, order[:count])
-            folded = of_leaving_units(constants, units)
-            gained = plan_on(graph, units, constants=folded).gained_biases()
-            if sizes(count)["parameters"] + gained <= limit:
-                break
-            count += 1
-        return count
+    Args:
+        measure: Number of groups that leave -> size, measured.
+        predict: Number of groups that leave -> size, predicted; falls.
+        limit: What the size must not exceed.
+        guess: The number to try first.
+        least: The smallest number that is wanted.
+        most: The largest number that may leave; returned if none fits.
+        slack: So far below the limit, as a share of it, is near enough.
+    """
+    too_few, enough = least - 1, most + 1
+    count = max(guess, least)
+    for attempt in itertools.count(1):
+        size = measure(count)
+        off = size - predict(count)
+        if size <= limit:
+            enough = count
+        else:
+            too_few = count
+        is_near = limit * (1 - slack) <= size <= limit
+        if is_near or enough - too_few <= 1:
+            break
+        following = (too_few + enough) // 2
+        if attempt < _PREDICTED:
+            following = _first(most, lambda k: predict(k) + off <= limit)  # noqa: B023
+        if size <= limit:
+            following = min(following, count - 1)
+        count = min(max(following, too_few + 1), enough - 1)
+    return min(enough, most)
 
 
 def _first(count: int, holds: Callable[[int], bool]) -> int:

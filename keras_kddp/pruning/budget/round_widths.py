@@ -2,17 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
-from keras_kddp.export import CrashError, LiteRTRuntime, RefusalError
+from keras_kddp.data.batches import Batches
+from keras_kddp.export.errors import CrashError, RefusalError
+from keras_kddp.export.runtimes.runtimes import LiteRTRuntime
 from keras_kddp.pruning.budget.int8_trial import int8_file
-from keras_kddp.pruning.ranking import units_of
-from keras_kddp.surgery.folding import Constants, of_leaving_units
+from keras_kddp.pruning.ranking import Ranking
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.plan import plan_on
 
 _LEAST_GAIN = 0.05
 
@@ -26,14 +25,8 @@ _SAMPLES = 200
 _ROUNDS = 3
 
 
-def rounded(
-    graph: ChannelGraph,
-    order: Sequence[int],
-    count: int,
-    *,
-    multiple: int,
-    data: Any,
-    constants: Constants,
+def round_widths(
+    ranking: Ranking, count: int, *, multiple: int, data: Batches
 ) -> list[int]:
     """Returns the groups that leave, so that widths are round where it pays.
 
@@ -44,35 +37,32 @@ def rounded(
     Rounding up is not tried: no wider layer was ever faster.
 
     Args:
-        graph: The channels of the student.
-        order: From `removal_order`.
+        ranking: Of the groups that may leave the student.
         count: So many of the first groups leave in any case.
         multiple: What widths shall be multiples of.
         data: Inputs of the student.
-        constants: What the activity of groups is held at.
     """
-    leaving = list(order[:count])
-    planned = _widths(graph, leaving)
-    for name in graph.units:
-        further = _beyond(graph, order, leaving, name, multiple)
-        after = _widths(graph, [*leaving, *further])
+    leaving = list(ranking.order[:count])
+    planned = _widths(ranking.graph, leaving)
+    for name in ranking.graph.units:
+        further = _beyond(ranking, leaving, name, multiple)
+        candidate = [*leaving, *further]
+        after = _widths(ranking.graph, candidate)
         if any(
             after[layer] < (1 - _LARGEST_LOSS) * width
             for layer, width in planned.items()
         ):
             continue  # this layer, or one whose units leave with its units
-        if further:
-            candidate = [*leaving, *further]
-            students = (
-                _without(graph, leaving, constants),
-                _without(graph, candidate, constants),
-            )
-            if _pays(*students, data=data):
-                leaving = candidate
+        if further and _pays(
+            ranking.led_by(leaving).student(len(leaving)),
+            ranking.led_by(candidate).student(len(candidate)),
+            data=data,
+        ):
+            leaving = candidate
     return leaving
 
 
-def check_measurable(student: keras.Model, data: Any) -> None:
+def check_measurable(student: keras.Model, data: Batches) -> None:
     """Checks that widths can be judged, before anything is trained.
 
     Raises:
@@ -98,33 +88,24 @@ def _widths(graph: ChannelGraph, leaving: Sequence[int]) -> dict[str, int]:
 
 
 def _beyond(
-    graph: ChannelGraph,
-    order: Sequence[int],
-    leaving: Sequence[int],
-    name: str,
-    multiple: int,
+    ranking: Ranking, leaving: Sequence[int], name: str, multiple: int
 ) -> list[int]:
     """Returns the groups that keep a layer from being round, if any may go."""
+    graph = ranking.graph
     own = Counter(graph.roots[graph.units[name]].tolist())
     gone = set(leaving)
     extra = _widths(graph, leaving)[name] % multiple
     further = []
-    for root in order:
-        if root in own and root not in gone and own[root] <= extra:
-            further.append(root)
-            extra -= own[root]  # a group may hold several of its units
+    for group in ranking.order:
+        if group in own and group not in gone and own[group] <= extra:
+            further.append(group)
+            extra -= own[group]  # a group may hold several of its units
     return further if extra == 0 else []
 
 
-def _without(
-    graph: ChannelGraph, roots: Sequence[int], constants: Constants
-) -> keras.Model:
-    units = units_of(graph, roots)
-    folded = of_leaving_units(constants, units)
-    return plan_on(graph, units, constants=folded).build()
-
-
-def _pays(planned: keras.Model, round_one: keras.Model, *, data: Any) -> bool:
+def _pays(
+    planned: keras.Model, round_one: keras.Model, *, data: Batches
+) -> bool:
     with (
         int8_file(planned, data) as (first, rows),
         int8_file(round_one, data) as (other, _),

@@ -1,0 +1,291 @@
+"""One run of dynamic pruning: all that lives from its first epoch on."""
+
+import math
+import sys
+import warnings
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_kddp.distillation.distiller import Distiller
+from keras_kddp.layers.penalized_models import (
+    prepared_layers,
+    set_penalty_strength,
+)
+from keras_kddp.model_io import to_numpy
+from keras_kddp.profiling import count_parameters
+from keras_kddp.pruning.activity import UnitActivity, activity_on
+from keras_kddp.pruning.budget.accuracy_guard import AccuracyGuard
+from keras_kddp.pruning.budget.round_widths import round_widths
+from keras_kddp.pruning.certificates import (
+    Certificate,
+    Removal,
+    certify,
+    constant_units,
+)
+from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
+from keras_kddp.pruning.ranking import Ranking, group_scores, rank_groups
+from keras_kddp.pruning.settings import PruningSettings
+from keras_kddp.surgery.folding import Constants
+from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.plan import RemovalPlan
+
+Activity = dict[str, UnitActivity]
+"""Layer name -> statistics of its units."""
+
+
+class _PlannedRemoval(NamedTuple):
+    """What leaves when the next epoch begins.
+
+    Attributes:
+        plan: The removal.
+        certificates: The evidence for each unit.
+    """
+
+    plan: RemovalPlan
+    certificates: tuple[Certificate, ...]
+
+
+class PruningRun:
+    """The state of dynamic pruning from `on_train_begin` to `on_train_end`.
+
+    Args:
+        settings: What `DynamicPruning` was told.
+        distiller: Inside its `fit`.
+        epochs: Length of the run.
+        preflight: What was checked before; None, or one of another student:
+            it is checked here.
+
+    Attributes:
+        removals: What was removed so far.
+
+    Raises:
+        ValueError: If the run cannot be pruned as it is asked for.
+        ExportError: If an int8 file that is needed cannot be made.
+        ImportError: If tflite-micro is needed and not installed.
+    """
+
+    def __init__(
+        self,
+        settings: PruningSettings,
+        distiller: Distiller,
+        epochs: int,
+        preflight: PruningPreflight | None = None,
+    ) -> None:
+        """Checks the run, before anything is changed."""
+        self.removals: list[Removal] = []
+        self._settings = settings
+        self._distiller = distiller
+        self._phases = settings.phases(epochs)
+        graph = self._graph()
+        if preflight is None or not preflight.is_for(settings, graph):
+            preflight = check_pruning(settings, graph, distiller.fit_inputs)
+        self._observed = preflight.observed
+        # Says now, not in the middle, if the criterion or the data are bad.
+        self._scores(graph, self._activity(graph), {})
+        self._guard = None
+        budget = settings.budget
+        if budget is not None and budget.max_accuracy_drop is not None:
+            self._guard = AccuracyGuard(budget, distiller)
+        self._quota = preflight.quota
+        if self._quota is not None:
+            self._quota.warn_if_nothing_leaves()
+        self._planned: _PlannedRemoval | None = None
+        self._last_good: Any = None
+        self._goes_back = False
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Removes what was planned and sets the strength of the epoch.
+
+        Args:
+            epoch: From 0.
+        """
+        if self._goes_back and self._guard is not None:
+            if self._guard.take_removal_back(self._distiller):
+                self._note_taken_back(epoch)
+            self._goes_back = False
+        if self._planned is not None:
+            self._remove(epoch, *self._planned)
+            self._planned = None
+        strength = self._phases.strength(epoch)
+        set_penalty_strength(self._distiller.student, strength)
+        # With the optimizer: a moving average would bring a NaN back.
+        self._last_good = self._distiller.snapshot()
+
+    def end_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Observes the student, writes its size and plans a removal.
+
+        Args:
+            epoch: From 0.
+            logs: Of the epoch; `units`, `live_units`, `parameters` and
+                `penalty_strength` are added.
+        """
+        is_good = self._is_finite(logs)
+        if not is_good:
+            self._stop(epoch)
+        graph = self._graph()
+        activity = self._activity(graph)
+        logs["units"] = sum(len(graph.units[name]) for name in activity)
+        logs["live_units"] = _live_units(activity)
+        logs["parameters"] = count_parameters(graph.model)
+        logs["penalty_strength"] = self._phases.strength(epoch)
+        if self._guard is not None and is_good:
+            is_kept = self._guard.keeps(self._distiller, logs)
+            may_go_back = self._phases.checks_after(epoch)
+            self._goes_back = is_kept is False and may_go_back
+            is_good = bool(is_kept)
+        if is_good and self._phases.removes_after(epoch):
+            self._planned = self._plan_removal(epoch, graph, activity)
+
+    def finish(self) -> None:
+        """Goes back where accuracy was lost; warns where a limit was missed."""
+        if self._guard is not None and self._guard.finish(self._distiller):
+            self._note_taken_back(self._phases.epochs)
+        if self._quota is not None:
+            self._quota.warn_if_missed(self._graph())
+
+    def _plan_removal(
+        self, epoch: int, graph: ChannelGraph, activity: Activity
+    ) -> _PlannedRemoval | None:
+        """Returns what leaves after an epoch; None for too little."""
+        ranking, inactive = self._ranked(graph, activity)
+        count = self._removal_count(epoch, ranking, inactive)
+        is_last = self._phases.is_last_removal(epoch)
+        multiple = self._settings.unit_multiple
+        if multiple > 1 and is_last and (count or self.removals):
+            leaving = round_widths(
+                ranking, count, multiple=multiple, data=self._observed
+            )
+            ranking, count = ranking.led_by(leaving), len(leaving)
+        units = ranking.units(count)
+        least = self._settings.minimum_change * _live_units(activity)
+        is_enough = sum(map(len, units.values())) >= least
+        if not units or not (is_enough or is_last):
+            return None
+        plan = ranking.plan(count)
+        evidence = certify(
+            graph, units, activity, plan.constants, self._settings.input_range
+        )
+        return _PlannedRemoval(plan, evidence)
+
+    def _ranked(
+        self, graph: ChannelGraph, activity: Activity
+    ) -> tuple[Ranking, int]:
+        """Returns the groups that may leave, and how many are inactive."""
+        constants = constant_units(activity)
+        scores = self._scores(graph, activity, constants)
+        ranked_by = scores
+        if self._settings.budget is not None:
+            ranked_by = self._scores(graph, activity, constants, balanced=True)
+        widths = dict.fromkeys(graph.units, self._settings.minimum_units)
+        ranking = rank_groups(graph, ranked_by, widths, constants)
+        threshold = self._settings.threshold
+        are_inactive = (scores[group] <= threshold for group in ranking.order)
+        return ranking, sum(takewhile(bool, are_inactive))
+
+    def _removal_count(
+        self, epoch: int, ranking: Ranking, inactive: int
+    ) -> int:
+        """Returns how many of the first groups leave."""
+        if self._quota is not None:
+            share = self._phases.removal_share(epoch)
+            if share < 1:
+                self._quota = self._quota.adjusted(ranking)
+            inactive = self._quota.groups_to_remove(
+                ranking, share=share, inactive=inactive
+            )
+        if self._guard is None:
+            return inactive
+        most = math.ceil(self._guard.share * len(ranking))
+        if self._quota is None:
+            return most
+        is_last = self._phases.is_last_removal(epoch)
+        return inactive if is_last else min(inactive, most)
+
+    def _graph(self) -> ChannelGraph:
+        return ChannelGraph(
+            self._distiller.student, self._distiller.pinned_layers
+        )
+
+    def _activity(self, graph: ChannelGraph) -> Activity:
+        layers = prepared_layers(graph)
+        return activity_on(graph, self._observed, layers=layers)
+
+    def _scores(
+        self,
+        graph: ChannelGraph,
+        activity: Activity,
+        constants: Constants,
+        *,
+        balanced: bool = False,
+    ) -> dict[int, float]:
+        criterion = self._settings.criterion
+        return group_scores(
+            graph, activity, criterion, constants, balanced=balanced
+        )
+
+    def _remove(
+        self,
+        epoch: int,
+        plan: RemovalPlan,
+        certificates: tuple[Certificate, ...],
+    ) -> None:
+        before = count_parameters(self._distiller.student)
+        graph = self._graph()
+        units = {n: len(graph.units[n]) for n in prepared_layers(graph)}
+        self._distiller.replace_student(plan)
+        if self._guard is not None:
+            self._guard.note_removal()
+        removal = Removal(
+            epoch=epoch,
+            units_before=units,
+            units_after={
+                name: count - len(plan.removed.get(name, ()))
+                for name, count in units.items()
+            },
+            parameters_before=before,
+            parameters_after=count_parameters(self._distiller.student),
+            certificates=certificates,
+        )
+        self.removals.append(removal)
+        self._show(str(removal))
+
+    def _is_finite(self, logs: dict[str, Any]) -> bool:
+        if not math.isfinite(logs.get("loss", 0.0)):
+            return False
+        return all(
+            np.isfinite(to_numpy(weight)).all()
+            for weight in self._distiller.student.weights
+        )
+
+    def _note_taken_back(self, epoch: int) -> None:
+        """Notes that the last removals were taken back."""
+        count = count_parameters(self._distiller.student)
+        while self.removals and self.removals[-1].parameters_after < count:
+            self.removals.pop()
+        self._show(
+            f"Epoch {epoch + 1}: took a removal back, parameters {count:,}: "
+            "the accuracy fell too far"
+        )
+
+    def _show(self, line: str) -> None:
+        if self._settings.verbose:
+            sys.stdout.write(f"\n{line}\n")
+
+    def _stop(self, epoch: int) -> None:
+        """Stops with the student as it was when the epoch began."""
+        self._distiller.restore(self._last_good)
+        self._distiller.stop_training = True
+        warnings.warn(
+            f"The loss or a weight became NaN or infinite in epoch {epoch + 1}:"
+            " training stops, and the student is as it was when that epoch "
+            "began. Lower the learning rate or `l1`, or look for NaN in the "
+            "data and in the teacher's outputs.",
+            stacklevel=3,
+        )
+
+
+def _live_units(activity: Activity) -> int:
+    """Returns how many units ever fired."""
+    return sum(int(found.live.sum()) for found in activity.values())
