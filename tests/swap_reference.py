@@ -443,3 +443,13 @@ def _deleted(
     weight = weight_of(student, entries.layer, entries.weight)
     indices = np.arange(weight.shape[entries.axis])
     return indices[np.isin(indices % width, units.get(entries.units_of, ()))]
+
+
+def feature_loss() -> Any:
+    """Returns losses of which one matches the layer `fc2` of a student."""
+    return [
+        kddp.SoftTargets(2.0),
+        keras.distillation.FeatureDistillation(
+            "mse", teacher_layer_name="features", student_layer_name="fc2"
+        ),
+    ]

@@ -1,12 +1,12 @@
 """What must make no difference at all, and what must."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import pytest
-from helpers import float64, outputs_of, relative_error
+from helpers import outputs_of, relative_error
 
 import keras_kddp as kddp
 from keras_kddp.layers.penalized_models import set_penalty_strength
@@ -48,12 +48,6 @@ REMOVED = {
     "dense_student": {"fc1": [1, 4], "fc2": [0]},
     "convolutional_student": {"conv": [2], "branch": [2]},
 }
-
-
-@pytest.fixture
-def in_float64() -> Iterator[None]:
-    with float64():
-        yield
 
 
 def with_weights(model: keras.Model) -> keras.Model:

@@ -1,45 +1,12 @@
 """Data sets by the texts that name them, and what is said of bad ones."""
 
-import gzip
 import sys
 
 import numpy as np
 import pytest
+from small_datasets import IDX_NAMES, arrays, write_idx
 
 from keras_kddp.data.datasets import load_dataset
-
-IDX_NAMES = {
-    "x_train": "train-images-idx3-ubyte",
-    "y_train": "train-labels-idx1-ubyte",
-    "x_test": "t10k-images-idx3-ubyte",
-    "y_test": "t10k-labels-idx1-ubyte",
-}
-
-
-def arrays(train=24, test=6):
-    """Returns images of 4x3 pixels and labels of 3 classes."""
-    generator = np.random.default_rng(0)
-    return {
-        "x_train": generator.integers(0, 256, (train, 4, 3), dtype="uint8"),
-        "y_train": (np.arange(train) % 3).astype("uint8"),
-        "x_test": generator.integers(0, 256, (test, 4, 3), dtype="uint8"),
-        "y_test": (np.arange(test) % 3).astype("uint8"),
-    }
-
-
-def idx_bytes(array):
-    sizes = np.array(array.shape, ">u4").tobytes()
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
-
-
-def write_idx(folder, parts, *, zipped=True):
-    for key, name in IDX_NAMES.items():
-        content = idx_bytes(parts[key])
-        if zipped:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-        else:
-            (folder / name).write_bytes(content)
-    return f"idx:{folder}"
 
 
 def write_npz(folder, **parts):
@@ -198,40 +165,6 @@ def test_a_missing_npz_file_is_named(tmp_path):
         FileNotFoundError, match=r"none\.npz' must be a file of"
     ):
         load_dataset(f"npz:{tmp_path / 'none.npz'}")
-
-
-@pytest.fixture(scope="module")
-def prepared_tfds(tmp_path_factory):
-    """Writes a real TFDS data set, and makes its folder the default one."""
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    folder = tmp_path_factory.mktemp("tfds")
-    parts = arrays()
-    splits = {
-        split: tf.data.Dataset.from_tensor_slices(
-            {
-                "image": parts[f"x_{split}"][..., None],
-                "label": parts[f"y_{split}"].astype("int64"),
-            }
-        )
-        for split in ("train", "test")
-    }
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(4, 3, 1)),
-            "label": tfds.features.ClassLabel(num_classes=3),
-        }
-    )
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="tiny_images",
-        version="1.0.0",
-        features=features,
-        split_datasets=splits,
-        data_dir=str(folder),
-        disable_shuffling=True,
-    )
-    return folder
 
 
 def test_prepared_tensorflow_datasets_are_read(prepared_tfds, monkeypatch):

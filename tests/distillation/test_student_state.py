@@ -1,11 +1,6 @@
-"""The swap inside `fit` equals a student that is masked and never rebuilt.
-
-`swap_reference` has the students and the reference. In float64 what differs by
-more than 1e-10 is wrong, not rounded.
-"""
+"""What a swap carries over, what it leaves alone, and who works beside it."""
 
 import csv
-import functools
 import gc
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,302 +10,41 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
-    float64,
     held_outputs,
     outputs_of,
     relative_error,
+    to_numpy,
     variable_values,
 )
 from keras import optimizers
+from swap_optimizers import OPTIMIZERS
 from swap_reference import (
     DESIGNS,
     AtEpoch,
-    Outcome,
     assert_equal_outcomes,
     data_of,
     distiller_of,
-    mask_units,
+    feature_loss,
     slots_of,
     student_of,
     swap,
     trained,
     weight_of,
-    worst_difference,
+)
+from two_examples import (
+    X,
+    Y,
+    compiled,
+    make_student,
+    make_teacher,
+    with_normalization,
 )
 
 import keras_kddp as kddp
-from keras_kddp.model_io import to_numpy
+from keras_kddp import Distiller, finalize, plan_removal
 
 TOLERANCE = 1e-10
 DENSE = DESIGNS["dense"]
-MakeOptimizer = Callable[[keras.Model], keras.optimizers.Optimizer]
-
-
-class Unregistered(optimizers.schedules.LearningRateSchedule):
-    """A schedule that Keras can neither save nor find again."""
-
-    def __call__(self, step: Any) -> Any:
-        return 0.02 * 0.9 ** keras.ops.cast(step, keras.config.floatx())
-
-
-def decay_without_exclusions(student: keras.Model) -> Any:
-    optimizer = optimizers.AdamW(0.01, weight_decay=0.5)
-    kernel = weight_of(student, "fc1", "kernel")
-    optimizer.exclude_from_weight_decay([kernel], var_names=["bias"])
-    return optimizer
-
-
-OPTIMIZERS: dict[str, MakeOptimizer] = {
-    "momentum": lambda _: optimizers.SGD(0.02, momentum=0.9, nesterov=True),
-    "adam": lambda _: optimizers.Adam(0.01),
-    "adamw_schedule": lambda _: optimizers.AdamW(
-        optimizers.schedules.CosineDecay(0.02, 40), weight_decay=0.05
-    ),
-    "ema": lambda _: optimizers.Adam(
-        0.01, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=5
-    ),
-    # 4 steps an epoch: a gradient waits in the accumulator at the swap.
-    "gradient_accumulation": lambda _: optimizers.Adam(
-        0.01, gradient_accumulation_steps=3
-    ),
-    "global_clipnorm": lambda _: optimizers.SGD(
-        0.05, momentum=0.9, global_clipnorm=0.1
-    ),
-}
-MORE_OPTIMIZERS: dict[str, MakeOptimizer] = {
-    "adadelta": lambda _: optimizers.Adadelta(0.5),
-    "adagrad": lambda _: optimizers.Adagrad(0.05),
-    "adamax": lambda _: optimizers.Adamax(0.01),
-    "amsgrad": lambda _: optimizers.Adam(0.01, amsgrad=True),
-    # With beta=0 a weight whose slots are 0 becomes 0 / 0.
-    "ftrl": lambda _: optimizers.Ftrl(0.05, beta=1.0),
-    # The norms of whole layers do not feel rows of zeros.
-    "lamb": lambda _: optimizers.Lamb(0.01),
-    "lion": lambda _: optimizers.Lion(0.003),
-    "nadam": lambda _: optimizers.Nadam(0.01),
-    "rmsprop": lambda _: optimizers.RMSprop(0.005, momentum=0.9, centered=True),
-    "schedule_free": lambda _: optimizers.ScheduleFreeAdamW(0.01),
-}
-SPECIAL_CASES: dict[str, MakeOptimizer] = {
-    "unregistered_schedule": lambda _: optimizers.Adam(Unregistered()),
-    "callable_learning_rate": lambda _: optimizers.Adam(lambda: 0.02),
-    "decay_without_exclusions": decay_without_exclusions,
-    "one_optimizer_a_layer": lambda _: optimizers.MultiOptimizer(
-        optimizers.OptimizerMap(
-            optimizers.Adam(0.01),
-            {"fc1/.*": optimizers.SGD(0.05, momentum=0.9)},
-        )
-    ),
-    # Under a loss scale Nadam's product is in nobody's list of variables.
-    "loss_scale": lambda _: optimizers.LossScaleOptimizer(
-        optimizers.Nadam(0.01), 2.0**10, dynamic_growth_steps=3
-    ),
-    "ema_at_the_end": lambda _: optimizers.SGD(
-        0.05, use_ema=True, ema_momentum=0.9
-    ),
-}
-ALL_OPTIMIZERS = OPTIMIZERS | MORE_OPTIMIZERS | SPECIAL_CASES
-
-
-@pytest.fixture
-def in_float64() -> Iterator[None]:
-    with float64():
-        yield
-
-
-@functools.cache
-def reference(
-    design: str,
-    optimizer: str,
-    *,
-    dead: bool,
-    epochs: int,
-    steps: int,
-    **execution: Any,
-) -> Outcome:
-    """Returns the masked run, in float64."""
-    make = ALL_OPTIMIZERS[optimizer]
-    distiller = distiller_of(
-        DESIGNS[design], make, masked=True, dead=dead, **execution
-    )
-    return trained(distiller, DESIGNS[design], epochs=epochs, steps=steps)
-
-
-def assert_swap_is_exact(
-    design: str,
-    optimizer: str,
-    *,
-    dead: bool = False,
-    epochs: int = 4,
-    steps: int = 4,
-    **execution: Any,
-) -> None:
-    make = ALL_OPTIMIZERS[optimizer]
-    distiller = distiller_of(DESIGNS[design], make, dead=dead, **execution)
-    length = {"epochs": epochs, "steps": steps}
-    received = trained(distiller, DESIGNS[design], **length)
-    # Eager execution is the cheapest and rounds like the others, with two
-    # exceptions: schedules compute in float32, and XLA has its own Dropout.
-    is_own = optimizer == "adamw_schedule" or "jit_compile" in execution
-    execution = execution if is_own else {"run_eagerly": True}
-    expected = reference(design, optimizer, dead=dead, **length, **execution)
-    assert_equal_outcomes(received, expected, TOLERANCE)
-
-
-# The matrix
-
-
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("dead", [True, False], ids=["dead", "alive"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_swap_is_exact_for(optimizer, dead):
-    assert_swap_is_exact("dense", optimizer, dead=dead)
-
-
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("optimizer", MORE_OPTIMIZERS | SPECIAL_CASES)
-def test_swap_is_exact_eagerly_for(optimizer):
-    assert_swap_is_exact(
-        "dense", optimizer, epochs=2, steps=2, run_eagerly=True
-    )
-
-
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("dead", [True, False], ids=["dead", "alive"])
-@pytest.mark.parametrize("design", ["convolutional", "residual"])
-def test_swap_is_exact_in_a_student_that_is(design, dead):
-    assert_swap_is_exact(design, "momentum", dead=dead)
-
-
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize(
-    ("design", "optimizer", "execution"),
-    [
-        ("dense", "adam", {"jit_compile": True}),
-        ("dense", "adam", {"run_eagerly": True}),
-        ("dense", "adam", {"steps_per_execution": 4, "steps": 6}),
-        ("convolutional", "momentum", {"run_eagerly": True}),
-        ("convolutional", "momentum", {"steps_per_execution": 4, "steps": 6}),
-    ],
-    ids=["jit", "eager", "4 steps", "eager-conv", "4 steps-conv"],
-)
-def test_swap_is_exact_under(design, optimizer, execution):
-    assert_swap_is_exact(design, optimizer, **execution)
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS | MORE_OPTIMIZERS)
-def test_swap_is_close_in_float32_for(optimizer):
-    make = ALL_OPTIMIZERS[optimizer]
-    received, expected = (
-        trained(
-            distiller_of(DENSE, make, masked=masked, run_eagerly=True),
-            DENSE,
-            epochs=2,
-            steps=2,
-        )
-        for masked in (False, True)
-    )
-    assert_equal_outcomes(received, expected, 1e-3)
-
-
-@pytest.mark.usefixtures("in_float64")
-def test_two_swaps_in_one_fit_are_exact():
-    distiller = distiller_of(DENSE, OPTIMIZERS["adam"])
-    # After unit 1 has left, units 4 and 7 are 3 and 6.
-    later = {1: {"fc1": [1]}, 2: {"fc1": [3, 6], "fc2": [0, 3]}}
-    received = trained(distiller, DENSE, at=later)
-    masked = distiller_of(
-        DENSE, OPTIMIZERS["adam"], masked=True, run_eagerly=True
-    )
-    later = {1: {"fc1": [1]}, 2: {"fc1": [4, 7], "fc2": [0, 3]}}
-    expected = trained(masked, DENSE, at=later)
-    assert_equal_outcomes(received, expected, TOLERANCE)
-
-
-@pytest.mark.usefixtures("in_float64")
-def test_swap_between_two_fits_is_exact():
-    outcomes = []
-    for masked in (False, True):
-        distiller = distiller_of(
-            DENSE, OPTIMIZERS["adam"], masked=masked, run_eagerly=masked
-        )
-        trained(distiller, DENSE, at={}, epochs=1)
-        if masked:
-            mask_units(distiller, DENSE.removed, DENSE)
-        else:
-            swap(distiller, DENSE.removed)
-        outcomes.append(trained(distiller, DENSE, at={}, epochs=3))
-    assert_equal_outcomes(*outcomes, TOLERANCE)
-
-
-# That the matrix can fail
-
-
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("design", DESIGNS)
-def test_units_of_the_matrix_are_what_they_are_called(design):
-    design = DESIGNS[design]
-    x, _ = data_of(design)
-    for dead in (True, False):
-        distiller = distiller_of(
-            design, OPTIMIZERS["momentum"], dead=dead, run_eagerly=True
-        )
-        trained(distiller, design, at={}, epochs=1)
-        activity = kddp.collect_activity(distiller.student, x)
-        for name, units in design.removed.items():
-            live = activity[name].live[units].tolist()
-            assert live == [not dead] * len(units)
-
-
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("optimizer", OPTIMIZERS | MORE_OPTIMIZERS)
-def test_slots_of_the_matrix_hold_something_at_the_swap(optimizer):
-    make = ALL_OPTIMIZERS[optimizer]
-    distiller = distiller_of(DENSE, make, run_eagerly=True)
-    trained(distiller, DENSE, at={}, epochs=1)
-    kernel = weight_of(distiller.student, "fc2", "kernel")
-    slots = slots_of(distiller.optimizer, kernel)
-    assert slots
-    for slot in slots.values():
-        assert np.all(to_numpy(slot)[DENSE.removed["fc1"]].any(axis=1))
-
-
-@pytest.mark.usefixtures("in_float64")
-def test_a_run_without_the_swap_differs():
-    distiller = distiller_of(DENSE, OPTIMIZERS["adam"], run_eagerly=True)
-    masked = distiller_of(
-        DENSE, OPTIMIZERS["adam"], masked=True, run_eagerly=True
-    )
-    unchanged = trained(distiller, DENSE, at={})
-    assert worst_difference(unchanged, trained(masked, DENSE, at={}))[1] <= (
-        TOLERANCE
-    )
-    expected = reference(
-        "dense", "adam", dead=False, epochs=4, steps=4, run_eagerly=True
-    )
-    losses = unchanged.values["loss"], expected.values["loss"]
-    assert relative_error([losses[0][:1]], [losses[1][:1]]) <= TOLERANCE
-    assert relative_error([losses[0][1:]], [losses[1][1:]]) > 1e-3
-
-
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize(
-    "optimizer", ["momentum", "ema", "gradient_accumulation"]
-)
-def test_a_swap_that_forgets_the_optimizer_differs(optimizer, monkeypatch):
-    def fresh(optimizer, transfers, trainable_variables):
-        successor = type(optimizer).from_config(optimizer.get_config())
-        successor.build(trainable_variables)
-        return successor
-
-    monkeypatch.setattr(
-        "keras_kddp.distillation.distiller.carry_optimizer", fresh
-    )
-    with pytest.raises(AssertionError, match="differs by"):
-        assert_swap_is_exact("dense", optimizer, run_eagerly=True)
-
-
-# What else a swap must not change
 
 
 @pytest.mark.parametrize("between", [True, False], ids=["between fits", "in"])
@@ -441,8 +175,6 @@ def test_a_distiller_takes_layers_after_a_swap_before_it_is_built():
 
 
 # What a swap refuses
-
-
 def unchanged(distiller: kddp.Distiller, action: Callable[[], None]) -> bool:
     """Says whether a Distiller is as it was before an action."""
     student, optimizer = distiller.student, distiller.optimizer
@@ -478,15 +210,6 @@ def test_plan_that_was_carried_out_is_refused():
         distiller.replace_student(plan)
 
 
-def feature_loss() -> Any:
-    return [
-        kddp.SoftTargets(2.0),
-        keras.distillation.FeatureDistillation(
-            "mse", teacher_layer_name="features", student_layer_name="fc2"
-        ),
-    ]
-
-
 @pytest.mark.usefixtures("in_float64")
 def test_features_of_a_loss_cannot_leave():
     distiller = distiller_of(
@@ -501,26 +224,45 @@ def test_features_of_a_loss_cannot_leave():
     assert unchanged(distiller, attempt)
 
 
-@pytest.mark.usefixtures("in_float64")
-def test_swap_is_exact_beside_a_feature_loss():
-    received, expected = (
-        trained(
-            distiller_of(
-                DENSE,
-                OPTIMIZERS["adam"],
-                masked=masked,
-                losses=feature_loss(),
-                run_eagerly=masked,
-            ),
-            DENSE,
-            at={1: {"fc1": DENSE.removed["fc1"]}},
-        )
-        for masked in (False, True)
-    )
-    assert_equal_outcomes(received, expected, TOLERANCE)
+def test_a_plan_for_another_model_is_refused():
+    student = with_normalization("student")
+    distiller = Distiller(make_teacher(), student)
+    plan = plan_removal(finalize(student), {"student_dense": [0]})
+
+    with pytest.raises(ValueError, match="Received one for another model"):
+        distiller.replace_student(plan)
+
+    assert distiller.student is student
 
 
-# Neighbours
+@pytest.mark.parametrize("plan", [None, "plan"])
+def test_a_plan_that_is_none_is_refused(plan):
+    distiller = Distiller(make_teacher(), make_student())
+    with pytest.raises(ValueError, match="what `keras_kddp.plan_removal`"):
+        distiller.replace_student(plan)
+
+
+def test_a_snapshot_of_an_unbuilt_optimizer_restores_its_first_state():
+    distiller = compiled(Distiller(make_teacher(), make_student()), "adam")
+    snapshot = distiller.snapshot()
+    distiller.fit(X, Y, verbose=0)
+
+    distiller.restore(snapshot)
+
+    assert all(not to_numpy(v).any() for v in distiller.optimizer.variables[2:])
+
+
+def test_a_snapshot_from_before_compile_is_refused_after_it():
+    distiller = Distiller(make_teacher(), make_student())
+    snapshot = distiller.snapshot()
+    distiller.restore(snapshot)
+    compiled(distiller)
+
+    with pytest.raises(ValueError, match="one taken before `compile`"):
+        distiller.restore(snapshot)
+
+
+# What goes on across a swap
 
 
 def test_callbacks_work_across_a_swap(tmp_path):

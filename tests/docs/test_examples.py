@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_datasets import prepared_tfds, write_idx  # noqa: F401
+from small_datasets import write_idx
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -49,7 +49,7 @@ def test_the_fashion_mnist_example_runs(images):
     assert (images / "runs/fashion_example/student_int8.tflite").is_file()
 
 
-def test_the_tfds_example_runs(prepared_tfds, tmp_path):  # noqa: F811
+def test_the_tfds_example_runs(prepared_tfds, tmp_path):
     words = ("tiny_images", 6)
     shown = run(
         tmp_path, "tfds_dataset.py", *words, TFDS_DATA_DIR=str(prepared_tfds)

@@ -4,34 +4,19 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cached_examples import (
+    KERNEL,
+    LOGITS,
+    LOSS,
+    X,
+    Y,
+    make_student,
+    make_teacher,
+)
 from helpers import to_numpy, variable_values
 
 import keras_kddp as kddp
-from keras_kddp.distillation.packing import packed, unpacked
-
-X = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]], dtype="float32")
-Y = np.array([0, 1, 1])
-KERNEL = np.array([[0.0, 3.0], [2.0, 0.0]])
-LOGITS = np.array([[0.0, 3.0], [4.0, 0.0], [2.0, 9.0]])  # X @ KERNEL
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def make_teacher(activation=None):
-    dense = keras.layers.Dense(2, activation, use_bias=False)
-    model = keras.Sequential([keras.Input((2,)), dense])
-    dense.kernel.assign(KERNEL)
-    return model
-
-
-def make_student():
-    keras.utils.set_random_seed(1)
-    return keras.Sequential(
-        [
-            keras.Input((2,)),
-            keras.layers.Dense(8, "relu", name="hidden"),
-            keras.layers.Dense(2),
-        ]
-    )
+from keras_kddp.distillation.packing import TeacherOutput, packed, unpacked
 
 
 def compiled(teacher, student=None, **options):
@@ -59,7 +44,7 @@ def test_packed_inputs_carry_what_the_teacher_says():
 
 def test_more_than_ten_outputs_keep_their_order():
     outputs = [(np.full((1, 2), i), False) for i in range(12)]
-    x = packed(X, [kddp.packing.TeacherOutput(*pair) for pair in outputs])
+    x = packed(X, [TeacherOutput(*pair) for pair in outputs])
     assert [int(values[0, 0]) for values in outputs_in(x)] == list(range(12))
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_teacher_cache import LOGITS, LOSS, X, Y, make_student, make_teacher
+from cached_examples import LOGITS, LOSS, X, Y, make_student, make_teacher
 
 import keras_kddp as kddp
 from keras_kddp.distillation.packing import unpacked

@@ -1,0 +1,107 @@
+"""Teachers and students that do not fit together, and what is said."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from two_examples import X, compiled, linear, make_student, make_teacher
+
+from keras_kddp import Distiller
+
+
+def models(*shapes):
+    """Returns a model with inputs of shape (2,) and some outputs."""
+    inputs = keras.Input((2,))
+    outputs = [
+        keras.layers.Reshape(shape)(
+            keras.layers.Dense(math.prod(shape))(inputs)
+        )
+        for shape in shapes
+    ]
+    return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0])
+
+
+@pytest.mark.parametrize(
+    ("role", "thing"),
+    [
+        ("teacher", "model.keras"),
+        ("teacher", keras.Model),
+        ("student", "model.keras"),
+        ("student", keras.Model),
+        ("student", None),
+    ],
+)
+def test_what_is_no_model_is_refused(role, thing):
+    arguments = {"teacher": make_teacher(), "student": make_student()}
+
+    with pytest.raises(ValueError, match=f"`{role}` must be a keras.Model"):
+        Distiller(**{**arguments, role: thing})
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student"), [((2,), (3,)), ((2,), (1, 2)), ((4, 2), (3, 2))]
+)
+def test_outputs_of_different_shapes_are_refused(teacher, student):
+    message = r"The outputs of teacher and student .*student's last layer"
+    with pytest.raises(ValueError, match=message):
+        Distiller(models(teacher), models(student))
+
+
+def test_inputs_of_different_shapes_are_refused():
+    message = r"The inputs .* teacher \[\(None, 3\)\], student \[\(None, 2\)\]"
+    with pytest.raises(ValueError, match=message):
+        Distiller(linear(np.ones((3, 2))), make_student())
+
+
+def test_outputs_that_are_known_only_in_training_are_compared_then():
+    class Subclassed(keras.Model):
+        def __init__(self, classes):
+            super().__init__()
+            self.dense = keras.layers.Dense(classes)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    for classes in (1, 3):  # one class would be broadcast
+        student = Subclassed(classes)
+        distiller = Distiller(make_teacher(), student, student_loss_weight=0)
+        with pytest.raises(ValueError, match="must have the same shapes"):
+            compiled(distiller, loss=None).fit(X, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        models((2,), (2,)),
+        keras.Model(*(lambda m: (m.input, {"out": m.output}))(models((2,)))),
+    ],
+    ids=["two outputs", "a dict"],
+)
+def test_outputs_in_another_structure_are_refused(teacher):
+    with pytest.raises(ValueError, match="must have the same shapes|structure"):
+        Distiller(teacher, make_student())
+
+
+def test_a_student_that_shares_trainable_weights_is_refused():
+    teacher = make_teacher()
+    student = keras.Sequential([keras.Input((2,)), *teacher.layers])
+
+    with pytest.raises(ValueError, match="must not share trainable weights"):
+        Distiller(teacher, student)
+    with pytest.raises(ValueError, match="must not share trainable weights"):
+        Distiller(teacher, teacher)
+
+    teacher.trainable = False
+    Distiller(teacher, student)
+
+
+def test_inputs_in_another_order_are_refused():
+    def made(order):
+        inputs = {name: keras.Input((2,), name=name) for name in "ab"}
+        x = keras.layers.Concatenate()([inputs["a"], inputs["b"]])
+        outputs = keras.layers.Dense(2)(x)
+        return keras.Model([inputs[name] for name in order], outputs)
+
+    with pytest.raises(ValueError, match="in the same order"):
+        Distiller(made("ba"), made("ab"))

@@ -1,0 +1,250 @@
+"""How far the accuracy of a student may fall."""
+
+import keras
+import numpy as np
+import pytest
+from budgeted_runs import (
+    CROSSENTROPY,
+    Judged,
+    X,
+    Y,
+    make_student,
+    small,
+    small_run,
+    train,
+    units_of,
+)
+
+from keras_kddp import Budget, Distiller, DynamicPruning, prepare
+from keras_kddp.profiling import profile
+
+
+def test_the_smallest_student_that_keeps_its_accuracy_is_returned(
+    digits, teacher
+):
+    distiller, callback, history = train(
+        digits, teacher, Budget(max_accuracy_drop=0.03), epochs=16
+    )
+
+    _, (x, y) = digits
+    accuracy = (distiller.student.predict(x, verbose=0).argmax(1) == y).mean()
+    unpruned = history["units"].count(history["units"][0])
+    reference = max(history["val_accuracy"][: unpruned - 1] or [0])
+    assert accuracy >= reference - 0.03
+    assert callback.removals
+    assert profile(distiller.student).parameters < 12_658
+
+
+def test_a_removal_that_broke_the_accuracy_is_taken_back(digits, teacher):
+    # At rate 0 nothing recovers: whatever breaks stays broken.
+    distiller, callback, history = train(
+        digits,
+        teacher,
+        Budget(max_accuracy_drop=0.0, reference=0.0001),
+        optimizer=keras.optimizers.SGD(0.0),
+        epochs=6,
+    )
+
+    assert callback.removals  # an untrained student has nothing to lose
+    assert history["units"][-1] < history["units"][0]
+
+
+def test_the_student_before_a_broken_removal_comes_back_whole(digits, teacher):
+    keras.utils.set_random_seed(2)
+    trained = make_student()
+    trained.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    trained.fit(*digits[0], epochs=10, verbose=0)
+    distiller = Distiller(teacher, prepare(trained, l1=0.0))
+    distiller.compile(
+        keras.optimizers.SGD(0.0), CROSSENTROPY, metrics=["accuracy"]
+    )
+    callback = DynamicPruning(
+        warmup_epochs=0,
+        ramp_epochs=0,
+        finetune_epochs=1,
+        budget=Budget(max_accuracy_drop=0.0),
+    )
+
+    history = distiller.fit(
+        *digits[0],
+        validation_data=digits[1],
+        epochs=12,
+        verbose=0,
+        callbacks=[callback],
+    ).history
+
+    # Removals were tried and taken back, with half as many each time.
+    assert min(history["units"]) < history["units"][-1]
+    _, (x, y) = digits
+    accuracy = (distiller.student.predict(x, verbose=0).argmax(1) == y).mean()
+    assert accuracy >= history["val_accuracy"][0] - 1e-6
+    assert history["parameters"][-1] == profile(distiller.student).parameters
+
+
+def test_an_accuracy_that_nothing_keeps_is_told(digits, teacher):
+    with pytest.warns(UserWarning, match=r"not even the unpruned one"):
+        _, callback, history = train(
+            digits,
+            teacher,
+            Budget(max_accuracy_drop=0.0, reference=1.0),
+            epochs=4,
+        )
+
+    assert callback.removals == []
+    assert len(set(history["units"])) == 1
+
+
+def test_a_drop_without_validation_data_is_refused(digits, teacher):
+    distiller = Distiller(teacher, prepare(make_student()))
+    distiller.compile("adam", CROSSENTROPY)
+    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.1))
+
+    with pytest.raises(ValueError, match="needs validation data"):
+        distiller.fit(*digits[0], epochs=4, verbose=0, callbacks=[callback])
+
+
+def test_a_drop_without_an_accuracy_in_the_logs_is_refused(digits, teacher):
+    distiller = Distiller(teacher, prepare(make_student()))
+    distiller.compile("adam", CROSSENTROPY)
+    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.1))
+
+    with pytest.raises(ValueError, match=r"Compile with metrics=\['acc"):
+        distiller.fit(
+            *digits[0],
+            validation_split=0.1,
+            epochs=4,
+            verbose=0,
+            callbacks=[callback],
+        )
+
+
+def test_accuracy_that_holds_does_not_keep_the_size_from_its_limit():
+    budget = Budget(max_accuracy_drop=0.5, max_parameters=200)
+
+    distiller, _ = small_run(budget, Judged(0.9, 0.9, 0.9, 0.9))
+
+    assert profile(distiller.student).parameters <= 200
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"gradient_accumulation_steps": 2}], ids=str
+)
+def test_a_removal_is_taken_back_and_time_goes_on(options):
+    judged = Judged(0.9, 0.9, 0.1, 0.9, 0.9, 0.9)
+    halving = keras.callbacks.LearningRateScheduler(
+        lambda epoch, rate: rate / 2 if epoch else rate
+    )
+    optimizer = keras.optimizers.Adam(0.01, **options)
+
+    distiller, callback = small_run(
+        Budget(max_accuracy_drop=0.05),
+        judged,
+        halving,
+        optimizer=optimizer,
+        epochs=6,
+    )
+
+    np.testing.assert_allclose(judged.rates, 0.01 / 2.0 ** np.arange(6))
+    steps = 6 * 3 // options.get("gradient_accumulation_steps", 1)
+    assert int(distiller.optimizer.iterations) == steps
+    assert len(callback.removals) >= 1
+
+
+def test_a_student_that_was_never_judged_is_not_returned():
+    class Break(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if callback.removals:
+                weight = self.model.student.weights[0]
+                weight.assign(weight * np.nan)
+
+    distiller = Distiller(small(24), prepare(small()))
+    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.5))
+
+    with pytest.warns(UserWarning, match="became NaN"):
+        distiller.fit(
+            X,
+            Y,
+            validation_data=(X, Y),
+            epochs=8,
+            verbose=0,
+            callbacks=[callback, Break(), Judged(*[0.9] * 8)],
+        )
+
+    assert callback.removals == []
+    assert units_of(distiller)["first"].size == 16
+    assert all(np.isfinite(w).all() for w in distiller.student.get_weights())
+
+
+def test_training_is_not_undone_where_nothing_was_removed():
+    judged = Judged(0.5, 0.9, 0.6, 0.7)
+
+    distiller, _ = small_run(
+        Budget(max_accuracy_drop=0.0), judged, minimum_units=16
+    )
+
+    assert int(distiller.optimizer.iterations) == 4 * 3
+    for now, last in zip(
+        distiller.student.get_weights(), judged.weights[-1], strict=True
+    ):
+        np.testing.assert_array_equal(now, last)
+
+
+def test_an_epoch_without_validation_is_not_judged():
+    judged = Judged(0.9, None, 0.9, 0.9, None, 0.9)
+
+    distiller, callback = small_run(
+        Budget(max_accuracy_drop=0.1), judged, epochs=6
+    )
+
+    assert callback.removals
+    assert units_of(distiller)["first"].size < 16
+
+
+def test_a_validation_split_may_stand_beside_no_validation_data():
+    distiller = Distiller(small(24), prepare(small()))
+    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.5))
+
+    distiller.fit(
+        X,
+        Y,
+        validation_split=0.25,
+        validation_data=None,
+        epochs=4,
+        verbose=0,
+        callbacks=[callback],
+    )
+
+    assert distiller.fit_validation is None  # the run is over
+
+
+def test_averages_of_weights_are_refused_beside_a_drop():
+    with pytest.raises(ValueError, match="with use_ema=True"):
+        small_run(
+            Budget(max_accuracy_drop=0.1),
+            optimizer=keras.optimizers.Adam(use_ema=True),
+        )
+
+
+def pair_of(width):
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(width, "relu", name="fc")(inputs)
+    return keras.Model(inputs, [keras.layers.Dense(3)(x) for _ in range(2)])
+
+
+def test_a_drop_is_refused_for_several_outputs_before_training():
+    distiller = Distiller(pair_of(8), prepare(pair_of(16)))
+    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy", "accuracy"])
+    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.1))
+    before = distiller.student.get_weights()
+
+    with pytest.raises(ValueError, match="needs models of one output"):
+        distiller.fit(
+            X, [Y, Y], epochs=4, validation_split=0.25, callbacks=[callback]
+        )
+
+    for first, second in zip(
+        before, distiller.student.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(first, second)

@@ -1,0 +1,100 @@
+"""The teacher's accuracy as the reference of a student's."""
+
+import keras
+import numpy as np
+import pytest
+from budgeted_runs import CROSSENTROPY, X, Y, make_student, small
+
+import keras_kddp.pruning.budget.accuracy_guard
+from keras_kddp import Budget, Distiller, DynamicPruning, TeacherCache, prepare
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_the_teacher_is_the_reference_if_asked(
+    digits, teacher, is_packed, monkeypatch
+):
+    train_data, validation = digits
+    seen = []
+    original = keras_kddp.pruning.budget.teacher_accuracy.teacher_accuracy
+    monkeypatch.setattr(
+        keras_kddp.pruning.budget.accuracy_guard,
+        "teacher_accuracy",
+        lambda distiller: seen.append(original(distiller)) or seen[-1],
+    )
+    x, y = train_data
+    x_validation, y_validation = validation
+    if is_packed:
+        x = TeacherCache(teacher, x).pack(x)
+        x_validation = TeacherCache(teacher, x_validation).pack(x_validation)
+    distiller = Distiller(
+        None if is_packed else teacher, prepare(make_student())
+    )
+    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    budget = Budget(max_accuracy_drop=0.5, reference="teacher")
+
+    distiller.fit(
+        x,
+        y,
+        validation_data=(x_validation, y_validation),
+        epochs=4,
+        verbose=0,
+        callbacks=[DynamicPruning(budget=budget)],
+    )
+
+    outputs = teacher.predict(validation[0], verbose=0)
+    assert seen == [(outputs.argmax(1) == validation[1]).mean()]
+
+
+def test_the_teacher_of_a_sequence_is_judged_at_every_position():
+    def model(width):
+        return keras.Sequential(
+            [
+                keras.Input((5, 6)),
+                keras.layers.Dense(width, "relu"),
+                keras.layers.Dense(3),
+            ]
+        )
+
+    x = np.random.default_rng(1).normal(size=(20, 5, 6)).astype("float32")
+    teacher = model(8)
+    y = teacher.predict(x, verbose=0).argmax(axis=-1)
+    distiller = Distiller(teacher, prepare(model(4)))
+    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    budget = Budget(max_accuracy_drop=0.99, reference="teacher")
+
+    distiller.fit(
+        x,
+        y,
+        validation_data=(x, y),
+        epochs=4,
+        verbose=0,
+        callbacks=[DynamicPruning(budget=budget)],
+    )
+
+
+def judged_by_the_teacher(validation):
+    distiller = Distiller(small(), prepare(small()))
+    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    budget = Budget(max_accuracy_drop=0.5, reference="teacher")
+    distiller.fit(
+        X,
+        Y,
+        epochs=4,
+        validation_data=validation,
+        verbose=0,
+        callbacks=[DynamicPruning(budget=budget)],
+    )
+
+
+def test_a_generator_is_not_used_up_for_the_teachers_accuracy():
+    batches = iter([(X, Y)] * 4)
+
+    with pytest.raises(ValueError, match="batches that can be run through aga"):
+        judged_by_the_teacher(batches)
+
+    assert len(list(batches)) == 4
+
+
+def test_the_teachers_accuracy_needs_labels():
+    with pytest.raises(ValueError, match="needs labels beside the validation"):
+        judged_by_the_teacher((X,))
