@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import randomize
 
-import keras_kddp.pruning.budget.quota
+import keras_kddp.pruning.budget.forecast
 from keras_kddp import Budget, Distiller, DynamicPruning, finalize, prepare
 from keras_kddp.export import TFLMRuntime, to_microcontroller
 from keras_kddp.models import (
@@ -42,7 +42,7 @@ def measured(monkeypatch):
         found.append(int8_arena_bytes(student, data))
         return found[-1]
 
-    measures = keras_kddp.pruning.budget.quota._MEASURED
+    measures = keras_kddp.pruning.budget.forecast.MEASURED
     noted = measures["arena_bytes"]._replace(size=noting)
     monkeypatch.setitem(measures, "arena_bytes", noted)
     return found
@@ -107,7 +107,7 @@ def test_arena_and_bytes_are_kept_together():
         *(X, Y), epochs=8, verbose=0, callbacks=[DynamicPruning(budget=budget)]
     )
 
-    sizes = keras_kddp.pruning.budget.quota._MEASURED
+    sizes = keras_kddp.pruning.budget.forecast.MEASURED
     assert sizes["bytes"].size(distiller.student, X) <= 60_000
     assert sizes["arena_bytes"].size(distiller.student, X) <= 16_000
 

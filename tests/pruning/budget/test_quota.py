@@ -6,7 +6,7 @@ from budgeted_runs import small, small_run, train
 
 from keras_kddp import Budget
 from keras_kddp.profiling import profile
-from keras_kddp.pruning.budget.quota import FallingQuota
+from keras_kddp.pruning.budget.quota import fewest_that_fit
 
 
 def test_the_limit_falls_by_the_same_factor(digits, teacher):
@@ -30,37 +30,47 @@ def test_a_roomy_file_does_not_cancel_another_limit():
     assert profile(distiller.student).parameters <= 200
 
 
-@pytest.mark.parametrize("start", range(0, 21, 2))
-def test_the_fewest_groups_are_found_from_any_first_guess(start, monkeypatch):
-    # A file that is not as the line foretells: k groups save k^2 bytes.
-    quota = object.__new__(FallingQuota)
-    quota._limits = {"bytes": 1_000 + 64}
-    sizes = lambda k: {"bytes": 1_400 - 20 * k}  # noqa: E731
-    monkeypatch.setattr(quota, "_sizes", lambda graph, order: sizes)
-    monkeypatch.setattr(
-        quota,
-        "_measured",
-        lambda measure, graph, order, constants: 1_100 - len(order) ** 2,
-    )
-
-    found = quota._checked_count(
-        "bytes", None, range(20), start, least=0, constants={}
+@pytest.mark.parametrize("guess", range(0, 21, 2))
+def test_the_fewest_groups_are_found_from_any_first_guess(guess):
+    # A file that is not as predicted: k groups save k^2 bytes.
+    found = fewest_that_fit(
+        lambda k: 1_100 - k**2,
+        lambda k: 1_400 - 20 * k,
+        1_000,
+        guess=guess,
+        least=0,
+        most=20,
     )
 
     assert found == 10  # 1,100 - 100
 
 
-def test_what_never_fits_takes_all_that_may_leave(monkeypatch):
-    quota = object.__new__(FallingQuota)
-    quota._limits = {"bytes": 500}
-    sizes = lambda k: {"bytes": 1_400 - 20 * k}  # noqa: E731
-    monkeypatch.setattr(quota, "_sizes", lambda graph, order: sizes)
-    monkeypatch.setattr(quota, "_measured", lambda *args: 2_000)
-
-    assert (
-        quota._checked_count("bytes", None, range(9), 3, least=0, constants={})
-        == 9
+def test_what_never_fits_takes_all_that_may_leave():
+    found = fewest_that_fit(
+        lambda k: 2_000,
+        lambda k: 1_400 - 20 * k,
+        500,
+        guess=3,
+        least=0,
+        most=9,
     )
+
+    assert found == 9
+
+
+def test_a_size_within_the_slack_is_not_measured_again():
+    measured = []
+
+    def measure(k):
+        measured.append(k)
+        return 1_000 - 10 * k
+
+    found = fewest_that_fit(
+        measure, measure, 500, guess=52, least=0, most=90, slack=0.05
+    )
+
+    assert found == 52  # 480 bytes, 475 is near enough
+    assert set(measured) == {52}
 
 
 @pytest.mark.parametrize("limit", [400, 390, 380, 300])

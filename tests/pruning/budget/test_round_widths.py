@@ -11,8 +11,8 @@ import keras_kddp.pruning.budget.round_widths
 from keras_kddp import Budget, Distiller, DynamicPruning, prepare
 from keras_kddp.export import CrashError, LiteRTRuntime
 from keras_kddp.models import fashion_mlp_student
-from keras_kddp.pruning.budget.round_widths import rounded
-from keras_kddp.pruning.ranking import removal_order, units_of
+from keras_kddp.pruning.budget.round_widths import round_widths
+from keras_kddp.pruning.ranking import rank_groups
 from keras_kddp.surgery import ChannelGraph
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -36,16 +36,15 @@ def conv_student(filters):
 def kept(student, name, count, multiple, minimum=1):
     """Returns how many of a layer's units stay, in the order they stand."""
     graph = ChannelGraph(student)
-    roots = graph.roots[graph.units[name]].tolist()
+    groups = graph.roots[graph.units[name]].tolist()
     widths = dict.fromkeys(graph.units, minimum)
-    scores = {root: i / 1000 for i, root in enumerate(roots)}
-    order = removal_order(graph, scores, widths)
-    leaving = rounded(
-        graph, order, count, multiple=multiple, data=X, constants={}
-    )
-    assert leaving[:count] == order[:count]
+    scores = {group: i / 1000 for i, group in enumerate(groups)}
+    ranking = rank_groups(graph, scores, widths)
+    leaving = round_widths(ranking, count, multiple=multiple, data=X)
+    assert tuple(leaving[:count]) == ranking.order[:count]
     assert len(set(leaving)) == len(leaving)
-    return len(roots) - len(units_of(graph, leaving).get(name, []))
+    gone = ranking.led_by(leaving).units(len(leaving))
+    return len(groups) - len(gone.get(name, []))
 
 
 @pytest.fixture
