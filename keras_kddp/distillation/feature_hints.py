@@ -1,12 +1,11 @@
 """Intermediate features of a teacher as hints for a student."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_kddp.distillation.feature_reader import feature_tensor
-from keras_kddp.model_io import at_least_float32, to_numpy
+from keras_kddp.model_io import Tensor, at_least_float32, to_numpy
 from keras_kddp.surgery.plan import RemovalPlan
 
 
@@ -37,8 +36,6 @@ class FeatureHints(keras.distillation.DistillationLoss):
         )
         ```
     """
-
-    has_projection = True
 
     def __init__(
         self, teacher_layer_name: str, student_layer_name: str
@@ -76,11 +73,11 @@ class FeatureHints(keras.distillation.DistillationLoss):
 
     def compute_loss(
         self,
-        teacher_outputs: Any,
-        student_outputs: Any,
-        sample_weight: Any = None,
+        teacher_outputs: Tensor,
+        student_outputs: Tensor,
+        sample_weight: Tensor | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Tensor:
         """Returns the loss of a batch.
 
         Args:
@@ -101,6 +98,43 @@ class FeatureHints(keras.distillation.DistillationLoss):
             weights = keras.ops.reshape(sample_weight, (-1,))
             errors *= keras.ops.cast(weights, errors.dtype)
         return keras.ops.mean(errors)
+
+    def make_projection(
+        self, teacher: keras.Model, student: keras.Model, name: str
+    ) -> keras.layers.Dense:
+        """Returns what brings the student's features to the teacher's width.
+
+        Args:
+            teacher: The teacher.
+            student: The student.
+            name: Of the projection.
+
+        Returns:
+            A built Dense layer without bias.
+        """
+        wanted = feature_tensor(teacher, self.teacher_layer_name)
+        feature = feature_tensor(student, self.student_layer_name)
+        return _projection(feature, wanted.shape[-1], name)
+
+    def cut_projection(
+        self, old: keras.layers.Dense, plan: RemovalPlan, student: keras.Model
+    ) -> tuple[keras.layers.Dense, tuple[int, ...]]:
+        """Returns a projection without the rows of units that leave.
+
+        Args:
+            old: The projection; left as it is.
+            plan: The removal.
+            student: The smaller student.
+
+        Returns:
+            The new layer, and the rows of the old one that it has.
+        """
+        name = self.student_layer_name
+        kept = tuple(plan.kept_channels(feature_tensor(plan.model, name)))
+        feature = feature_tensor(student, name)
+        new = _projection(feature, old.units, old.name, "zeros")
+        new.kernel.assign(to_numpy(old.kernel)[list(kept)])
+        return new, kept
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -128,68 +162,12 @@ def _output_shape(
     return shape
 
 
-def projection_names(losses: Sequence[Any]) -> list[str]:
-    """Returns the name of the projection of each loss that has one."""
-    return [
-        f"projection_{index}"
-        for index, loss in enumerate(losses)
-        if getattr(loss, "has_projection", False)
-    ]
-
-
-def projections(
-    losses: Sequence[Any], teacher: keras.Model | None, student: keras.Model
-) -> list[keras.Layer]:
-    """Returns what brings the student's features to the teacher's width.
-
-    Args:
-        losses: Distillation losses, feature hints among them.
-        teacher: The teacher; without it there are none.
-        student: The student.
-
-    Returns:
-        Built layers, named by `projection_names`.
-    """
-    if teacher is None:
-        return []
-    made = []
-    for name in projection_names(losses):
-        loss = losses[_index(name)]
-        wanted = feature_tensor(teacher, loss.teacher_layer_name)
-        feature = feature_tensor(student, loss.student_layer_name)
-        made.append(_projection(feature, wanted.shape[-1], name))
-    return made
-
-
-def cut_projection(
-    old: Any, losses: Sequence[Any], plan: RemovalPlan, student: keras.Model
-) -> tuple[Any, tuple[int, ...]]:
-    """Returns a projection without the rows of units that leave.
-
-    Args:
-        old: The projection; left as it is.
-        losses: Distillation losses.
-        plan: The removal.
-        student: The smaller student.
-
-    Returns:
-        The new layer, and the rows of the old one that it has.
-    """
-    name = losses[_index(old.name)].student_layer_name
-    kept = tuple(plan.kept_channels(feature_tensor(plan.model, name)))
-    feature = feature_tensor(student, name)
-    new = _projection(feature, old.units, old.name, "zeros")
-    new.kernel.assign(to_numpy(old.kernel)[list(kept)])
-    return new, kept
-
-
-def _index(name: str) -> int:
-    return int(name.rpartition("_")[2])
-
-
 def _projection(
-    feature: Any, channels: int, name: str, initializer: Any = "glorot_uniform"
-) -> Any:
+    feature: Tensor,
+    channels: int,
+    name: str,
+    initializer: str = "glorot_uniform",
+) -> keras.layers.Dense:
     layer = keras.layers.Dense(
         channels,
         use_bias=False,

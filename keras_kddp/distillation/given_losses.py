@@ -1,4 +1,4 @@
-"""Given losses."""
+"""The distillation losses that a user gave, checked."""
 
 import inspect
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kddp.distillation.feature_losses import matched_layer
 from keras_kddp.distillation.soft_targets import SoftTargets
 
 
@@ -93,7 +94,7 @@ def check_needs_no_layer(loss: Any, teacher: keras.Model | None) -> None:
     Raises:
         ValueError: If it reads a layer of the teacher.
     """
-    layer = getattr(loss, "teacher_layer_name", None)
+    layer = matched_layer(loss, "teacher")
     if teacher is None and layer:
         raise ValueError(
             "`teacher` must be given for a loss that reads its layers. "

@@ -5,6 +5,10 @@ from typing import Any
 
 import keras
 
+from keras_kddp.distillation.feature_losses import (
+    matched_layer,
+    projection_name,
+)
 from keras_kddp.distillation.feature_reader import FeatureReader
 from keras_kddp.distillation.given_losses import check_scalar, weight_argument
 from keras_kddp.distillation.packing import TeacherOutput, unpacked
@@ -79,14 +83,13 @@ class DistillationTerms:
         total: Any = 0.0
         pairs = zip(losses, weights, strict=True)
         for index, (loss, weight) in enumerate(pairs):
-            feature = students.get(getattr(loss, "student_layer_name", None))
-            project = projections.get(f"projection_{index}")
+            feature = students.get(matched_layer(loss, "student"))
+            project = projections.get(projection_name(index))
             if project is not None:
                 feature = project(at_least_float32(feature))
             outputs = self._compared(
                 loss,
-                _as_output(teachers, getattr(loss, "teacher_layer_name", None))
-                or cached,
+                _as_output(teachers, matched_layer(loss, "teacher")) or cached,
                 y_pred if feature is None else feature,
                 is_feature=feature is not None,
             )
@@ -150,7 +153,7 @@ class DistillationTerms:
 
 def _names(losses: Sequence[Any], role: str) -> list[str]:
     """Returns the layers of a model that the losses match."""
-    names = [getattr(loss, f"{role}_layer_name", None) for loss in losses]
+    names = [matched_layer(loss, role) for loss in losses]
     return [*dict.fromkeys(name for name in names if name)]
 
 

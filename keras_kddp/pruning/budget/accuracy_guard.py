@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
-from keras_kddp.distillation.distiller import Distiller, Snapshot
+from keras_kddp.distillation.distiller import Distiller
+from keras_kddp.distillation.student_state import Snapshot
 from keras_kddp.model_io import output_structure, to_numpy
 from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.budget.teacher_accuracy import teacher_accuracy

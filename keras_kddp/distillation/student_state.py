@@ -1,0 +1,94 @@
+"""A student, its projections and its optimizer, as one value."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kddp.distillation.feature_losses import projected_losses
+from keras_kddp.model_io import to_numpy
+from keras_kddp.surgery.optimizer_state import carry_optimizer
+from keras_kddp.surgery.plan import RemovalPlan
+
+
+@dataclass(frozen=True, eq=False)
+class StudentState:
+    """What a Distiller trains.
+
+    Attributes:
+        student: The student.
+        projections: The projections of feature losses, by name.
+        optimizer: Trains both; None before `compile`.
+    """
+
+    student: keras.Model
+    projections: Mapping[str, keras.layers.Dense]
+    optimizer: Any
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """The variables that the optimizer moves, in its order."""
+        kernels = [layer.kernel for layer in self.projections.values()]
+        return [*self.student.trainable_variables, *kernels]
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All variables, the optimizer's last."""
+        kernels = [layer.kernel for layer in self.projections.values()]
+        slots = [] if self.optimizer is None else self.optimizer.variables
+        return [*self.student.variables, *kernels, *slots]
+
+    def cut(
+        self, plan: RemovalPlan, student: keras.Model, losses: Sequence[Any]
+    ) -> "StudentState":
+        """Returns the state that trains on after a removal.
+
+        Args:
+            plan: The removal.
+            student: What it builds.
+            losses: Distillation losses, those of the projections among them.
+        """
+        transfers = list(plan.transfers(student))
+        projections = {}
+        by_name = projected_losses(losses)
+        for name, old in self.projections.items():
+            new, kept = by_name[name].cut_projection(old, plan, student)
+            projections[name] = new
+            transfers.append((old.kernel, new.kernel, {0: kept}))
+        smaller = replace(self, student=student, projections=projections)
+        if self.optimizer is None or not self.optimizer.built:
+            return smaller
+        optimizer = carry_optimizer(
+            self.optimizer, transfers, smaller.trainable_variables
+        )
+        return replace(smaller, optimizer=optimizer)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A state with the values that it had at one moment.
+
+    Attributes:
+        state: Student, projections and optimizer.
+        values: Each of their variables with its value.
+    """
+
+    state: StudentState
+    values: Sequence[tuple[keras.Variable, np.ndarray]]
+
+    @classmethod
+    def of(cls, state: StudentState) -> "Snapshot":
+        """Returns the state as it is now."""
+        return cls(state, [(v, to_numpy(v)) for v in state.variables])
+
+    @property
+    def student(self) -> keras.Model:
+        """The student; its present values may be others."""
+        return self.state.student
+
+    def restore_values(self) -> None:
+        """Gives the variables back what they had."""
+        for variable, value in self.values:
+            variable.assign(value)

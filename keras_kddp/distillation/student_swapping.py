@@ -1,0 +1,142 @@
+"""A model whose student can be replaced while it trains."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_kddp import _compat
+from keras_kddp.distillation.feature_losses import (
+    find_pinned_layers,
+    projected_losses,
+)
+from keras_kddp.distillation.student_state import Snapshot, StudentState
+from keras_kddp.surgery.plan import RemovalPlan
+
+
+class StudentSwapping:
+    """The part of `keras_kddp.Distiller` that puts another student in place.
+
+    Stands before the Keras class.
+
+    Attributes:
+        student: The present student.
+        distillation_losses: The losses; projections of theirs follow.
+    """
+
+    student: Any
+    distillation_losses: Sequence[Any]
+
+    @property
+    def pinned_layers(self) -> dict[str, str]:
+        """Student layers whose width a feature loss needs, with the reason."""
+        return find_pinned_layers(self.distillation_losses, self.student)
+
+    def build_optimizer(self) -> None:
+        """Makes the optimizer's state, if the first step has not yet."""
+        state = self._state()
+        if not state.optimizer.built:
+            with self._scope():
+                state.optimizer.build(state.trainable_variables)
+
+    def replace_student(self, plan: RemovalPlan) -> None:
+        """Puts the smaller student of a plan in place and trains on with it.
+
+        At an epoch boundary, inside or outside `fit`. Weights, the
+        optimizer's state and seed states go along; the next step traces anew.
+
+        Args:
+            plan: Made for `self.student` by `keras_kddp.plan_removal`.
+
+        Raises:
+            ValueError: If the plan is for another model, or takes units from
+                a layer that a feature loss matches.
+        """
+        if not isinstance(plan, RemovalPlan):
+            raise ValueError(
+                "`plan` must be what `keras_kddp.plan_removal` returns. "
+                f"Received: {type(plan).__name__}."
+            )
+        if plan.model is not self.student:
+            raise ValueError(
+                "`plan` must be made for the Distiller's present student "
+                f"'{self.student.name}'. Received one for another model. Call "
+                "`plan_removal(distiller.student, ...)` again."
+            )
+        with self._scope():
+            student = plan.build()
+            self._check_pinned(student)
+            state = self._state().cut(plan, student, self.distillation_losses)
+        self._put(state)
+
+    def snapshot(self) -> Snapshot:
+        """Returns the student and its optimizer as they are now."""
+        if self._state().optimizer is not None:
+            self.build_optimizer()  # else its state would not go back
+        return Snapshot.of(self._state())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Goes back to a student that was there before.
+
+        At an epoch boundary, inside or outside `fit`.
+
+        Args:
+            snapshot: What `snapshot` of this Distiller returned.
+
+        Raises:
+            ValueError: If it was taken before `compile`, and this is after.
+        """
+        model: Any = self
+        if snapshot.state.optimizer is None and model.compiled:
+            raise ValueError(
+                "`snapshot` must hold an optimizer once the Distiller is "
+                "compiled. Received one taken before `compile`. Take it after."
+            )
+        if snapshot.student is not self.student:
+            self._put(snapshot.state)
+        snapshot.restore_values()
+
+    def _state(self) -> StudentState:
+        return StudentState(
+            self.student, self._projections(), getattr(self, "optimizer", None)
+        )
+
+    def _projections(self) -> dict[str, keras.layers.Dense]:
+        """Returns the projections of feature losses, by name.
+
+        Each is an attribute of its name, where saved files look for it; there
+        are none without a teacher.
+        """
+        names = projected_losses(self.distillation_losses)
+        return {n: getattr(self, n) for n in names if hasattr(self, n)}
+
+    def _put(self, state: StudentState) -> None:
+        model: Any = self
+        _compat.replace_sublayer(model, "student", state.student)
+        for name, layer in state.projections.items():
+            _compat.replace_sublayer(model, name, layer)
+        self._connect()
+        if model.compiled:
+            model.optimizer = state.optimizer
+            _compat.forget_compiled_functions(model)
+
+    def _connect(self) -> None:
+        """Has the losses compare the present student."""
+
+    def _scope(self) -> Any:
+        if keras.backend.backend() != "tensorflow":
+            return contextlib.nullcontext()
+        model: Any = self
+        return model.distribute_strategy.scope()
+
+    def _check_pinned(self, student: keras.Model) -> None:
+        for name, reason in self.pinned_layers.items():
+            old = self.student.get_layer(name).output.shape
+            new = student.get_layer(name).output.shape
+            if old != new:
+                raise ValueError(
+                    f"`plan` must keep the output of layer '{name}': {reason}."
+                    f" Received a plan that makes {old} into {new}. Leave "
+                    "these units in."
+                )
