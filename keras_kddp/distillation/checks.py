@@ -37,6 +37,10 @@ def check_models(teacher: Any, student: Any) -> None:
             )
     _check_output_structure(teacher, student)
     _check_input_order(teacher, student)
+    _check_separate_weights(teacher, student)
+
+
+def _check_separate_weights(teacher: keras.Model, student: keras.Model) -> None:
     trained = {id(variable) for variable in student.trainable_variables}
     shared = [v.path for v in teacher.variables if id(v) in trained]
     if shared:

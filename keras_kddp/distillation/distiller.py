@@ -8,16 +8,15 @@ import keras
 
 from keras_kddp import _compat
 from keras_kddp.arguments import check_share
-from keras_kddp.distillation.checks import check_models, check_soft_targets
+from keras_kddp.distillation.checks import check_models
 from keras_kddp.distillation.feature_losses import make_projections
 from keras_kddp.distillation.fit_arguments import FitArguments, read_arguments
 from keras_kddp.distillation.given_losses import (
-    check_needs_no_layer,
+    check_losses,
     resolved_losses,
     resolved_weights,
 )
 from keras_kddp.distillation.packing import unpacked
-from keras_kddp.distillation.soft_targets import SoftTargets
 from keras_kddp.distillation.student_swapping import StudentSwapping
 from keras_kddp.distillation.terms import DistillationTerms
 from keras_kddp.model_io import Arrays, Tensor
@@ -82,12 +81,7 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         check_share(student_loss_weight)
         losses = resolved_losses(distillation_losses, temperature)
         weights = resolved_weights(distillation_loss_weights, len(losses))
-        for loss in losses:
-            if isinstance(loss, SoftTargets):
-                check_soft_targets(teacher, student)
-            check_needs_no_layer(loss, teacher)
-            if teacher is not None:
-                loss.validate_model_compatibility(teacher, student)
+        check_losses(losses, teacher, student)
         # The stock constructor would freeze the teacher for good and build
         # extractors that keep the first student alive.
         keras.Model.__init__(self, name=name, dtype=student.dtype_policy)

@@ -17,7 +17,7 @@ class FeatureReader:
         names: Layers to read; may be empty.
 
     Attributes:
-        names: The same.
+        names: The layers that are read.
     """
 
     def __init__(self, model: Any, names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kddp.distillation.checks import check_soft_targets
 from keras_kddp.distillation.feature_losses import matched_layer
 from keras_kddp.distillation.soft_targets import SoftTargets
 
@@ -63,7 +64,7 @@ def _mended(loss: Any) -> Any:
 def resolved_weights(
     weights: Sequence[float] | None, count: int
 ) -> list[float]:
-    """Returns one weight a loss.
+    """Returns one weight per loss.
 
     Raises:
         ValueError: If there are more or fewer weights than losses, or one is
@@ -78,7 +79,7 @@ def resolved_weights(
         or not all(map(_is_weight, weights))
     ):
         raise ValueError(
-            "`distillation_loss_weights` must have one number >= 0 a loss "
+            "`distillation_loss_weights` must have one number >= 0 per loss "
             f"({count}). Received: {weights!r}."
         )
     return [float(weight) for weight in weights]
@@ -88,20 +89,28 @@ def _is_weight(value: Any) -> bool:
     return isinstance(value, Real) and 0 <= float(value) < float("inf")
 
 
-def check_needs_no_layer(loss: Any, teacher: keras.Model | None) -> None:
-    """Checks that a loss can do without the teacher where there is none.
+def check_losses(
+    losses: Sequence[Any], teacher: keras.Model | None, student: keras.Model
+) -> None:
+    """Checks that losses can compare a teacher and a student.
 
     Raises:
-        ValueError: If it reads a layer of the teacher.
+        ValueError: If the models' outputs or layers do not suit one of them,
+            or it reads a layer of a teacher that is not there.
     """
-    layer = matched_layer(loss, "teacher")
-    if teacher is None and layer:
-        raise ValueError(
-            "`teacher` must be given for a loss that reads its layers. "
-            f"Received: teacher=None and {type(loss).__name__} of layer "
-            f"'{layer}'. Give the teacher; packed inputs still spare its "
-            "outputs."
-        )
+    for loss in losses:
+        if isinstance(loss, SoftTargets):
+            check_soft_targets(teacher, student)
+        layer = matched_layer(loss, "teacher")
+        if teacher is None and layer:
+            raise ValueError(
+                "`teacher` must be given for a loss that reads its layers. "
+                f"Received: teacher=None and {type(loss).__name__} of layer "
+                f"'{layer}'. Give the teacher; packed inputs still spare its "
+                "outputs."
+            )
+        if teacher is not None:
+            loss.validate_model_compatibility(teacher, student)
 
 
 def check_scalar(loss: Any, value: Any) -> None:
@@ -121,7 +130,7 @@ def check_scalar(loss: Any, value: Any) -> None:
 def weight_argument(loss: Any, sample_weight: Any) -> dict[str, Any]:
     """Returns the weights for a loss that takes them; refuses one that can't.
 
-    Stock losses return one number a batch and would ignore them silently.
+    Stock losses return one number per batch and would ignore them silently.
     """
     if sample_weight is None:
         return {}

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_kddp.arguments import require_count
 from keras_kddp.data.batches import (
     are_arrays,
     batches_of,
@@ -114,11 +114,7 @@ def collect_activity(
         ValueError: If there is no data, inputs differ in length, or the model
             has no graph of layers.
     """
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        raise ValueError(
-            "`batch_size` must be an integer >= 1. Received: "
-            f"batch_size={batch_size!r}."
-        )
+    require_count("batch_size", batch_size, smallest=1)
     graph = ChannelGraph(model)
     if not are_arrays(data):
         data = finite_batches("data", data)

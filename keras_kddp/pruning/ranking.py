@@ -184,6 +184,6 @@ def _check_scores(name: str, scores: np.ndarray, units: int) -> None:
     in_range = (scores >= 0) & (scores <= 1)  # False for NaN
     if scores.shape != (units,) or not in_range.all():
         raise ValueError(
-            f"`criterion` must return one score in [0, 1] a unit, ({units},). "
-            f"Received for layer '{name}': {scores}."
+            "`criterion` must return one score in [0, 1] per unit, "
+            f"({units},). Received for layer '{name}': {scores}."
         )

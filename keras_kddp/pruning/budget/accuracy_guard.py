@@ -22,7 +22,7 @@ class AccuracyGuard:
     """Says after each epoch how much may leave, and keeps the last good one.
 
     While the validation accuracy keeps within `max_accuracy_drop` of the
-    reference, a third of the units may leave an epoch. A removal that broke it
+    reference, a third of the units may leave per epoch. A removal that broke it
     is taken back, and the next ones are half as large.
 
     Args:
@@ -55,13 +55,7 @@ class AccuracyGuard:
         if not _compat.has_metrics(distiller):
             raise ValueError(_no_accuracy("no metric"))
         if budget.reference == "teacher":
-            if isinstance(distiller.fit_validation, Iterator):
-                raise ValueError(
-                    "`validation_data` must be arrays, or batches that can be "
-                    "run through again, beside reference='teacher'. Received: "
-                    f"{type(distiller.fit_validation).__name__}. Pass arrays, "
-                    "or the teacher's accuracy as a number."
-                )
+            _check_repeatable(distiller.fit_validation)
             self._reference = teacher_accuracy(distiller)
         elif self._is_given:
             self._reference = float(budget.reference)
@@ -166,6 +160,16 @@ def check_judgeable(
             "`max_accuracy_drop` needs the weights that are judged to be "
             "those of the result. Received an optimizer with use_ema=True, "
             "which puts averages in their place at the end. Leave it out."
+        )
+
+
+def _check_repeatable(validation: Any) -> None:
+    if isinstance(validation, Iterator):
+        raise ValueError(
+            "`validation_data` must be arrays, or batches that can be "
+            "run through again, beside reference='teacher'. Received: "
+            f"{type(validation).__name__}. Pass arrays, "
+            "or the teacher's accuracy as a number."
         )
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_kddp._compat import CallNode
+from keras_kddp.model_io import Tensor
 from keras_kddp.profiling import TRANSPOSED, multiplied_positions, num_entries
 from keras_kddp.surgery.graph import ChannelGraph
 
@@ -104,24 +105,26 @@ def _buffers(graph: ChannelGraph) -> list[_Buffer]:
             continue
         for tensor in node.outputs:
             owners[id(tensor)] = id(tensor)
-            labels = graph.channels[id(tensor)].labels
-            size = num_entries(tensor.shape[1:])
-            made = (
-                _Buffer(size // len(labels), labels, step, step)
-                if len(labels)
-                else _Buffer(size, None, step, step)
-            )
+            output = _output_buffer(graph, tensor, step)
             if isinstance(node.operation, TRANSPOSED):
-                sums = made.positions * _SUM_BYTES
-                beside.append(made._replace(positions=sums))
+                sums = output.positions * _SUM_BYTES
+                beside.append(output._replace(positions=sums))
             if not _has_fused_activation(node):
-                beside.append(made._replace(last=step + 1))
-                made = made._replace(first=step + 1, last=step + 1)
-            buffers[id(tensor)] = made
+                beside.append(output._replace(last=step + 1))
+                output = output._replace(first=step + 1, last=step + 1)
+            buffers[id(tensor)] = output
     for tensor in graph.outputs:
         owner = owners[id(tensor)]
         buffers[owner] = buffers[owner]._replace(last=2 * len(graph.nodes))
     return [*buffers.values(), *beside]
+
+
+def _output_buffer(graph: ChannelGraph, tensor: Tensor, step: int) -> _Buffer:
+    labels = graph.channels[id(tensor)].labels
+    size = num_entries(tensor.shape[1:])
+    if not len(labels):
+        return _Buffer(size, None, step, step)
+    return _Buffer(size // len(labels), labels, step, step)
 
 
 def _shares_memory(graph: ChannelGraph, node: CallNode) -> bool:

@@ -1,4 +1,4 @@
-"""Teacher accuracy."""
+"""How often a teacher is right on validation data."""
 
 from collections.abc import Iterable
 from typing import Any
