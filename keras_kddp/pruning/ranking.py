@@ -8,6 +8,7 @@ from keras_kddp.pruning.activity import UnitActivity
 from keras_kddp.pruning.criteria import Criterion
 from keras_kddp.surgery.folding import Constants, fold_constants
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.norms import outgoing_norms
 
 
 def group_scores(
@@ -37,7 +38,7 @@ def group_scores(
     Raises:
         ValueError: If the criterion returns anything else.
     """
-    norms = graph.outgoing_norms()
+    norms = outgoing_norms(graph)
     values: dict[str, np.ndarray] = {}
     for name, statistics in activity.items():
         if not np.isfinite(statistics.mean_abs).all():

@@ -18,7 +18,7 @@ from keras_kddp.surgery.checks import (
     variable_named,
 )
 from keras_kddp.surgery.registry import rule_for
-from keras_kddp.surgery.rule import Rule, float64_value
+from keras_kddp.surgery.rule import Rule
 
 
 class UnitGroup(NamedTuple):
@@ -235,51 +235,6 @@ class ChannelGraph:
         if len({name.rpartition("/")[0] for name in names}) == 1:
             return False
         return any(len(self._indices[name]) > 1 for name in names)
-
-    def outgoing_norms(self) -> dict[str, np.ndarray]:
-        """Returns the norm of the weights that read each unit's group.
-
-        Returns:
-            Layer name -> (units,) float64; Euclidean, over every kernel that
-            reads the unit or one that it leaves together with.
-        """
-        squares = np.zeros(self.records.size)
-        for name, variable, axis in sorted(self.records.consumed):
-            labels = self.records.slices[name][variable, axis]
-            np.add.at(
-                squares,
-                self.roots[labels],
-                self._square_sums(name, variable, axis),
-            )
-        return {
-            name: np.sqrt(squares[self.roots[labels]])
-            for name, labels in self.units.items()
-        }
-
-    def incoming_norms(self) -> dict[str, np.ndarray]:
-        """Returns the norm of the weights that each unit reads its input with.
-
-        Returns:
-            Layer name -> (units,) float64; Euclidean, without the bias.
-        """
-        return {
-            name: np.sqrt(
-                sum(
-                    self._square_sums(name, variable, axis)
-                    for (variable, axis), found in slices.items()
-                    if found is self.units[name] and axis > 0
-                )
-                + np.zeros(len(self.units[name]))
-            )
-            for name, slices in self.records.slices.items()
-            if name in self.units
-        }
-
-    def _square_sums(self, name: str, variable: str, axis: int) -> np.ndarray:
-        """Returns the sum of squares of a weight for each entry of an axis."""
-        value = float64_value(variable_named(self._layers[name], variable))
-        others = tuple(i for i in range(value.ndim) if i != axis)
-        return np.asarray(np.square(value).sum(axis=others))
 
 
 def unit_groups(model: keras.Model) -> list[UnitGroup]:

@@ -27,11 +27,12 @@ from keras_kddp.surgery import (
     explain,
     plan_removal,
     register_rule,
+    registry,
     remove_units,
-    rule,
     unit_groups,
 )
 from keras_kddp.surgery.folding import fold_constants
+from keras_kddp.surgery.norms import outgoing_norms
 
 layers = keras.layers
 
@@ -45,7 +46,7 @@ def in_float64():
 @pytest.fixture(autouse=True)
 def own_rules(monkeypatch):
     """Forgets the rules that a test registers."""
-    monkeypatch.setattr(rule, "_RULES", dict(rule._RULES))
+    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
 
 
 class Doubling(layers.Layer):
@@ -1208,14 +1209,14 @@ def test_explain_shows_a_line_a_layer():
 
 
 def test_outgoing_norms_count_every_reader_of_a_group():
-    norms = ChannelGraph(dense_model()).outgoing_norms()
+    norms = outgoing_norms(ChannelGraph(dense_model()))
     np.testing.assert_allclose(norms["fc"], [10, 20, 30])
     np.testing.assert_allclose(norms["head"], [0])
     model = residual_model()
     # A unit of `first` is read by `second` and, through the sum, by `inner`.
     readers = [to_numpy(model.get_layer(n).kernel) for n in ("second", "inner")]
     squares = sum((kernel**2).sum(axis=1) for kernel in readers)
-    norms = ChannelGraph(model).outgoing_norms()
+    norms = outgoing_norms(ChannelGraph(model))
     np.testing.assert_allclose(norms["first"], np.sqrt(squares))
     np.testing.assert_allclose(norms["second"], np.sqrt(squares))
 
