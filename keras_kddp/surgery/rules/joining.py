@@ -24,6 +24,7 @@ class JoiningRule(Rule):
     monotone = True  # of one tensor and a number
 
     def flow(self, call: Call) -> Channels:
+        """Ties the labels of all inputs; pins those that are broadcast."""
         if has_array_argument(call.node):
             return call.block(
                 f"{describe(call.operation)} joins an array to its input"
@@ -59,6 +60,7 @@ class AdditionRule(JoiningRule):
     """Adds tensors: the units on all sides go together."""
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Adds the ends, with a margin for the float32 sum."""
         if len(inputs) == 1:
             return super().bounds(call, inputs)
         low, high = inputs[0]
@@ -75,6 +77,7 @@ class MultiplicationRule(JoiningRule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
+        """Multiplies; a 0 on one side is 0 whatever the other side is."""
         result = super().constant(call, values, training)
         for value in values:  # 0 times whatever varies is 0
             if len(value) == len(result):
@@ -89,6 +92,7 @@ class ByNumberRule(JoiningRule):
     monotone = False
 
     def flow(self, call: Call) -> Channels:
+        """Keeps the labels where the other operand is a plain number."""
         if len(call.channels) != 1 or has_array_argument(call.node):
             return call.block(
                 f"{describe(call.operation)} takes a tensor where surgery "
@@ -102,6 +106,7 @@ class ConcatenateRule(Rule):
     """Side by side: units pass; along positions they go together."""
 
     def flow(self, call: Call) -> Channels:
+        """Strings the labels together along channels; ties them elsewhere."""
         if has_array_argument(call.node):
             return call.block(
                 f"{describe(call.operation)} joins an array to its inputs"
@@ -119,6 +124,7 @@ class ConcatenateRule(Rule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
+        """Strings constants together, or keeps those on which all agree."""
         del training
         axis = call.output.axis or 0
         values = [
