@@ -66,30 +66,14 @@ def coverage_table() -> str:
     Classes are those of `keras.layers`, and operations of `keras.ops`; rules
     that somebody registered for layers of their own are left out.
     """
-    followed: dict[Rule, list[str]] = {}
-    blocked: dict[str, list[str]] = {}
-    for target, rule in rules().items():
-        if isinstance(target, str):
-            name: str | None = f"`{target}`"
-        else:
-            name = _PUBLIC_NAMES.get(target)
-        if name is None:
-            continue
-        if isinstance(rule, BlockingRule):
-            blocked.setdefault(rule.reason, []).append(name)
-        else:
-            followed.setdefault(rule, []).append(name)
-    texts: dict[str, list[str]] = {}
-    for rule, names in followed.items():
-        text = (type(rule).__doc__ or "").strip()
-        texts.setdefault(text, []).extend(names)
+    followed, blocked = _covered_names()
     return "\n".join(
         [
             "| layers, and `operations` of `keras.ops` | what surgery does |",
             "|---|---|",
             *(
                 f"| {', '.join(dict.fromkeys(names))} | {text} |"
-                for text, names in texts.items()
+                for text, names in followed.items()
             ),
             "",
             "| layers that let nothing through | because such a layer |",
@@ -101,6 +85,34 @@ def coverage_table() -> str:
             "| all other `operations`, and layers of your own | has no rule |",
         ]
     )
+
+
+def _covered_names() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Returns names of layers and operations by the text that covers them.
+
+    Returns:
+        What surgery does -> names of what it follows; reason -> names of what
+        lets nothing through. Both in the order of registration.
+    """
+    followed: dict[Rule, list[str]] = {}
+    blocked: dict[str, list[str]] = {}
+    for target, rule in rules().items():
+        name = (
+            f"`{target}`"
+            if isinstance(target, str)
+            else _PUBLIC_NAMES.get(target)
+        )
+        if name is None:
+            continue
+        if isinstance(rule, BlockingRule):
+            blocked.setdefault(rule.reason, []).append(name)
+        else:
+            followed.setdefault(rule, []).append(name)
+    texts: dict[str, list[str]] = {}
+    for rule, names in followed.items():
+        text = (type(rule).__doc__ or "").strip()
+        texts.setdefault(text, []).extend(names)
+    return texts, blocked
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
+from keras_kddp.model_io import to_numpy
+from keras_kddp.surgery.calls import layers_by_path
 from keras_kddp.surgery.channels import Call, describe
+from keras_kddp.surgery.checks import variable_named
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rule import NotFoldableError, Values
 
@@ -21,6 +25,31 @@ def of_leaving_units(
         for name, values in constants.items()
         if name in units
     }
+
+
+def raise_biases(
+    model: keras.Model,
+    new_model: keras.Model,
+    increments: Mapping[str, Sequence[float]],
+    removed: Mapping[str, Sequence[int]],
+) -> None:
+    """Adds to biases what the removed units leave behind.
+
+    Args:
+        model: The model as it was.
+        new_model: The model without the units, its weights taken over; changed.
+        increments: Layer name -> what its bias gains, one number per unit of
+            the layer as it was.
+        removed: Layer name -> indices of the units that went.
+    """
+    old_layers, new_layers = layers_by_path(model), layers_by_path(new_model)
+    for name, gained in increments.items():
+        gone = set(removed.get(name, ()))
+        kept = [g for i, g in enumerate(gained) if i not in gone]
+        had_bias = any(v.name == "bias" for v in old_layers[name].weights)
+        bias = variable_named(new_layers[name], "bias")
+        # A gained bias holds what its initializer drew.
+        bias.assign((to_numpy(bias) if had_bias else 0) + np.asarray(kept))
 
 
 class Folding(NamedTuple):

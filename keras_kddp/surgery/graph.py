@@ -73,24 +73,15 @@ class ChannelGraph:
         for node, rule in zip(self.nodes, self.rules, strict=True):
             self.calls.append(self._walk(node, rule))
         self._check_slices()
-        for tensor in self.outputs:
-            self._pin(tensor, "it is an output of the model")
-        for node in self.nodes:
-            reason = (pinned or {}).get(node.name)
-            if reason:
-                self._pin(node.outputs[0], reason)
+        self._pin_ends(pinned or {})
         self.units = self.records.units
         self.blocked = self.records.blocked
         self.roots = self._roots()
         self.reasons = self._reasons()
         self._members = self._collect_members()
         self._makers = {id(x): n for n in self.nodes for x in n.outputs}
-        self._readers: dict[int, list[int]] = {}
-        self._indices: dict[str, list[int]] = {}
-        for index, node in enumerate(self.nodes):
-            self._indices.setdefault(node.name, []).append(index)
-            for key in {id(x) for x in node.inputs}:
-                self._readers.setdefault(key, []).append(index)
+        self._indices = self._collect_indices()
+        self._readers = self._collect_readers()
 
     def _walk(self, node: CallNode, rule: Rule) -> Call | None:
         if not node.inputs:
@@ -128,6 +119,14 @@ class ChannelGraph:
                         "registered rule."
                     )
 
+    def _pin_ends(self, pinned: Mapping[str, str]) -> None:
+        """Pins the outputs of the model and of the layers that must stay."""
+        for tensor in self.outputs:
+            self._pin(tensor, "it is an output of the model")
+        for node in self.nodes:
+            if reason := pinned.get(node.name):
+                self._pin(node.outputs[0], reason)
+
     def _pin(self, tensor: Any, reason: str) -> None:
         labels = self.channels[id(tensor)].labels
         self.records.pins.append((labels, reason))
@@ -156,6 +155,21 @@ class ChannelGraph:
             for unit, root in enumerate(self.roots[labels].tolist()):
                 members.setdefault(root, []).append((name, unit))
         return members
+
+    def _collect_indices(self) -> dict[str, list[int]]:
+        """Returns the positions of each name's calls in `nodes`."""
+        indices: dict[str, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            indices.setdefault(node.name, []).append(index)
+        return indices
+
+    def _collect_readers(self) -> dict[int, list[int]]:
+        """Returns `id(symbolic tensor)` -> positions of its readers."""
+        readers: dict[int, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            for key in {id(x) for x in node.inputs}:
+                readers.setdefault(key, []).append(index)
+        return readers
 
     def groups(self) -> dict[int, UnitGroup]:
         """Returns every group that has units, by its number."""

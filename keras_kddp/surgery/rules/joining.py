@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_kddp.surgery.bounds import Bounds
-from keras_kddp.surgery.channels import Call, Channels, describe
+from keras_kddp.surgery.channels import Call, Channels, Labels, describe
 from keras_kddp.surgery.registry import register_rule
 from keras_kddp.surgery.rule import Rule, Values
 from keras_kddp.surgery.rules.obstacles import has_array_argument
@@ -32,22 +32,8 @@ class JoiningRule(Rule):
         axis = _common_axis(call)
         if axis is None:
             return call.channels[0]
-        size = call.output_shape[axis]
-        joined = None
-        for index, shape in enumerate(call.input_shapes):
-            own = axis - (len(call.output_shape) - len(shape))
-            if own < 1 or (shape[own] == 1 and size != 1):
-                call.pin(
-                    call.channels[index].labels,
-                    f"{describe(call.operation)} spreads it over all channels",
-                )
-                continue
-            labels = call.along(index, own)
-            if joined is None:
-                joined = labels
-            else:
-                call.tie(joined, labels)
-        if joined is None or len(joined) != size:
+        joined = _tied_inputs(call, axis)
+        if joined is None or len(joined) != call.output_shape[axis]:
             return call.block(
                 f"{describe(call.operation)} joins tensors of shapes that "
                 "surgery cannot follow"
@@ -143,6 +129,34 @@ class ConcatenateRule(Rule):
 def agreed(values: np.ndarray) -> Values:
     """Returns the first of several rows, NaN where the others differ."""
     return np.where((values == values[0]).all(axis=0), values[0], np.nan)
+
+
+def _tied_inputs(call: Call, axis: int) -> Labels | None:
+    """Ties the channels of all inputs, and pins those that are broadcast.
+
+    Args:
+        call: The call that joins them.
+        axis: The axis of its output that the channels lie on.
+
+    Returns:
+        The labels of the first input that is not broadcast, None without one.
+    """
+    size = call.output_shape[axis]
+    joined = None
+    for index, shape in enumerate(call.input_shapes):
+        own = axis - (len(call.output_shape) - len(shape))
+        if own < 1 or (shape[own] == 1 and size != 1):
+            call.pin(
+                call.channels[index].labels,
+                f"{describe(call.operation)} spreads it over all channels",
+            )
+            continue
+        labels = call.along(index, own)
+        if joined is None:
+            joined = labels
+        else:
+            call.tie(joined, labels)
+    return joined
 
 
 def _common_axis(call: Call) -> int | None:
