@@ -99,10 +99,30 @@ def read_npz(path: str) -> Arrays:
         OSError: If it cannot be read.
         ValueError: If it is damaged, lacks an array or holds objects.
     """
+    arrays = _npz_arrays(path)
+    optional = [f"{part}_validation" for part in "xy"]
+    needed = ["x_train", "y_train", "x_test", "y_test"]
+    if any(name in arrays for name in optional):
+        needed += optional
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"'{path}' must hold the arrays {needed}. Received "
+            f"{sorted(arrays)}: {missing} are missing."
+        )
+    return {
+        split: (arrays[f"x_{split}"], arrays[f"y_{split}"])
+        for split in _SPLITS
+        if f"x_{split}" in arrays
+    }
+
+
+def _npz_arrays(path: str) -> dict[str, np.ndarray]:
+    """Returns every array of a file of `numpy.savez`, by name."""
     try:
         # Opened here: NumPy leaves a damaged file open.
         with open(path, "rb") as file, np.load(file) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"'{path}' must be a file of numpy.savez. Received a path with no "
@@ -120,21 +140,6 @@ def read_npz(path: str) -> Arrays:
             f"'{path}' must be a complete file of numpy.savez with arrays of "
             f"numbers, no objects. Received: {error}."
         ) from error
-    optional = [f"{part}_validation" for part in "xy"]
-    needed = ["x_train", "y_train", "x_test", "y_test"]
-    if any(name in arrays for name in optional):
-        needed += optional
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        raise ValueError(
-            f"'{path}' must hold the arrays {needed}. Received "
-            f"{sorted(arrays)}: {missing} are missing."
-        )
-    return {
-        split: (arrays[f"x_{split}"], arrays[f"y_{split}"])
-        for split in _SPLITS
-        if f"x_{split}" in arrays
-    }
 
 
 def read_tfds(text: str) -> Arrays:

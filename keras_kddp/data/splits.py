@@ -54,29 +54,35 @@ def as_split(name: str, data: Any) -> Split:
     if isinstance(data, tuple) and len(data) in (2, 3):
         parts = data
     elif isinstance(data, Iterable) and not isinstance(data, (Mapping, tuple)):
-        batches = [
-            keras.tree.map_structure(keras.ops.convert_to_numpy, batch)
-            for batch in finite_batches(name, data)
-        ]
-        if not all(isinstance(b, tuple) and len(b) in (2, 3) for b in batches):
-            raise ValueError(
-                f"`{name}` must give batches (x, y) or (x, y, sample_weight). "
-                f"Received: {type(batches[0]).__name__}."
-            )
-        if not batches:
-            raise ValueError(
-                f"`{name}` must hold examples. Received an empty "
-                f"{type(data).__name__}."
-            )
-        parts = keras.tree.map_structure(
-            lambda *leaves: np.concatenate(leaves), *batches
-        )
+        parts = _read_whole(name, data)
     else:
         raise ValueError(
             f"`{name}` must be (x, y), (x, y, sample_weight) or an iterable of "
             f"such batches. Received: {type(data).__name__}."
         )
     return Split(*map(_as_arrays, parts))
+
+
+def _read_whole(name: str, data: Iterable[Any]) -> tuple[Any, ...]:
+    """Returns the batches of an iterable joined: (x, y) and any weights."""
+    batches = [
+        keras.tree.map_structure(keras.ops.convert_to_numpy, batch)
+        for batch in finite_batches(name, data)
+    ]
+    if not all(isinstance(b, tuple) and len(b) in (2, 3) for b in batches):
+        raise ValueError(
+            f"`{name}` must give batches (x, y) or (x, y, sample_weight). "
+            f"Received: {type(batches[0]).__name__}."
+        )
+    if not batches:
+        raise ValueError(
+            f"`{name}` must hold examples. Received an empty "
+            f"{type(data).__name__}."
+        )
+    joined: tuple[Any, ...] = keras.tree.map_structure(
+        lambda *leaves: np.concatenate(leaves), *batches
+    )
+    return joined
 
 
 def _as_arrays(part: Any) -> Any:
@@ -107,23 +113,11 @@ def check_split(
     """
     _check_inputs(name, split, model)
     _check_weights(name, split)
-    shapes = [tuple(output.shape) for output in model.outputs]
-    labels = keras.tree.flatten(split.y)
-    if len(labels) != len(shapes):
-        raise ValueError(
-            f"The labels of `{name}` must be one array an output "
-            f"({len(shapes)}). Received: {len(labels)}."
-        )
-    structures = [
-        keras.tree.map_structure(lambda _: "array", part)
-        for part in (split.y, output_structure(model))
-    ]
-    if len(labels) > 1 and structures[0] != structures[1]:
-        raise ValueError(
-            f"The labels of `{name}` must have the structure of the outputs, "
-            f"{structures[1]}. Received: {structures[0]}."
-        )
-    for numbers, shape in zip(labels, shapes, strict=True):
+    _check_label_structure(name, split, model)
+    for numbers, output in zip(
+        keras.tree.flatten(split.y), model.outputs, strict=True
+    ):
+        shape = tuple(output.shape)
         _check_labels(name, numbers, len(split), shape)
         missing = np.setdiff1d(np.arange(shape[-1]), numbers)
         if every_class and len(missing):
@@ -135,7 +129,28 @@ def check_split(
             )
 
 
+def _check_label_structure(name: str, split: Split, model: keras.Model) -> None:
+    """Checks that the labels come as the outputs do: alone, list or dict."""
+    count = len(model.outputs)
+    labels = keras.tree.flatten(split.y)
+    if len(labels) != count:
+        raise ValueError(
+            f"The labels of `{name}` must be one array per output "
+            f"({count}). Received: {len(labels)}."
+        )
+    structures = [
+        keras.tree.map_structure(lambda _: "array", part)
+        for part in (split.y, output_structure(model))
+    ]
+    if len(labels) > 1 and structures[0] != structures[1]:
+        raise ValueError(
+            f"The labels of `{name}` must have the structure of the outputs, "
+            f"{structures[1]}. Received: {structures[0]}."
+        )
+
+
 def _check_inputs(name: str, split: Split, model: keras.Model) -> None:
+    """Checks the shapes, lengths and numbers of the inputs."""
     inputs = keras.tree.flatten(split.x)
     expected = [tuple(tensor.shape) for tensor in model.inputs]
     received = [tuple(array.shape) for array in inputs]
@@ -158,6 +173,11 @@ def _check_inputs(name: str, split: Split, model: keras.Model) -> None:
             f"`{name}` must have a label for each input. Received lengths: "
             f"{sorted(counts)}."
         )
+    _check_numbers(name, inputs)
+
+
+def _check_numbers(name: str, inputs: list[np.ndarray]) -> None:
+    """Checks that arrays hold finite numbers."""
     for array in inputs:
         is_number = np.issubdtype(array.dtype, np.number)
         if not is_number or not np.isfinite(array).all():

@@ -1,4 +1,4 @@
-"""Config edits."""
+"""Penalties taken out of the config of a model, or put into it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,17 +40,11 @@ def _insert_penalty(
     config: Config, reference: _Reference, penalty: ActivityPenalty, tensor: Any
 ) -> None:
     """Puts a penalty behind a tensor; all its readers then read the penalty."""
-    source, call, _ = reference
-    name = f"{source}_penalty" + (f"_{call}" if call else "")
-    while any(entry_name(other) == name for other in config["layers"]):
-        name += "_"
+    name = _penalty_name(config, reference)
     entry = keras.saving.serialize_keras_object(penalty)
     entry["config"]["name"] = name
-    position = next(
-        index
-        for index, other in enumerate(config["layers"])
-        if entry_name(other) == source
-    )
+    names = [entry_name(other) for other in config["layers"]]
+    position = names.index(reference[0])
     if "input_layers" in config:  # Functional
         _redirect(
             config,
@@ -67,6 +61,15 @@ def _insert_penalty(
         }
         entry["inbound_nodes"] = [{"args": (argument,), "kwargs": {}}]
     config["layers"].insert(position + 1, entry)
+
+
+def _penalty_name(config: Config, reference: _Reference) -> str:
+    """Returns a name for the penalty behind a tensor that is still free."""
+    source, call, _ = reference
+    name = f"{source}_penalty" + (f"_{call}" if call else "")
+    while any(entry_name(other) == name for other in config["layers"]):
+        name += "_"
+    return name
 
 
 def _redirect(

@@ -1,4 +1,4 @@
-"""Penalized models."""
+"""The penalties in a model: found, checked and moved."""
 
 from typing import Any
 

@@ -72,27 +72,17 @@ def prepare(
     check_penalties(student)
     _check_places(graph)
     names = _chosen_layers(graph, layers)
-    wanted: dict[tuple[str, _Reference], Any] = {}
-    updated: set[str] = set()
-    for name in names:
-        for tensor in graph.observation_points(name):
-            maker = graph.maker(tensor)
-            if isinstance(maker.operation, _PENALTIES):
-                updated.add(maker.name)
-                continue
-            origin = graph.origin(tensor)
-            reference = _compat.tensor_reference(
-                origin.tensor, _compat.call_nodes(origin.model)
-            )
-            penalty = ActivityPenalty(
-                l1,
-                non_negative=is_relu(maker.operation),
-                axis=_axis(graph, tensor),
-                name="penalty",
-                dtype=tensor.dtype,
-            )
-            place = "/".join(origin.path), tuple(reference)
-            wanted[place] = penalty, tensor
+    points = [x for name in names for x in graph.observation_points(name)]
+    updated = {
+        graph.maker(tensor).name
+        for tensor in points
+        if _is_penalized(graph, tensor)
+    }
+    wanted = {
+        _place(graph, tensor): (_new_penalty(graph, tensor, l1), tensor)
+        for tensor in points
+        if not _is_penalized(graph, tensor)
+    }
 
     def edit(config: Config) -> None:
         configs = {"": config}
@@ -104,6 +94,38 @@ def prepare(
             _insert_penalty(configs[path], reference, penalty, tensor)
 
     return _copied(student, edit)
+
+
+def _is_penalized(graph: ChannelGraph, tensor: Any) -> bool:
+    """Says whether a penalty is what makes a tensor."""
+    return isinstance(graph.maker(tensor).operation, _PENALTIES)
+
+
+def _place(graph: ChannelGraph, tensor: Any) -> tuple[str, _Reference]:
+    """Returns in which model's config a tensor stands, and as what.
+
+    Returns:
+        "outer/inner" for a nested model, "" for the model itself; the
+        reference in its config.
+    """
+    origin = graph.origin(tensor)
+    reference = _compat.tensor_reference(
+        origin.tensor, _compat.call_nodes(origin.model)
+    )
+    return "/".join(origin.path), tuple(reference)
+
+
+def _new_penalty(
+    graph: ChannelGraph, tensor: Any, l1: float
+) -> ActivityPenalty:
+    """Returns a penalty for the units of a tensor."""
+    return ActivityPenalty(
+        l1,
+        non_negative=is_relu(graph.maker(tensor).operation),
+        axis=_axis(graph, tensor),
+        name="penalty",
+        dtype=tensor.dtype,
+    )
 
 
 def _axis(graph: ChannelGraph, tensor: Any) -> int:
@@ -191,6 +213,14 @@ def _chosen_layers(
             "`layers` must be a list of layer names, or None for all. "
             f"Received: layers={layers!r}."
         )
+    _check_named(graph, layers, removable)
+    return list(layers)
+
+
+def _check_named(
+    graph: ChannelGraph, layers: Sequence[str], removable: list[str]
+) -> None:
+    """Checks that named layers can shrink, and that none lacks a partner."""
     for name in layers:
         if name not in removable:
             raise ValueError(
@@ -204,4 +234,3 @@ def _chosen_layers(
                 f"Units of layer '{name}' leave only together with those of "
                 f"{missing}. Received layers={list(layers)}. Name them too."
             )
-    return list(layers)

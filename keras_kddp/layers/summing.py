@@ -1,4 +1,4 @@
-"""Summing."""
+"""Activations and their sum, with a gradient that costs little."""
 
 from typing import Any
 
