@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
 from keras_kddp.model_io import Arrays
 
@@ -26,10 +27,23 @@ def row_count(data: Any) -> int:
     counts = {shape[0] if shape else -1 for shape in shapes}
     if len(counts) > 1 or -1 in counts:
         raise ValueError(
-            "`data` must be arrays with one row an example, all of the same "
+            "`data` must be arrays with one row per example, all of the same "
             f"length. Received shapes: {shapes}."
         )
     return counts.pop()
+
+
+def evenly_spaced(count: int, samples: int) -> np.ndarray:
+    """Returns which rows stand for all, from the first to the last.
+
+    Args:
+        count: How many rows there are, at least 1.
+        samples: At most so many are chosen, at least 1.
+
+    Returns:
+        (rows,) rising integers, `min(count, samples)` of them.
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, samples)).astype(int))
 
 
 def batches_of(data: Any, batch_size: int) -> Iterator[Any]:
@@ -37,7 +51,7 @@ def batches_of(data: Any, batch_size: int) -> Iterator[Any]:
 
     Args:
         data: Arrays, or an iterable, as for `collect_activity`.
-        batch_size: Rows a step, for arrays.
+        batch_size: Rows per step, for arrays.
     """
     if are_arrays(data):
         rows = row_count(data)
