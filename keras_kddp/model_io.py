@@ -57,6 +57,15 @@ def output_activations(model: keras.Model) -> list[str]:
     return [] if graph is None else [*map(_activation_of, graph.outputs)]
 
 
+def input_structure(model: keras.Model) -> Any:
+    """Returns a model's symbolic inputs in the structure it takes.
+
+    Alone, in a list or in a dict. `model.inputs` is always a list, and a
+    Sequential that was never called has no `model.input`.
+    """
+    return _compat.functional_graph(model).input
+
+
 def output_structure(model: keras.Model) -> Any:
     """Returns a model's symbolic outputs in the structure it returns.
 
@@ -97,15 +106,6 @@ def _ending(operation: Any) -> tuple[str, bool]:
     if name.startswith("softmax"):  # such as TensorFlow's own, softmax_v2
         name = "softmax"
     return name, isinstance(operation, _HANDING_ON)
-
-
-def input_structure(model: keras.Model) -> Any:
-    """Returns a model's symbolic inputs in the structure that batches have.
-
-    `model.inputs` is a list, and a Sequential that was never called has no
-    `model.input`.
-    """
-    return model.inputs[0] if len(model.inputs) == 1 else model.input
 
 
 def to_numpy(variable: keras.Variable) -> np.ndarray:

@@ -27,10 +27,12 @@ class Observer:
         """
         self._symbols = graph.model.inputs
         self._tensors = tensors
-        # It only brings inputs into the order and dtypes of the model's.
-        self._inputs = keras.Model(
-            input_structure(graph.model), list(graph.model.inputs)
+        structure = input_structure(graph.model)
+        self._is_list_of_one = isinstance(structure, list) and (
+            len(structure) == 1
         )
+        # It only brings inputs into the order and dtypes of the model's.
+        self._inputs = keras.Model(structure, list(graph.model.inputs))
         self._nodes: list[CallNode] = []
         needed = {id(tensor) for tensor in tensors}
         for node in reversed(graph.nodes):
@@ -45,6 +47,8 @@ class Observer:
         Args:
             inputs: What the model takes.
         """
+        if self._is_list_of_one and hasattr(inputs, "shape"):
+            inputs = [inputs]  # as Keras does with tensors, not with arrays
         flat = keras.tree.flatten(self._inputs(inputs))
         values = dict(zip(map(id, self._symbols), flat, strict=True))
         for node in self._nodes:
