@@ -21,18 +21,17 @@ _HANDING_ON = (
     keras.layers.Reshape,
 )
 
-
 _OPERATIONS_HANDING_ON = {"cast", "clip", "reshape", "squeeze"}
 
 
-def at_least_float32(values: Any) -> Any:
+def at_least_float32(values: Arrays) -> Tensor:
     """Returns values in float32, or in float64 where they are that."""
     values = keras.ops.convert_to_tensor(values)
     dtype = keras.backend.result_type(values.dtype, "float32")
     return keras.ops.cast(values, dtype)
 
 
-def log_probabilities(values: Any) -> Any:
+def log_probabilities(values: Arrays) -> Tensor:
     """Returns log p of softmax outputs, in float32 at least.
 
     They are logits of the same distribution at every temperature, since
@@ -74,7 +73,7 @@ def output_structure(model: keras.Model) -> Any:
     return _compat.functional_graph(model).output
 
 
-def _activation_of(tensor: Any) -> str:
+def _activation_of(tensor: Tensor) -> str:
     """Returns the name of the activation that made a symbolic tensor."""
     while True:
         node = _compat.producing_node(tensor)

@@ -12,7 +12,7 @@ Batches: TypeAlias = Arrays | Iterable[Any]
 """Arrays with one row per example, or an iterable of batches of them."""
 
 
-def are_arrays(data: Any) -> bool:
+def are_arrays(data: Batches) -> bool:
     """Says whether data is an array, or a dict or list of arrays."""
     leaves = keras.tree.flatten(data)
     return bool(leaves) and all(
@@ -21,7 +21,7 @@ def are_arrays(data: Any) -> bool:
     )
 
 
-def row_count(data: Any) -> int:
+def row_count(data: Arrays) -> int:
     """Returns the length that all arrays share."""
     shapes = [tuple(leaf.shape) for leaf in keras.tree.flatten(data)]
     counts = {shape[0] if shape else -1 for shape in shapes}
@@ -46,7 +46,7 @@ def evenly_spaced(count: int, samples: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, samples)).astype(int))
 
 
-def batches_of(data: Any, batch_size: int) -> Iterator[Any]:
+def batches_of(data: Batches, batch_size: int) -> Iterator[Arrays]:
     """Yields the inputs in data, batch by batch.
 
     Args:
@@ -64,7 +64,7 @@ def batches_of(data: Any, batch_size: int) -> Iterator[Any]:
         yield x
 
 
-def finite_batches(name: str, data: Any) -> Iterable[Any]:
+def finite_batches(name: str, data: Batches) -> Iterable[Any]:
     """Returns an iterable of batches that ends.
 
     Args:

@@ -1,4 +1,4 @@
-"""Arrays out of IDX, NPZ and tensorflow-datasets, split by split."""
+"""SplitArrays out of IDX, NPZ and tensorflow-datasets, split by split."""
 
 import gzip
 import math
@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-Arrays = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> inputs, labels
+SplitArrays = dict[
+    str, tuple[np.ndarray, np.ndarray]
+]  # split -> inputs, labels
 
 
 _IDX_DTYPES = {
@@ -21,11 +23,10 @@ _IDX_DTYPES = {
     b"\x0e": ">f8",
 }
 
-
 _SPLITS = ("train", "validation", "test")
 
 
-def read_idx(folder: str) -> Arrays:
+def read_idx(folder: str) -> SplitArrays:
     """Returns the splits in a folder of MNIST's four files.
 
     `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and both for `t10k`,
@@ -88,7 +89,7 @@ def _parsed_idx(path: Path, content: bytes, rank: int) -> np.ndarray:
     return np.frombuffer(content, dtype, offset=header).reshape(shape)
 
 
-def read_npz(path: str) -> Arrays:
+def read_npz(path: str) -> SplitArrays:
     """Returns the splits in a file of `numpy.savez`.
 
     Args:
@@ -142,7 +143,7 @@ def _npz_arrays(path: str) -> dict[str, np.ndarray]:
         ) from error
 
 
-def read_tfds(text: str) -> Arrays:
+def read_tfds(text: str) -> SplitArrays:
     """Returns splits of a data set of tensorflow-datasets.
 
     Prepares (and downloads) it first where that has not been done; the
@@ -150,7 +151,7 @@ def read_tfds(text: str) -> Arrays:
 
     Args:
         text: `NAME` or `NAME,train=SPLIT,validation=SPLIT,test=SPLIT`, with
-            SPLIT such as `train[:90%]`; a data set of inputs with a label each.
+            SPLIT such as `train[:90%]`; a data set of inputs with their labels.
 
     Raises:
         ValueError: If the extra is not installed, or there is no such data

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from keras_kddp.data.dataset_files import read_idx, read_npz, read_tfds
+from keras_kddp.data.dataset_files import (
+    SplitArrays,
+    read_idx,
+    read_npz,
+    read_tfds,
+)
 from keras_kddp.data.splits import Split
 
 _REAL = (np.integer, np.floating)
-
 
 _VALIDATION_SHARE = 12  # one in twelve: Fashion-MNIST's last 5,000
 
@@ -76,7 +79,7 @@ def load_dataset(spec: str) -> Dataset:
     return Dataset(spec, **splits)
 
 
-_READERS: dict[str, Callable[[str], dict[str, tuple[Any, Any]]]] = {
+_READERS: dict[str, Callable[[str], SplitArrays]] = {
     "idx": read_idx,
     "npz": read_npz,
     "tfds": read_tfds,

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.data.batches import finite_batches
-from keras_kddp.model_io import output_structure
+from keras_kddp.data.batches import Batches, finite_batches
+from keras_kddp.model_io import Arrays, output_structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,22 +22,22 @@ class Split:
         sample_weight: Factor on each example's losses, (examples,), or None.
     """
 
-    x: Any
-    y: Any
-    sample_weight: Any = None
+    x: Arrays
+    y: Arrays
+    sample_weight: Arrays | None = None
 
     def __len__(self) -> int:
         """Returns the number of examples."""
         return len(keras.tree.flatten(self.y)[0])
 
-    def as_tuple(self) -> tuple[Any, ...]:
+    def as_tuple(self) -> tuple[Arrays, ...]:
         """Returns what Keras takes as `validation_data`."""
         if self.sample_weight is None:
             return self.x, self.y
         return self.x, self.y, self.sample_weight
 
 
-def as_split(name: str, data: Any) -> Split:
+def as_split(name: str, data: Batches | Split) -> Split:
     """Returns data as arrays.
 
     Args:
@@ -63,7 +63,7 @@ def as_split(name: str, data: Any) -> Split:
     return Split(*map(_as_arrays, parts))
 
 
-def _read_whole(name: str, data: Iterable[Any]) -> tuple[Any, ...]:
+def _read_whole(name: str, data: Iterable[Any]) -> tuple[Arrays, ...]:
     """Returns the batches of an iterable joined: (x, y) and any weights."""
     batches = [
         keras.tree.map_structure(keras.ops.convert_to_numpy, batch)
@@ -79,13 +79,13 @@ def _read_whole(name: str, data: Iterable[Any]) -> tuple[Any, ...]:
             f"`{name}` must hold examples. Received an empty "
             f"{type(data).__name__}."
         )
-    joined: tuple[Any, ...] = keras.tree.map_structure(
+    joined: tuple[Arrays, ...] = keras.tree.map_structure(
         lambda *leaves: np.concatenate(leaves), *batches
     )
     return joined
 
 
-def _as_arrays(part: Any) -> Any:
+def _as_arrays(part: Arrays) -> Arrays:
     """Returns a part of the data as arrays; None stays."""
     if isinstance(part, list) and len(part) == 1 and np.ndim(part[0]):
         part = part[0]  # one input or output in a list
@@ -200,7 +200,7 @@ def _check_weights(name: str, split: Split) -> None:
 
 
 def _check_labels(
-    name: str, labels: Any, count: int, shape: tuple[Any, ...]
+    name: str, labels: np.ndarray, count: int, shape: tuple[Any, ...]
 ) -> None:
     classes = shape[-1]
     if labels.ndim != len(shape) - 1 or len(labels) != count:

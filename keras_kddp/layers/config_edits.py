@@ -9,18 +9,19 @@ from keras_kddp.layers.penalties import (
     ActivityPenalty,
     ActivityRegularizedDense,
 )
+from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.rebuild import Config, entry_name
 
-_Reference = tuple[str, int, int]  # as the config names a tensor
+Reference = tuple[str, int, int]  # as the config names a tensor
 
 
-def _drop_penalties(config: Config) -> None:
+def drop_penalties(config: Config) -> None:
     """Takes the penalties out of a config and out of those nested in it."""
-    dropped: dict[_Reference, Any] = {}
+    dropped: dict[Reference, Any] = {}
     kept = []
     for entry in config["layers"]:
         if "layers" in entry["config"]:
-            _drop_penalties(entry["config"])
+            drop_penalties(entry["config"])
         if _is_class(entry, ActivityPenalty):
             for call, node in enumerate(entry.get("inbound_nodes", ())):
                 reference = (entry["config"]["name"], call, 0)
@@ -36,8 +37,11 @@ def _drop_penalties(config: Config) -> None:
     _redirect(config, lambda reference: _source(reference, dropped))
 
 
-def _insert_penalty(
-    config: Config, reference: _Reference, penalty: ActivityPenalty, tensor: Any
+def insert_penalty(
+    config: Config,
+    reference: Reference,
+    penalty: ActivityPenalty,
+    tensor: Tensor,
 ) -> None:
     """Puts a penalty behind a tensor; all its readers then read the penalty."""
     name = _penalty_name(config, reference)
@@ -63,7 +67,7 @@ def _insert_penalty(
     config["layers"].insert(position + 1, entry)
 
 
-def _penalty_name(config: Config, reference: _Reference) -> str:
+def _penalty_name(config: Config, reference: Reference) -> str:
     """Returns a name for the penalty behind a tensor that is still free."""
     source, call, _ = reference
     name = f"{source}_penalty" + (f"_{call}" if call else "")
@@ -120,7 +124,7 @@ def _redirected(
 
 
 def _source(
-    reference: list[Any], dropped: dict[_Reference, Any]
+    reference: list[Any], dropped: dict[Reference, Any]
 ) -> list[Any] | None:
     """Returns what a dropped identity read, through chains of them."""
     found = None

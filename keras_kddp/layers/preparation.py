@@ -4,18 +4,17 @@ Both make a new model from the config of the old one and copy its weights.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 
 from keras_kddp import _compat
 from keras_kddp.layers.config_edits import (
-    _drop_penalties,
-    _insert_penalty,
-    _Reference,
+    Reference,
+    drop_penalties,
+    insert_penalty,
 )
 from keras_kddp.layers.penalized_models import (
-    _PENALTIES,
+    PENALTIES,
     check_penalties,
     penalty_layers,
     prepared_layers,
@@ -25,7 +24,7 @@ from keras_kddp.layers.penalties import (
     is_relu,
     validated_l1,
 )
-from keras_kddp.model_io import to_numpy
+from keras_kddp.model_io import Tensor, to_numpy
 from keras_kddp.surgery.calls import is_flattened, layers_by_path
 from keras_kddp.surgery.explanation import explain
 from keras_kddp.surgery.graph import ChannelGraph
@@ -91,17 +90,17 @@ def prepare(
             if name in updated:
                 entry["config"]["l1"] = l1
         for (path, reference), (penalty, tensor) in wanted.items():
-            _insert_penalty(configs[path], reference, penalty, tensor)
+            insert_penalty(configs[path], reference, penalty, tensor)
 
     return _copied(student, edit)
 
 
-def _is_penalized(graph: ChannelGraph, tensor: Any) -> bool:
+def _is_penalized(graph: ChannelGraph, tensor: Tensor) -> bool:
     """Says whether a penalty is what makes a tensor."""
-    return isinstance(graph.maker(tensor).operation, _PENALTIES)
+    return isinstance(graph.maker(tensor).operation, PENALTIES)
 
 
-def _place(graph: ChannelGraph, tensor: Any) -> tuple[str, _Reference]:
+def _place(graph: ChannelGraph, tensor: Tensor) -> tuple[str, Reference]:
     """Returns in which model's config a tensor stands, and as what.
 
     Returns:
@@ -116,7 +115,7 @@ def _place(graph: ChannelGraph, tensor: Any) -> tuple[str, _Reference]:
 
 
 def _new_penalty(
-    graph: ChannelGraph, tensor: Any, l1: float
+    graph: ChannelGraph, tensor: Tensor, l1: float
 ) -> ActivityPenalty:
     """Returns a penalty for the units of a tensor."""
     return ActivityPenalty(
@@ -128,7 +127,7 @@ def _new_penalty(
     )
 
 
-def _axis(graph: ChannelGraph, tensor: Any) -> int:
+def _axis(graph: ChannelGraph, tensor: Tensor) -> int:
     """Returns the axis of a tensor's units, -1 for the last."""
     axis = graph.channels[id(tensor)].axis
     return -1 if axis in (None, len(tensor.shape) - 1) else int(axis)
@@ -152,7 +151,7 @@ def finalize(student: keras.Model) -> keras.Model:
     ChannelGraph(student)
     check_penalties(student)
 
-    return _copied(student, _drop_penalties)
+    return _copied(student, drop_penalties)
 
 
 def _check_places(graph: ChannelGraph) -> None:
@@ -190,7 +189,7 @@ def _copied(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
             variable
             for variable in layer.variables
             if variable.name != "penalty_strength"
-            or isinstance(new_layer, _PENALTIES)
+            or isinstance(new_layer, PENALTIES)
         ]
         for old, new in zip(kept, new_layer.variables, strict=True):
             new.assign(to_numpy(old))

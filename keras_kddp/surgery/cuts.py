@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rebuild import Config
 
@@ -46,7 +47,7 @@ def kept_slices(
 
 
 def kept_channels(
-    graph: ChannelGraph, removed: Mapping[str, tuple[int, ...]], tensor: Any
+    graph: ChannelGraph, removed: Mapping[str, tuple[int, ...]], tensor: Tensor
 ) -> list[int]:
     """Returns which entries of a tensor's last axis stay.
 

@@ -23,9 +23,9 @@ def explain(model: keras.Model) -> str:
         model: A built Sequential or Functional model.
 
     Returns:
-        A line a layer that has units: how many, how many can go, which layers
-        they leave together with, and why the others must stay. A line too for
-        each operation that lets nothing through, with the reason.
+        One line per layer that has units: how many, how many can go, which
+        layers they leave together with, and why the others must stay. One
+        line too per operation that lets nothing through, with the reason.
 
     Raises:
         SurgeryError: If the model has no graph of layers (subclassed).

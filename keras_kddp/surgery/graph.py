@@ -9,12 +9,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_kddp._compat import CallNode
+from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.calls import Origin, flat_calls
 from keras_kddp.surgery.channels import Call, Channels, Records
 from keras_kddp.surgery.checks import (
     SurgeryError,
-    _by_name,
-    _require_graph,
+    operations_by_name,
+    require_graph,
     variable_named,
 )
 from keras_kddp.surgery.registry import rule_for
@@ -62,10 +63,10 @@ class ChannelGraph:
             SurgeryError: If the model has no graph of layers, or a rule names
                 a weight that does not fit.
         """
-        _require_graph(model)
+        require_graph(model)
         self.model = model
         self.nodes, self.outputs, self._origins = flat_calls(model)
-        self._layers = _by_name(self.nodes)
+        self._layers = operations_by_name(self.nodes)
         self.rules: list[Rule] = [rule_for(n.operation) for n in self.nodes]
         self.calls: list[Call | None] = []
         self.channels: dict[int, Channels] = {}
@@ -127,7 +128,7 @@ class ChannelGraph:
             if reason := pinned.get(node.name):
                 self._pin(node.outputs[0], reason)
 
-    def _pin(self, tensor: Any, reason: str) -> None:
+    def _pin(self, tensor: Tensor, reason: str) -> None:
         labels = self.channels[id(tensor)].labels
         self.records.pins.append((labels, reason))
 
@@ -199,15 +200,15 @@ class ChannelGraph:
         """Returns the layer or operation of a name ("outer/inner")."""
         return self._layers[name]
 
-    def maker(self, tensor: Any) -> CallNode:
+    def maker(self, tensor: Tensor) -> CallNode:
         """Returns the call that makes a symbolic tensor of the graph."""
         return self._makers[id(tensor)]
 
-    def origin(self, tensor: Any) -> Origin:
+    def origin(self, tensor: Tensor) -> Origin:
         """Returns where a symbolic tensor comes from, nested or not."""
         return self._origins[id(tensor)]
 
-    def observation_points(self, layer_name: str) -> list[Any]:
+    def observation_points(self, layer_name: str) -> list[Tensor]:
         """Returns where the activity of a layer's units is observed.
 
         It is the last channelwise tensor before the first operation that
@@ -217,7 +218,7 @@ class ChannelGraph:
             layer_name: A layer that has units.
 
         Returns:
-            Symbolic tensors, (batch, ..., units), one a call of the layer.
+            Symbolic tensors, (batch, ..., units), one per call of the layer.
         """
         outputs = {id(x) for x in self.outputs}
         points = {}

@@ -2,12 +2,11 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
 from keras_kddp._compat import CallNode
-from keras_kddp.model_io import input_structure
+from keras_kddp.model_io import Arrays, Tensor, input_structure
 from keras_kddp.surgery.graph import ChannelGraph
 
 
@@ -18,7 +17,7 @@ class Observer:
     nested model belong to no `keras.Model` that could be made of them.
     """
 
-    def __init__(self, graph: ChannelGraph, tensors: Sequence[Any]) -> None:
+    def __init__(self, graph: ChannelGraph, tensors: Sequence[Tensor]) -> None:
         """Finds the calls that the tensors need.
 
         Args:
@@ -41,7 +40,7 @@ class Observer:
                 needed.update(map(id, node.inputs))
         self._nodes.reverse()
 
-    def __call__(self, inputs: Any) -> list[Any]:
+    def __call__(self, inputs: Arrays) -> list[Tensor]:
         """Returns the tensors for a batch of inputs.
 
         Args:
@@ -57,8 +56,8 @@ class Observer:
         return [values[id(tensor)] for tensor in self._tensors]
 
 
-def run(node: CallNode, values: dict[int, Any], *, training: bool) -> Any:
-    """Returns the output of one call.
+def run(node: CallNode, values: dict[int, Tensor], *, training: bool) -> Tensor:
+    """Runs one call and returns its output.
 
     Args:
         node: The call.

@@ -12,7 +12,6 @@ from keras_kddp.surgery.cuts import Slices, take
 
 _LOOKING_AT_MATRICES = (keras.optimizers.Adafactor, keras.optimizers.Muon)
 
-
 Transfer = tuple[keras.Variable, keras.Variable, Slices]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.model_io import to_numpy
+from keras_kddp.model_io import Tensor, to_numpy
 from keras_kddp.surgery.calls import layers_by_path
 from keras_kddp.surgery.cuts import (
     Slices,
@@ -147,7 +147,7 @@ class RemovalPlan:
             if all(weight.name != "bias" for weight in layers[name].weights)
         )
 
-    def kept_channels(self, tensor: Any) -> list[int]:
+    def kept_channels(self, tensor: Tensor) -> list[int]:
         """Returns which entries of a tensor's last axis stay.
 
         Args:
@@ -257,7 +257,7 @@ def remove_units(
 ) -> keras.Model:
     """Returns a new model without some units; the input model is untouched.
 
-    The same as `plan_removal(...).build()`.
+    What `plan_removal(...).build()` returns.
 
     Args:
         model: A built Sequential or Functional model.

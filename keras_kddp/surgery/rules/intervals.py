@@ -10,7 +10,7 @@ from keras_kddp.surgery.rule import float64_value
 from keras_kddp.surgery.rules.obstacles import MONOTONE
 
 
-def linear_bounds(layer: Any, kernel: Any, inputs: Bounds) -> Bounds:
+def linear_bounds(layer: Any, kernel: keras.Variable, inputs: Bounds) -> Bounds:
     """Returns bounds of a Dense layer's or convolution's output.
 
     Args:

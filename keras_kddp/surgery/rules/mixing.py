@@ -197,7 +197,7 @@ def padding_reason(layer: Any) -> str:
     )
 
 
-def summed_kernel(kernel: Any) -> np.ndarray:
+def summed_kernel(kernel: keras.Variable) -> np.ndarray:
     """Returns a kernel summed over its positions, (inputs, outputs)."""
     value = float64_value(kernel)
     return np.asarray(value.sum(axis=tuple(range(value.ndim - 2))))
