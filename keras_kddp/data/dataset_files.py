@@ -41,14 +41,14 @@ def read_idx(folder: str) -> SplitArrays:
     """
     return {
         split: (
-            _idx_array(Path(folder), f"{prefix}-images", 3),
-            _idx_array(Path(folder), f"{prefix}-labels", 1),
+            _read_idx_array(Path(folder), f"{prefix}-images", 3),
+            _read_idx_array(Path(folder), f"{prefix}-labels", 1),
         )
         for split, prefix in (("train", "train"), ("test", "t10k"))
     }
 
 
-def _idx_array(folder: Path, stem: str, rank: int) -> np.ndarray:
+def _read_idx_array(folder: Path, stem: str, rank: int) -> np.ndarray:
     name = f"{stem}-idx{rank}-ubyte"
     paths = [folder / name, folder / f"{name}.gz"]
     path = next((path for path in paths if path.is_file()), None)
@@ -66,10 +66,10 @@ def _idx_array(folder: Path, stem: str, rank: int) -> np.ndarray:
             raise ValueError(
                 f"'{path}' must be a complete gzip file. Received: {error}."
             ) from error
-    return _parsed_idx(path, content, rank)
+    return _parse_idx(path, content, rank)
 
 
-def _parsed_idx(path: Path, content: bytes, rank: int) -> np.ndarray:
+def _parse_idx(path: Path, content: bytes, rank: int) -> np.ndarray:
     """Returns the array: magic, sizes and numbers are big-endian."""
     is_idx = content[:2] == b"\0\0" and content[2:3] in _IDX_DTYPES
     header = 4 + 4 * rank
@@ -100,7 +100,7 @@ def read_npz(path: str) -> SplitArrays:
         OSError: If it cannot be read.
         ValueError: If it is damaged, lacks an array or holds objects.
     """
-    arrays = _npz_arrays(path)
+    arrays = _read_npz_arrays(path)
     optional = [f"{part}_validation" for part in "xy"]
     needed = ["x_train", "y_train", "x_test", "y_test"]
     if any(name in arrays for name in optional):
@@ -118,7 +118,7 @@ def read_npz(path: str) -> SplitArrays:
     }
 
 
-def _npz_arrays(path: str) -> dict[str, np.ndarray]:
+def _read_npz_arrays(path: str) -> dict[str, np.ndarray]:
     """Returns every array of a file of `numpy.savez`, by name."""
     try:
         # Opened here: NumPy leaves a damaged file open.
@@ -169,7 +169,7 @@ def read_tfds(text: str) -> SplitArrays:
         names[split] = value
     parts, info = _loaded(name, names)
     return {
-        split: _pair(f"tfds:{name}, {split}", part, info.supervised_keys)
+        split: _take_pair(f"tfds:{name}, {split}", part, info.supervised_keys)
         for split, part in parts.items()
     }
 
@@ -197,7 +197,7 @@ def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
     return dict(zip(names, tfds.as_numpy(parts), strict=True)), info
 
 
-def _pair(
+def _take_pair(
     name: str, part: Any, keys: tuple[Any, Any] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns inputs and labels out of features."""

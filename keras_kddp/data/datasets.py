@@ -71,11 +71,11 @@ def load_dataset(spec: str) -> Dataset:
             f"tfds:NAME. Received: {spec!r}."
         )
     splits = {
-        split: _checked(spec, split, x, y)
+        split: _make_split(spec, split, x, y)
         for split, (x, y) in _READERS[kind](name).items()
     }
     if "validation" not in splits:
-        splits |= _cut(spec, splits["train"])
+        splits |= _cut_validation(spec, splits["train"])
     return Dataset(spec, **splits)
 
 
@@ -86,7 +86,7 @@ _READERS: dict[str, Callable[[str], SplitArrays]] = {
 }
 
 
-def _checked(spec: str, split: str, x: np.ndarray, y: np.ndarray) -> Split:
+def _make_split(spec: str, split: str, x: np.ndarray, y: np.ndarray) -> Split:
     """Returns inputs and labels as a model takes them."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -113,7 +113,8 @@ def _checked(spec: str, split: str, x: np.ndarray, y: np.ndarray) -> Split:
     return Split(x.astype("float32", copy=False), y.astype("int64"))
 
 
-def _cut(spec: str, train: Split) -> dict[str, Split]:
+def _cut_validation(spec: str, train: Split) -> dict[str, Split]:
+    """Returns the training data cut in two: the end is for validation."""
     count = len(train.y) // _VALIDATION_SHARE
     if count == 0:
         raise ValueError(

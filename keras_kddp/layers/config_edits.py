@@ -105,22 +105,23 @@ def _redirect(
             entry["inbound_nodes"] = visit(entry["inbound_nodes"])
 
     if "output_layers" in config:
-        config["output_layers"] = _redirected(
+        config["output_layers"] = _redirect_outputs(
             config["output_layers"], successor
         )
 
 
-def _redirected(
+def _redirect_outputs(
     outputs: Any, successor: Callable[[list[Any]], list[Any] | None]
 ) -> Any:
     """Returns a config's structure of output references, redirected."""
     if isinstance(outputs, dict):
         return {
-            key: _redirected(item, successor) for key, item in outputs.items()
+            key: _redirect_outputs(item, successor)
+            for key, item in outputs.items()
         }
     if len(outputs) == 3 and isinstance(outputs[0], str):
         return successor(list(outputs)) or outputs
-    return [_redirected(item, successor) for item in outputs]
+    return [_redirect_outputs(item, successor) for item in outputs]
 
 
 def _source(

@@ -92,7 +92,7 @@ def prepare(
         for (path, reference), (penalty, tensor) in wanted.items():
             insert_penalty(configs[path], reference, penalty, tensor)
 
-    return _copied(student, edit)
+    return _copy_edited(student, edit)
 
 
 def _is_penalized(graph: ChannelGraph, tensor: Tensor) -> bool:
@@ -151,7 +151,7 @@ def finalize(student: keras.Model) -> keras.Model:
     ChannelGraph(student)
     check_penalties(student)
 
-    return _copied(student, drop_penalties)
+    return _copy_edited(student, drop_penalties)
 
 
 def _check_places(graph: ChannelGraph) -> None:
@@ -171,7 +171,10 @@ def _check_places(graph: ChannelGraph) -> None:
             )
 
 
-def _copied(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
+def _copy_edited(
+    model: keras.Model, edit: Callable[[Config], None]
+) -> keras.Model:
+    """Returns a copy of a model with an edited config and all its weights."""
     if not type(model).__module__.startswith("keras."):
         # Its config need not name layers, and its copy would not be plain.
         raise ValueError(

@@ -37,7 +37,7 @@ def explain(model: keras.Model) -> str:
     rows = [
         header,
         *(
-            _explained(graph, name)
+            _explain_layer(graph, name)
             if name in graph.units
             else (name, "-", "-", "", blocked[name])
             for name in names
@@ -48,7 +48,7 @@ def explain(model: keras.Model) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _explained(graph: ChannelGraph, name: str) -> tuple[str, ...]:
+def _explain_layer(graph: ChannelGraph, name: str) -> tuple[str, ...]:
     roots = graph.roots[graph.units[name]].tolist()
     reasons = [graph.reasons[root] for root in roots if root in graph.reasons]
     return (

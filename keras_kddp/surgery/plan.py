@@ -107,9 +107,10 @@ class RemovalPlan:
                 constants=self.constants,
                 approximate=bool(self.errors),
             )
-        return plan._built()
+        return plan._build_now()
 
-    def _built(self) -> keras.Model:
+    def _build_now(self) -> keras.Model:
+        """Builds without looking whether the folded constants still hold."""
         model = rebuild(self.model, self._edit)
         for old, new, axes in self.transfers(model):
             new.assign(take(to_numpy(old), axes))

@@ -30,7 +30,7 @@ def requested_groups(
     wanted = {
         (name, unit)
         for name, indices in units.items()
-        for unit in _checked(graph, name, indices)
+        for unit in _check_units(graph, name, indices)
     }
     roots = _complete_groups(graph, wanted)
     _check_constants(wanted, constants)
@@ -45,7 +45,7 @@ def require_foldable(graph: ChannelGraph, folding: Folding) -> None:
     """
     for root, reason in folding.refusals.items():
         raise SurgeryError(
-            f"Units {_listed(graph.groups()[root].members)} cannot be removed: "
+            f"Units {_list(graph.groups()[root].members)} cannot be removed: "
             f"{reason}."
         )
 
@@ -80,15 +80,16 @@ def leaving_units(
     return leaving
 
 
-def _listed(members: Sequence[tuple[str, int]]) -> str:
+def _list(members: Sequence[tuple[str, int]]) -> str:
     """Returns units for people: "fc[0], fc[1] and 3 more"."""
     shown = ", ".join(f"{name}[{unit}]" for name, unit in members[:6])
     return shown + (f" and {len(members) - 6} more" if len(members) > 6 else "")
 
 
-def _checked(
+def _check_units(
     graph: ChannelGraph, name: str, indices: Sequence[int]
 ) -> list[int]:
+    """Returns the wanted units of a layer, each of which exists."""
     if name not in graph.units:
         raise SurgeryError(
             "`units` must name layers that have removable units: "
@@ -121,13 +122,13 @@ def _complete_groups(
         members, reason = groups[root]
         if reason:
             raise SurgeryError(
-                f"Units {_listed(members)} cannot be removed: {reason}."
+                f"Units {_list(members)} cannot be removed: {reason}."
             )
         missing = [member for member in members if member not in wanted]
         if missing:
             raise SurgeryError(
-                f"Units {_listed(members)} can only leave together. Received "
-                f"without {_listed(missing)}. Add them, or leave all of them."
+                f"Units {_list(members)} can only leave together. Received "
+                f"without {_list(missing)}. Add them, or leave all of them."
             )
     return roots
 

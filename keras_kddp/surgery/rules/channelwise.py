@@ -7,7 +7,7 @@ from keras_kddp.surgery.bounds import UNBOUNDED, Bounds
 from keras_kddp.surgery.channels import Call, Channels, describe
 from keras_kddp.surgery.registry import register_rule
 from keras_kddp.surgery.rule import Rule, Values
-from keras_kddp.surgery.rules.intervals import activated
+from keras_kddp.surgery.rules.intervals import activate_bounds
 from keras_kddp.surgery.rules.obstacles import activation_obstacle
 
 layers = keras.layers
@@ -90,7 +90,7 @@ class ActivationRule(ElementwiseRule):
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
         """Puts the ends through the activation, if it rises everywhere."""
-        return activated(call.operation, inputs[0])
+        return activate_bounds(call.operation, inputs[0])
 
 
 @register_rule(layers.Identity, layers.ActivityRegularization)

@@ -123,10 +123,10 @@ class ConcatenateRule(Rule):
         ]
         if call.operation.axis % len(call.output_shape) == axis:
             return np.concatenate(values)
-        return agreed(np.stack(values))
+        return keep_agreed(np.stack(values))
 
 
-def agreed(values: np.ndarray) -> Values:
+def keep_agreed(values: np.ndarray) -> Values:
     """Returns the first of several rows, NaN where the others differ."""
     return np.where((values == values[0]).all(axis=0), values[0], np.nan)
 

@@ -54,7 +54,7 @@ def channel_axis(layer: Any, rank: int) -> int:
     return 1 if first else rank - 1
 
 
-def passed(call: Call, axis: int, output_axis: int) -> Channels:
+def carry_channels(call: Call, axis: int, output_axis: int) -> Channels:
     """Returns the first input's channels, carried from axis to axis."""
     channels = call.channels[0]
     if channels.axis is None:

@@ -10,8 +10,8 @@ from keras_kddp.surgery.channels import Call, Channels, describe
 from keras_kddp.surgery.registry import register_rule
 from keras_kddp.surgery.rule import Rule, Values
 from keras_kddp.surgery.rules.channelwise import IdentityRule
-from keras_kddp.surgery.rules.joining import agreed
-from keras_kddp.surgery.rules.obstacles import channel_axis, passed
+from keras_kddp.surgery.rules.joining import keep_agreed
+from keras_kddp.surgery.rules.obstacles import carry_channels, channel_axis
 
 layers = keras.layers
 
@@ -45,7 +45,7 @@ class PoolingRule(IdentityRule):
     def flow(self, call: Call) -> Channels:
         """Carries the labels from the channel axis before to that behind."""
         layer = call.operation
-        return passed(
+        return carry_channels(
             call,
             channel_axis(layer, len(call.input_shapes[0])),
             channel_axis(layer, len(call.output_shape)),
@@ -199,7 +199,7 @@ class FlattenRule(Rule):
         found = _channel_sources(call)
         if call.output.axis is None or found is None:
             return super().constant(call, values, False)
-        return agreed(values[0][found[1]])
+        return keep_agreed(values[0][found[1]])
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
         """Spans the bounds of all channels that merge into one."""
