@@ -61,12 +61,12 @@ def kept_channels(
     if channels is None or channels.axis != last:
         return list(range(tensor.shape[-1]))
     gone = {
-        int(graph.roots[graph.units[name][unit]])
+        int(graph.group_numbers[graph.units[name][unit]])
         for name, units in removed.items()
         for unit in units
     }
-    roots = graph.roots[channels.labels].tolist()
-    return [i for i, root in enumerate(roots) if root not in gone]
+    groups = graph.group_numbers[channels.labels].tolist()
+    return [i for i, group in enumerate(groups) if group not in gone]
 
 
 def new_arguments(

@@ -49,12 +49,14 @@ def explain(model: keras.Model) -> str:
 
 
 def _explain_layer(graph: ChannelGraph, name: str) -> tuple[str, ...]:
-    roots = graph.roots[graph.units[name]].tolist()
-    reasons = [graph.reasons[root] for root in roots if root in graph.reasons]
+    groups = graph.group_numbers[graph.units[name]].tolist()
+    reasons = [
+        graph.reasons[group] for group in groups if group in graph.reasons
+    ]
     return (
         name,
-        str(len(roots)),
-        str(len(roots) - len(reasons)),
+        str(len(groups)),
+        str(len(groups) - len(reasons)),
         ", ".join(graph.partners(name)),
         "; ".join(dict.fromkeys(reasons)),
     )

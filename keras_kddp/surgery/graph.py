@@ -44,7 +44,7 @@ class ChannelGraph:
         rules: The rule of each call.
         calls: Each call as its rule saw it; None for an input of the model.
         channels: `id(symbolic tensor)` -> its channels.
-        roots: Label -> number of its group.
+        group_numbers: Label -> number of its group, (labels,) integers.
         units: Layer name -> labels of its declared units.
         blocked: Operation name -> why it lets nothing through.
         reasons: Group number -> why it must stay.
@@ -77,7 +77,7 @@ class ChannelGraph:
         self._pin_ends(pinned or {})
         self.units = self.records.units
         self.blocked = self.records.blocked
-        self.roots = self._roots()
+        self.group_numbers = self._number_groups()
         self.reasons = self._reasons()
         self._members = self._collect_members()
         self._makers = {id(x): n for n in self.nodes for x in n.outputs}
@@ -132,7 +132,7 @@ class ChannelGraph:
         labels = self.channels[id(tensor)].labels
         self.records.pins.append((labels, reason))
 
-    def _roots(self) -> np.ndarray:
+    def _number_groups(self) -> np.ndarray:
         size = self.records.size
         ties = self.records.ties
         first = np.concatenate([[], *(a for a, _ in ties)]).astype(int)
@@ -146,15 +146,15 @@ class ChannelGraph:
     def _reasons(self) -> dict[int, str]:
         reasons: dict[int, str] = {}
         for labels, reason in self.records.pins:
-            for root in np.unique(self.roots[labels]).tolist():
-                reasons.setdefault(root, reason)
+            for group in np.unique(self.group_numbers[labels]).tolist():
+                reasons.setdefault(group, reason)
         return reasons
 
     def _collect_members(self) -> dict[int, list[tuple[str, int]]]:
         members: dict[int, list[tuple[str, int]]] = {}
         for name, labels in self.units.items():
-            for unit, root in enumerate(self.roots[labels].tolist()):
-                members.setdefault(root, []).append((name, unit))
+            for unit, group in enumerate(self.group_numbers[labels].tolist()):
+                members.setdefault(group, []).append((name, unit))
         return members
 
     def _collect_indices(self) -> dict[str, list[int]]:
@@ -175,8 +175,8 @@ class ChannelGraph:
     def groups(self) -> dict[int, UnitGroup]:
         """Returns every group that has units, by its number."""
         return {
-            root: UnitGroup(tuple(members), self.reasons.get(root, ""))
-            for root, members in self._members.items()
+            group: UnitGroup(tuple(members), self.reasons.get(group, ""))
+            for group, members in self._members.items()
         }
 
     def removable_layers(self) -> list[str]:
@@ -184,15 +184,20 @@ class ChannelGraph:
         return [
             name
             for name, labels in self.units.items()
-            if any(r not in self.reasons for r in self.roots[labels].tolist())
+            if any(
+                group not in self.reasons
+                for group in self.group_numbers[labels].tolist()
+            )
         ]
 
     def partners(self, layer_name: str) -> list[str]:
         """Returns the other layers whose units leave together with its."""
         names = {
             name
-            for root in set(self.roots[self.units[layer_name]].tolist())
-            for name, _ in self._members[root]
+            for group in set(
+                self.group_numbers[self.units[layer_name]].tolist()
+            )
+            for name, _ in self._members[group]
         }
         return [name for name in self.units if name in names - {layer_name}]
 

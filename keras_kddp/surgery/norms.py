@@ -22,11 +22,11 @@ def outgoing_norms(graph: ChannelGraph) -> dict[str, np.ndarray]:
         labels = graph.records.slices[name][variable, axis]
         np.add.at(
             squares,
-            graph.roots[labels],
+            graph.group_numbers[labels],
             _square_sums(graph, name, variable, axis),
         )
     return {
-        name: np.sqrt(squares[graph.roots[labels]])
+        name: np.sqrt(squares[graph.group_numbers[labels]])
         for name, labels in graph.units.items()
     }
 

@@ -223,16 +223,16 @@ def plan_on(
     approximate: bool = False,
 ) -> RemovalPlan:
     """Returns `plan_removal` on a graph that was read already."""
-    roots = requested_groups(graph, units, constants or {})
+    groups = requested_groups(graph, units, constants or {})
     folding = fold_constants(
         graph,
-        roots,
+        groups,
         constants or {},
         training=False,
         approximate=approximate,
     )
     require_foldable(graph, folding)
-    gone = np.isin(graph.roots, list(roots))
+    gone = np.isin(graph.group_numbers, list(groups))
     removed = leaving_units(graph, gone)
     return RemovalPlan(
         model=graph.model,

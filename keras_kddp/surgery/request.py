@@ -32,9 +32,9 @@ def requested_groups(
         for name, indices in units.items()
         for unit in _check_units(graph, name, indices)
     }
-    roots = _complete_groups(graph, wanted)
+    numbers = _complete_groups(graph, wanted)
     _check_constants(wanted, constants)
-    return roots
+    return numbers
 
 
 def require_foldable(graph: ChannelGraph, folding: Folding) -> None:
@@ -43,9 +43,9 @@ def require_foldable(graph: ChannelGraph, folding: Folding) -> None:
     Raises:
         SurgeryError: If a constant cannot become part of a bias.
     """
-    for root, reason in folding.refusals.items():
+    for number, reason in folding.refusals.items():
         raise SurgeryError(
-            f"Units {_list(graph.groups()[root].members)} cannot be removed: "
+            f"Units {_list(graph.groups()[number].members)} cannot be removed: "
             f"{reason}."
         )
 
@@ -117,9 +117,11 @@ def _complete_groups(
 ) -> set[int]:
     """Returns the groups of the wanted units, each wanted in full."""
     groups = graph.groups()
-    roots = {int(graph.roots[graph.units[n][unit]]) for n, unit in wanted}
-    for root in sorted(roots):
-        members, reason = groups[root]
+    numbers = {
+        int(graph.group_numbers[graph.units[n][unit]]) for n, unit in wanted
+    }
+    for number in sorted(numbers):
+        members, reason = groups[number]
         if reason:
             raise SurgeryError(
                 f"Units {_list(members)} cannot be removed: {reason}."
@@ -130,7 +132,7 @@ def _complete_groups(
                 f"Units {_list(members)} can only leave together. Received "
                 f"without {_list(missing)}. Add them, or leave all of them."
             )
-    return roots
+    return numbers
 
 
 def _check_constants(

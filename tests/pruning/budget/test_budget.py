@@ -254,7 +254,7 @@ def test_planned_sizes_are_those_of_the_smaller_model(case: Case):
         for root, group in graph.groups().items()
         if names & set(group.members)
     }
-    gone = np.isin(graph.roots, list(roots))
+    gone = np.isin(graph.group_numbers, list(roots))
 
     planned = PlannedSizes(graph).without(gone)
 
@@ -281,7 +281,10 @@ def test_units_of_several_layers_are_ranked_by_their_share():
     plain = group_scores(graph, activity, score)
     balanced = group_scores(graph, activity, score, balanced=True)
 
-    root = {name: graph.roots[labels] for name, labels in graph.units.items()}
+    root = {
+        name: graph.group_numbers[labels]
+        for name, labels in graph.units.items()
+    }
     assert plain[root["wide"][7]] == plain[root["narrow"][1]] == 1
     assert balanced[root["wide"][7]] == pytest.approx(1 / 6)  # of 8 * 0.75
     assert balanced[root["narrow"][1]] == pytest.approx(1 / 1.5)

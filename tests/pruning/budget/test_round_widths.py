@@ -36,7 +36,7 @@ def conv_student(filters):
 def kept(student, name, count, multiple, minimum=1):
     """Returns how many of a layer's units stay, in the order they stand."""
     graph = ChannelGraph(student)
-    roots = graph.roots[graph.units[name]].tolist()
+    roots = graph.group_numbers[graph.units[name]].tolist()
     widths = dict.fromkeys(graph.units, minimum)
     scores = {root: i / 1000 for i, root in enumerate(roots)}
     order = removal_order(graph, scores, widths)
