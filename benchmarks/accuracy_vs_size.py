@@ -236,8 +236,8 @@ def narrowed(model: keras.Model, widths: Mapping[str, int]) -> keras.Model:
     """Returns a model of the same layers with other widths."""
     graph = ChannelGraph(model)
     scores = {
-        root: float(group.members[0][1])
-        for root, group in graph.groups().items()
+        number: float(group.members[0][1])
+        for number, group in graph.groups().items()
         if not group.reason and all(n in widths for n, _ in group.members)
     }
     ranking = rank_groups(graph, scores, widths)

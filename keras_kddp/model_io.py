@@ -21,18 +21,17 @@ _HANDING_ON = (
     keras.layers.Reshape,
 )
 
-
 _OPERATIONS_HANDING_ON = {"cast", "clip", "reshape", "squeeze"}
 
 
-def at_least_float32(values: Any) -> Any:
+def at_least_float32(values: Arrays) -> Tensor:
     """Returns values in float32, or in float64 where they are that."""
     values = keras.ops.convert_to_tensor(values)
     dtype = keras.backend.result_type(values.dtype, "float32")
     return keras.ops.cast(values, dtype)
 
 
-def log_probabilities(values: Any) -> Any:
+def log_probabilities(values: Arrays) -> Tensor:
     """Returns log p of softmax outputs, in float32 at least.
 
     They are logits of the same distribution at every temperature, since
@@ -57,6 +56,15 @@ def output_activations(model: keras.Model) -> list[str]:
     return [] if graph is None else [*map(_activation_of, graph.outputs)]
 
 
+def input_structure(model: keras.Model) -> Any:
+    """Returns a model's symbolic inputs in the structure it takes.
+
+    Alone, in a list or in a dict. `model.inputs` is always a list, and a
+    Sequential that was never called has no `model.input`.
+    """
+    return _compat.functional_graph(model).input
+
+
 def output_structure(model: keras.Model) -> Any:
     """Returns a model's symbolic outputs in the structure it returns.
 
@@ -65,7 +73,7 @@ def output_structure(model: keras.Model) -> Any:
     return _compat.functional_graph(model).output
 
 
-def _activation_of(tensor: Any) -> str:
+def _activation_of(tensor: Tensor) -> str:
     """Returns the name of the activation that made a symbolic tensor."""
     while True:
         node = _compat.producing_node(tensor)
@@ -97,15 +105,6 @@ def _ending(operation: Any) -> tuple[str, bool]:
     if name.startswith("softmax"):  # such as TensorFlow's own, softmax_v2
         name = "softmax"
     return name, isinstance(operation, _HANDING_ON)
-
-
-def input_structure(model: keras.Model) -> Any:
-    """Returns a model's symbolic inputs in the structure that batches have.
-
-    `model.inputs` is a list, and a Sequential that was never called has no
-    `model.input`.
-    """
-    return model.inputs[0] if len(model.inputs) == 1 else model.input
 
 
 def to_numpy(variable: keras.Variable) -> np.ndarray:

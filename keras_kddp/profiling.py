@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_kddp import _compat
 from keras_kddp._compat import CallNode
+from keras_kddp.model_io import Tensor
 from keras_kddp.text_table import aligned
 
 TRANSPOSED = (
@@ -18,7 +19,6 @@ TRANSPOSED = (
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
-
 
 _MULTIPLYING = (
     keras.layers.Dense,
@@ -71,7 +71,7 @@ class ModelProfile:
     activation_bytes: int
 
     def __str__(self) -> str:
-        """Returns a line a layer, and the totals."""
+        """Returns one line per layer, and the totals."""
         rows = [
             ("layer", "class", "parameters", "MACs", "output bytes"),
             *(
@@ -192,7 +192,7 @@ def multiplied_positions(call: CallNode) -> int:
     return num_entries(shape[1:] if is_first else shape[:-1])
 
 
-def _bytes(*tensors: Any) -> int:
+def _bytes(*tensors: Tensor) -> int:
     """Returns the memory of symbolic tensors, for one example."""
     return sum(
         num_entries(tensor.shape[1:]) * _item_bytes(tensor.dtype)

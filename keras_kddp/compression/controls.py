@@ -21,6 +21,7 @@ from keras_kddp.pruning.activity import activity_on, sampled
 from keras_kddp.pruning.criteria import contribution
 from keras_kddp.pruning.ranking import group_maxima, group_scores, rank_groups
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.norms import incoming_norms
 from keras_kddp.surgery.rebuild import rebuild
 
 CONTROLS = {
@@ -120,7 +121,7 @@ class RemovalHalfWay(keras.callbacks.Callback):
             activity = activity_on(graph, rows, layers=self._widths)
             return group_scores(graph, activity, contribution)
         if self._ranking == "magnitude":
-            norms = graph.incoming_norms()
+            norms = incoming_norms(graph)
             return group_maxima(graph, {n: norms[n] for n in self._widths})
         generator = np.random.default_rng(self._common.recipe.seed)
         return group_maxima(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
 from keras_kddp.model_io import Arrays
 
@@ -11,7 +12,7 @@ Batches: TypeAlias = Arrays | Iterable[Any]
 """Arrays with one row per example, or an iterable of batches of them."""
 
 
-def are_arrays(data: Any) -> bool:
+def are_arrays(data: Batches) -> bool:
     """Says whether data is an array, or a dict or list of arrays."""
     leaves = keras.tree.flatten(data)
     return bool(leaves) and all(
@@ -20,24 +21,37 @@ def are_arrays(data: Any) -> bool:
     )
 
 
-def row_count(data: Any) -> int:
+def row_count(data: Arrays) -> int:
     """Returns the length that all arrays share."""
     shapes = [tuple(leaf.shape) for leaf in keras.tree.flatten(data)]
     counts = {shape[0] if shape else -1 for shape in shapes}
     if len(counts) > 1 or -1 in counts:
         raise ValueError(
-            "`data` must be arrays with one row an example, all of the same "
+            "`data` must be arrays with one row per example, all of the same "
             f"length. Received shapes: {shapes}."
         )
     return counts.pop()
 
 
-def batches_of(data: Any, batch_size: int) -> Iterator[Any]:
+def evenly_spaced(count: int, samples: int) -> np.ndarray:
+    """Returns which rows stand for all, from the first to the last.
+
+    Args:
+        count: How many rows there are, at least 1.
+        samples: At most so many are chosen, at least 1.
+
+    Returns:
+        (rows,) rising integers, `min(count, samples)` of them.
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, samples)).astype(int))
+
+
+def batches_of(data: Batches, batch_size: int) -> Iterator[Arrays]:
     """Yields the inputs in data, batch by batch.
 
     Args:
         data: Arrays, or an iterable, as for `collect_activity`.
-        batch_size: Rows a step, for arrays.
+        batch_size: Rows per step, for arrays.
     """
     if are_arrays(data):
         rows = row_count(data)
@@ -50,7 +64,7 @@ def batches_of(data: Any, batch_size: int) -> Iterator[Any]:
         yield x
 
 
-def finite_batches(name: str, data: Any) -> Iterable[Any]:
+def finite_batches(name: str, data: Batches) -> Iterable[Any]:
     """Returns an iterable of batches that ends.
 
     Args:

@@ -1,4 +1,4 @@
-"""Arrays out of IDX, NPZ and tensorflow-datasets, split by split."""
+"""SplitArrays out of IDX, NPZ and tensorflow-datasets, split by split."""
 
 import gzip
 import math
@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-Arrays = dict[str, tuple[np.ndarray, np.ndarray]]  # split -> inputs, labels
+SplitArrays = dict[
+    str, tuple[np.ndarray, np.ndarray]
+]  # split -> inputs, labels
 
 
 _IDX_DTYPES = {
@@ -21,11 +23,10 @@ _IDX_DTYPES = {
     b"\x0e": ">f8",
 }
 
-
 _SPLITS = ("train", "validation", "test")
 
 
-def read_idx(folder: str) -> Arrays:
+def read_idx(folder: str) -> SplitArrays:
     """Returns the splits in a folder of MNIST's four files.
 
     `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and both for `t10k`,
@@ -40,14 +41,14 @@ def read_idx(folder: str) -> Arrays:
     """
     return {
         split: (
-            _idx_array(Path(folder), f"{prefix}-images", 3),
-            _idx_array(Path(folder), f"{prefix}-labels", 1),
+            _read_idx_array(Path(folder), f"{prefix}-images", 3),
+            _read_idx_array(Path(folder), f"{prefix}-labels", 1),
         )
         for split, prefix in (("train", "train"), ("test", "t10k"))
     }
 
 
-def _idx_array(folder: Path, stem: str, rank: int) -> np.ndarray:
+def _read_idx_array(folder: Path, stem: str, rank: int) -> np.ndarray:
     name = f"{stem}-idx{rank}-ubyte"
     paths = [folder / name, folder / f"{name}.gz"]
     path = next((path for path in paths if path.is_file()), None)
@@ -65,10 +66,10 @@ def _idx_array(folder: Path, stem: str, rank: int) -> np.ndarray:
             raise ValueError(
                 f"'{path}' must be a complete gzip file. Received: {error}."
             ) from error
-    return _parsed_idx(path, content, rank)
+    return _parse_idx(path, content, rank)
 
 
-def _parsed_idx(path: Path, content: bytes, rank: int) -> np.ndarray:
+def _parse_idx(path: Path, content: bytes, rank: int) -> np.ndarray:
     """Returns the array: magic, sizes and numbers are big-endian."""
     is_idx = content[:2] == b"\0\0" and content[2:3] in _IDX_DTYPES
     header = 4 + 4 * rank
@@ -88,7 +89,7 @@ def _parsed_idx(path: Path, content: bytes, rank: int) -> np.ndarray:
     return np.frombuffer(content, dtype, offset=header).reshape(shape)
 
 
-def read_npz(path: str) -> Arrays:
+def read_npz(path: str) -> SplitArrays:
     """Returns the splits in a file of `numpy.savez`.
 
     Args:
@@ -99,27 +100,7 @@ def read_npz(path: str) -> Arrays:
         OSError: If it cannot be read.
         ValueError: If it is damaged, lacks an array or holds objects.
     """
-    try:
-        # Opened here: NumPy leaves a damaged file open.
-        with open(path, "rb") as file, np.load(file) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"'{path}' must be a file of numpy.savez. Received a path with no "
-            "file."
-        ) from error
-    except (
-        EOFError,
-        NotImplementedError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise ValueError(
-            f"'{path}' must be a complete file of numpy.savez with arrays of "
-            f"numbers, no objects. Received: {error}."
-        ) from error
+    arrays = _read_npz_arrays(path)
     optional = [f"{part}_validation" for part in "xy"]
     needed = ["x_train", "y_train", "x_test", "y_test"]
     if any(name in arrays for name in optional):
@@ -137,7 +118,32 @@ def read_npz(path: str) -> Arrays:
     }
 
 
-def read_tfds(text: str) -> Arrays:
+def _read_npz_arrays(path: str) -> dict[str, np.ndarray]:
+    """Returns every array of a file of `numpy.savez`, by name."""
+    try:
+        # Opened here: NumPy leaves a damaged file open.
+        with open(path, "rb") as file, np.load(file) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"'{path}' must be a file of numpy.savez. Received a path with no "
+            "file."
+        ) from error
+    except (
+        EOFError,
+        NotImplementedError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(
+            f"'{path}' must be a complete file of numpy.savez with arrays of "
+            f"numbers, no objects. Received: {error}."
+        ) from error
+
+
+def read_tfds(text: str) -> SplitArrays:
     """Returns splits of a data set of tensorflow-datasets.
 
     Prepares (and downloads) it first where that has not been done; the
@@ -145,7 +151,7 @@ def read_tfds(text: str) -> Arrays:
 
     Args:
         text: `NAME` or `NAME,train=SPLIT,validation=SPLIT,test=SPLIT`, with
-            SPLIT such as `train[:90%]`; a data set of inputs with a label each.
+            SPLIT such as `train[:90%]`; a data set of inputs with their labels.
 
     Raises:
         ValueError: If the extra is not installed, or there is no such data
@@ -163,7 +169,7 @@ def read_tfds(text: str) -> Arrays:
         names[split] = value
     parts, info = _loaded(name, names)
     return {
-        split: _pair(f"tfds:{name}, {split}", part, info.supervised_keys)
+        split: _take_pair(f"tfds:{name}, {split}", part, info.supervised_keys)
         for split, part in parts.items()
     }
 
@@ -191,7 +197,7 @@ def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
     return dict(zip(names, tfds.as_numpy(parts), strict=True)), info
 
 
-def _pair(
+def _take_pair(
     name: str, part: Any, keys: tuple[Any, Any] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns inputs and labels out of features."""

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from keras_kddp.data.dataset_files import read_idx, read_npz, read_tfds
+from keras_kddp.data.dataset_files import (
+    SplitArrays,
+    read_idx,
+    read_npz,
+    read_tfds,
+)
 from keras_kddp.data.splits import Split
 
 _REAL = (np.integer, np.floating)
-
 
 _VALIDATION_SHARE = 12  # one in twelve: Fashion-MNIST's last 5,000
 
@@ -68,22 +71,22 @@ def load_dataset(spec: str) -> Dataset:
             f"tfds:NAME. Received: {spec!r}."
         )
     splits = {
-        split: _checked(spec, split, x, y)
+        split: _make_split(spec, split, x, y)
         for split, (x, y) in _READERS[kind](name).items()
     }
     if "validation" not in splits:
-        splits |= _cut(spec, splits["train"])
+        splits |= _cut_validation(spec, splits["train"])
     return Dataset(spec, **splits)
 
 
-_READERS: dict[str, Callable[[str], dict[str, tuple[Any, Any]]]] = {
+_READERS: dict[str, Callable[[str], SplitArrays]] = {
     "idx": read_idx,
     "npz": read_npz,
     "tfds": read_tfds,
 }
 
 
-def _checked(spec: str, split: str, x: np.ndarray, y: np.ndarray) -> Split:
+def _make_split(spec: str, split: str, x: np.ndarray, y: np.ndarray) -> Split:
     """Returns inputs and labels as a model takes them."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -110,7 +113,8 @@ def _checked(spec: str, split: str, x: np.ndarray, y: np.ndarray) -> Split:
     return Split(x.astype("float32", copy=False), y.astype("int64"))
 
 
-def _cut(spec: str, train: Split) -> dict[str, Split]:
+def _cut_validation(spec: str, train: Split) -> dict[str, Split]:
+    """Returns the training data cut in two: the end is for validation."""
     count = len(train.y) // _VALIDATION_SHARE
     if count == 0:
         raise ValueError(

@@ -1,10 +1,11 @@
 """Whether inputs lie where those of the training did."""
 
 import warnings
-from typing import Any
 
 import keras
 import numpy as np
+
+from keras_kddp.model_io import Arrays
 
 Range = tuple[float, float]
 
@@ -12,7 +13,7 @@ Range = tuple[float, float]
 _FACTOR = 8  # 255 against 1 is far above, other samples are far below
 
 
-def input_range(x: Any) -> Range:
+def input_range(x: Arrays) -> Range:
     """Returns the smallest and the largest number in some inputs.
 
     Args:
@@ -25,7 +26,7 @@ def input_range(x: Any) -> Range:
     )
 
 
-def warn_of_other_range(seen: Range, given: Any, name: str) -> None:
+def warn_of_other_range(seen: Range, given: Arrays, name: str) -> None:
     """Warns about inputs that were scaled in another way.
 
     Args:

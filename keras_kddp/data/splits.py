@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.data.batches import finite_batches
-from keras_kddp.model_io import output_structure
+from keras_kddp.data.batches import Batches, finite_batches
+from keras_kddp.model_io import Arrays, output_structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,22 +22,22 @@ class Split:
         sample_weight: Factor on each example's losses, (examples,), or None.
     """
 
-    x: Any
-    y: Any
-    sample_weight: Any = None
+    x: Arrays
+    y: Arrays
+    sample_weight: Arrays | None = None
 
     def __len__(self) -> int:
         """Returns the number of examples."""
         return len(keras.tree.flatten(self.y)[0])
 
-    def as_tuple(self) -> tuple[Any, ...]:
+    def as_tuple(self) -> tuple[Arrays, ...]:
         """Returns what Keras takes as `validation_data`."""
         if self.sample_weight is None:
             return self.x, self.y
         return self.x, self.y, self.sample_weight
 
 
-def as_split(name: str, data: Any) -> Split:
+def as_split(name: str, data: Batches | Split) -> Split:
     """Returns data as arrays.
 
     Args:
@@ -54,23 +54,7 @@ def as_split(name: str, data: Any) -> Split:
     if isinstance(data, tuple) and len(data) in (2, 3):
         parts = data
     elif isinstance(data, Iterable) and not isinstance(data, (Mapping, tuple)):
-        batches = [
-            keras.tree.map_structure(keras.ops.convert_to_numpy, batch)
-            for batch in finite_batches(name, data)
-        ]
-        if not all(isinstance(b, tuple) and len(b) in (2, 3) for b in batches):
-            raise ValueError(
-                f"`{name}` must give batches (x, y) or (x, y, sample_weight). "
-                f"Received: {type(batches[0]).__name__}."
-            )
-        if not batches:
-            raise ValueError(
-                f"`{name}` must hold examples. Received an empty "
-                f"{type(data).__name__}."
-            )
-        parts = keras.tree.map_structure(
-            lambda *leaves: np.concatenate(leaves), *batches
-        )
+        parts = _read_whole(name, data)
     else:
         raise ValueError(
             f"`{name}` must be (x, y), (x, y, sample_weight) or an iterable of "
@@ -79,7 +63,29 @@ def as_split(name: str, data: Any) -> Split:
     return Split(*map(_as_arrays, parts))
 
 
-def _as_arrays(part: Any) -> Any:
+def _read_whole(name: str, data: Iterable[Any]) -> tuple[Arrays, ...]:
+    """Returns the batches of an iterable joined: (x, y) and any weights."""
+    batches = [
+        keras.tree.map_structure(keras.ops.convert_to_numpy, batch)
+        for batch in finite_batches(name, data)
+    ]
+    if not all(isinstance(b, tuple) and len(b) in (2, 3) for b in batches):
+        raise ValueError(
+            f"`{name}` must give batches (x, y) or (x, y, sample_weight). "
+            f"Received: {type(batches[0]).__name__}."
+        )
+    if not batches:
+        raise ValueError(
+            f"`{name}` must hold examples. Received an empty "
+            f"{type(data).__name__}."
+        )
+    joined: tuple[Arrays, ...] = keras.tree.map_structure(
+        lambda *leaves: np.concatenate(leaves), *batches
+    )
+    return joined
+
+
+def _as_arrays(part: Arrays) -> Arrays:
     """Returns a part of the data as arrays; None stays."""
     if isinstance(part, list) and len(part) == 1 and np.ndim(part[0]):
         part = part[0]  # one input or output in a list
@@ -107,23 +113,11 @@ def check_split(
     """
     _check_inputs(name, split, model)
     _check_weights(name, split)
-    shapes = [tuple(output.shape) for output in model.outputs]
-    labels = keras.tree.flatten(split.y)
-    if len(labels) != len(shapes):
-        raise ValueError(
-            f"The labels of `{name}` must be one array an output "
-            f"({len(shapes)}). Received: {len(labels)}."
-        )
-    structures = [
-        keras.tree.map_structure(lambda _: "array", part)
-        for part in (split.y, output_structure(model))
-    ]
-    if len(labels) > 1 and structures[0] != structures[1]:
-        raise ValueError(
-            f"The labels of `{name}` must have the structure of the outputs, "
-            f"{structures[1]}. Received: {structures[0]}."
-        )
-    for numbers, shape in zip(labels, shapes, strict=True):
+    _check_label_structure(name, split, model)
+    for numbers, output in zip(
+        keras.tree.flatten(split.y), model.outputs, strict=True
+    ):
+        shape = tuple(output.shape)
         _check_labels(name, numbers, len(split), shape)
         missing = np.setdiff1d(np.arange(shape[-1]), numbers)
         if every_class and len(missing):
@@ -135,7 +129,28 @@ def check_split(
             )
 
 
+def _check_label_structure(name: str, split: Split, model: keras.Model) -> None:
+    """Checks that the labels come as the outputs do: alone, list or dict."""
+    count = len(model.outputs)
+    labels = keras.tree.flatten(split.y)
+    if len(labels) != count:
+        raise ValueError(
+            f"The labels of `{name}` must be one array per output "
+            f"({count}). Received: {len(labels)}."
+        )
+    structures = [
+        keras.tree.map_structure(lambda _: "array", part)
+        for part in (split.y, output_structure(model))
+    ]
+    if len(labels) > 1 and structures[0] != structures[1]:
+        raise ValueError(
+            f"The labels of `{name}` must have the structure of the outputs, "
+            f"{structures[1]}. Received: {structures[0]}."
+        )
+
+
 def _check_inputs(name: str, split: Split, model: keras.Model) -> None:
+    """Checks the shapes, lengths and numbers of the inputs."""
     inputs = keras.tree.flatten(split.x)
     expected = [tuple(tensor.shape) for tensor in model.inputs]
     received = [tuple(array.shape) for array in inputs]
@@ -158,6 +173,11 @@ def _check_inputs(name: str, split: Split, model: keras.Model) -> None:
             f"`{name}` must have a label for each input. Received lengths: "
             f"{sorted(counts)}."
         )
+    _check_numbers(name, inputs)
+
+
+def _check_numbers(name: str, inputs: list[np.ndarray]) -> None:
+    """Checks that arrays hold finite numbers."""
     for array in inputs:
         is_number = np.issubdtype(array.dtype, np.number)
         if not is_number or not np.isfinite(array).all():
@@ -180,7 +200,7 @@ def _check_weights(name: str, split: Split) -> None:
 
 
 def _check_labels(
-    name: str, labels: Any, count: int, shape: tuple[Any, ...]
+    name: str, labels: np.ndarray, count: int, shape: tuple[Any, ...]
 ) -> None:
     classes = shape[-1]
     if labels.ndim != len(shape) - 1 or len(labels) != count:

@@ -1,4 +1,4 @@
-"""Config edits."""
+"""Penalties taken out of the config of a model, or put into it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,18 +9,19 @@ from keras_kddp.layers.penalties import (
     ActivityPenalty,
     ActivityRegularizedDense,
 )
+from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.rebuild import Config, entry_name
 
-_Reference = tuple[str, int, int]  # as the config names a tensor
+Reference = tuple[str, int, int]  # as the config names a tensor
 
 
-def _drop_penalties(config: Config) -> None:
+def drop_penalties(config: Config) -> None:
     """Takes the penalties out of a config and out of those nested in it."""
-    dropped: dict[_Reference, Any] = {}
+    dropped: dict[Reference, Any] = {}
     kept = []
     for entry in config["layers"]:
         if "layers" in entry["config"]:
-            _drop_penalties(entry["config"])
+            drop_penalties(entry["config"])
         if _is_class(entry, ActivityPenalty):
             for call, node in enumerate(entry.get("inbound_nodes", ())):
                 reference = (entry["config"]["name"], call, 0)
@@ -36,21 +37,18 @@ def _drop_penalties(config: Config) -> None:
     _redirect(config, lambda reference: _source(reference, dropped))
 
 
-def _insert_penalty(
-    config: Config, reference: _Reference, penalty: ActivityPenalty, tensor: Any
+def insert_penalty(
+    config: Config,
+    reference: Reference,
+    penalty: ActivityPenalty,
+    tensor: Tensor,
 ) -> None:
     """Puts a penalty behind a tensor; all its readers then read the penalty."""
-    source, call, _ = reference
-    name = f"{source}_penalty" + (f"_{call}" if call else "")
-    while any(entry_name(other) == name for other in config["layers"]):
-        name += "_"
+    name = _penalty_name(config, reference)
     entry = keras.saving.serialize_keras_object(penalty)
     entry["config"]["name"] = name
-    position = next(
-        index
-        for index, other in enumerate(config["layers"])
-        if entry_name(other) == source
-    )
+    names = [entry_name(other) for other in config["layers"]]
+    position = names.index(reference[0])
     if "input_layers" in config:  # Functional
         _redirect(
             config,
@@ -67,6 +65,15 @@ def _insert_penalty(
         }
         entry["inbound_nodes"] = [{"args": (argument,), "kwargs": {}}]
     config["layers"].insert(position + 1, entry)
+
+
+def _penalty_name(config: Config, reference: Reference) -> str:
+    """Returns a name for the penalty behind a tensor that is still free."""
+    source, call, _ = reference
+    name = f"{source}_penalty" + (f"_{call}" if call else "")
+    while any(entry_name(other) == name for other in config["layers"]):
+        name += "_"
+    return name
 
 
 def _redirect(
@@ -98,26 +105,27 @@ def _redirect(
             entry["inbound_nodes"] = visit(entry["inbound_nodes"])
 
     if "output_layers" in config:
-        config["output_layers"] = _redirected(
+        config["output_layers"] = _redirect_outputs(
             config["output_layers"], successor
         )
 
 
-def _redirected(
+def _redirect_outputs(
     outputs: Any, successor: Callable[[list[Any]], list[Any] | None]
 ) -> Any:
     """Returns a config's structure of output references, redirected."""
     if isinstance(outputs, dict):
         return {
-            key: _redirected(item, successor) for key, item in outputs.items()
+            key: _redirect_outputs(item, successor)
+            for key, item in outputs.items()
         }
     if len(outputs) == 3 and isinstance(outputs[0], str):
         return successor(list(outputs)) or outputs
-    return [_redirected(item, successor) for item in outputs]
+    return [_redirect_outputs(item, successor) for item in outputs]
 
 
 def _source(
-    reference: list[Any], dropped: dict[_Reference, Any]
+    reference: list[Any], dropped: dict[Reference, Any]
 ) -> list[Any] | None:
     """Returns what a dropped identity read, through chains of them."""
     found = None

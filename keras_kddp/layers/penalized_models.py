@@ -1,4 +1,4 @@
-"""Penalized models."""
+"""The penalties in a model: found, checked and moved."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from keras_kddp import _compat
 from keras_kddp.layers.penalties import (
     ActivityPenalty,
     ActivityRegularizedDense,
-    _PenaltyMixin,
+    PenaltyMixin,
 )
 from keras_kddp.surgery.calls import layers_by_path
 from keras_kddp.surgery.graph import ChannelGraph
@@ -17,7 +17,7 @@ from keras_kddp.surgery.graph import ChannelGraph
 def penalty_layers(model: keras.Model) -> list[Any]:
     """Returns a model's layers that charge for activity, nested ones too."""
     found = layers_by_path(model).values()
-    return [x for x in found if isinstance(x, _PenaltyMixin)]
+    return [x for x in found if isinstance(x, PenaltyMixin)]
 
 
 def check_penalties(model: keras.Model) -> None:
@@ -30,7 +30,7 @@ def check_penalties(model: keras.Model) -> None:
     """
     own = penalty_layers(model)
     for layer in _compat.all_layers(model):
-        if not isinstance(layer, _PenaltyMixin):
+        if not isinstance(layer, PenaltyMixin):
             continue
         if all(layer is not other for other in own):
             raise ValueError(
@@ -57,7 +57,7 @@ def set_penalty_strength(model: keras.Model, strength: float) -> None:
         layer.strength.assign(strength)
 
 
-_PENALTIES = (ActivityPenalty, ActivityRegularizedDense)
+PENALTIES = (ActivityPenalty, ActivityRegularizedDense)
 
 
 def prepared_layers(graph: ChannelGraph) -> list[str]:
@@ -66,7 +66,7 @@ def prepared_layers(graph: ChannelGraph) -> list[str]:
         name
         for name in graph.removable_layers()
         if all(
-            isinstance(graph.maker(tensor).operation, _PENALTIES)
+            isinstance(graph.maker(tensor).operation, PENALTIES)
             for tensor in graph.observation_points(name)
         )
     ]

@@ -5,7 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_kddp.layers.summing import _and_absolute_sum, _and_sum
+from keras_kddp.layers.summing import pair_with_absolute_sum, pair_with_sum
+from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.registry import register_rule
 from keras_kddp.surgery.rules.channelwise import IdentityRule
 from keras_kddp.surgery.rules.mixing import DenseRule
@@ -13,7 +14,7 @@ from keras_kddp.surgery.rules.mixing import DenseRule
 _PACKAGE = "keras_kddp"
 
 
-class _PenaltyMixin(keras.layers.Layer):
+class PenaltyMixin(keras.layers.Layer):
     """Charges `strength * l1 * sum over units of mean |a|` while training."""
 
     def _start_penalty(self, l1: float) -> None:
@@ -31,12 +32,12 @@ class _PenaltyMixin(keras.layers.Layer):
         )
 
     def _charge(
-        self, activations: Any, *, non_negative: bool, axis: int = -1
-    ) -> Any:
+        self, activations: Tensor, *, non_negative: bool, axis: int = -1
+    ) -> Tensor:
         """Adds the charge and returns the activations to go on with."""
         dtype = keras.backend.result_type(activations.dtype, "float32")
         wide = keras.ops.cast(activations, dtype)
-        measure = _and_sum if non_negative else _and_absolute_sum
+        measure = pair_with_sum if non_negative else pair_with_absolute_sum
         passed, total = measure(wide)
         units = activations.shape[axis]
         means_of = keras.ops.cast(keras.ops.size(wide), dtype) / units
@@ -45,11 +46,12 @@ class _PenaltyMixin(keras.layers.Layer):
         return passed if dtype == activations.dtype else activations
 
     def get_config(self) -> dict[str, Any]:
+        """Returns the layer's config with the charge."""
         return {**super().get_config(), "l1": self.l1}
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class ActivityPenalty(_PenaltyMixin):
+class ActivityPenalty(PenaltyMixin):
     """Identity that charges for the activity of the units it sees.
 
     Adds `strength * l1 * sum_j mean(|a_j|)` to the model's losses while
@@ -69,7 +71,7 @@ class ActivityPenalty(_PenaltyMixin):
         strength: Scalar variable, 1 at first; `keras_kddp.DynamicPruning`
             moves it between 0 and 1 without retracing.
 
-    Input and output shape: `(batch, ..., units)`, the same, units on `axis`.
+    Input and output shape: both `(batch, ..., units)`, units on `axis`.
 
     Raises:
         ValueError: If `l1` is negative or not finite.
@@ -105,7 +107,7 @@ class ActivityPenalty(_PenaltyMixin):
         """Has nothing to build: the strength exists from the start."""
         self.built = True
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns `inputs`; charges for them while training."""
         if training:
             return self._charge(
@@ -127,7 +129,7 @@ class ActivityPenalty(_PenaltyMixin):
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class ActivityRegularizedDense(_PenaltyMixin, keras.layers.Dense):
+class ActivityRegularizedDense(PenaltyMixin, keras.layers.Dense):
     """Dense whose units are charged for their activity.
 
     The same as `keras.layers.Dense` followed by `ActivityPenalty`.
@@ -208,7 +210,7 @@ class ActivityRegularizedDense(_PenaltyMixin, keras.layers.Dense):
         )
         self._start_penalty(l1)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the activations; charges for them while training."""
         outputs = super().call(inputs, training=training)
         if training:

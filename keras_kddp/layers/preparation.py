@@ -4,18 +4,17 @@ Both make a new model from the config of the old one and copy its weights.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 
 from keras_kddp import _compat
 from keras_kddp.layers.config_edits import (
-    _drop_penalties,
-    _insert_penalty,
-    _Reference,
+    Reference,
+    drop_penalties,
+    insert_penalty,
 )
 from keras_kddp.layers.penalized_models import (
-    _PENALTIES,
+    PENALTIES,
     check_penalties,
     penalty_layers,
     prepared_layers,
@@ -25,7 +24,7 @@ from keras_kddp.layers.penalties import (
     is_relu,
     validated_l1,
 )
-from keras_kddp.model_io import to_numpy
+from keras_kddp.model_io import Tensor, to_numpy
 from keras_kddp.surgery.calls import is_flattened, layers_by_path
 from keras_kddp.surgery.explanation import explain
 from keras_kddp.surgery.graph import ChannelGraph
@@ -72,27 +71,17 @@ def prepare(
     check_penalties(student)
     _check_places(graph)
     names = _chosen_layers(graph, layers)
-    wanted: dict[tuple[str, _Reference], Any] = {}
-    updated: set[str] = set()
-    for name in names:
-        for tensor in graph.observation_points(name):
-            maker = graph.maker(tensor)
-            if isinstance(maker.operation, _PENALTIES):
-                updated.add(maker.name)
-                continue
-            origin = graph.origin(tensor)
-            reference = _compat.tensor_reference(
-                origin.tensor, _compat.call_nodes(origin.model)
-            )
-            penalty = ActivityPenalty(
-                l1,
-                non_negative=is_relu(maker.operation),
-                axis=_axis(graph, tensor),
-                name="penalty",
-                dtype=tensor.dtype,
-            )
-            place = "/".join(origin.path), tuple(reference)
-            wanted[place] = penalty, tensor
+    points = [x for name in names for x in graph.observation_points(name)]
+    updated = {
+        graph.maker(tensor).name
+        for tensor in points
+        if _is_penalized(graph, tensor)
+    }
+    wanted = {
+        _place(graph, tensor): (_new_penalty(graph, tensor, l1), tensor)
+        for tensor in points
+        if not _is_penalized(graph, tensor)
+    }
 
     def edit(config: Config) -> None:
         configs = {"": config}
@@ -101,12 +90,44 @@ def prepare(
             if name in updated:
                 entry["config"]["l1"] = l1
         for (path, reference), (penalty, tensor) in wanted.items():
-            _insert_penalty(configs[path], reference, penalty, tensor)
+            insert_penalty(configs[path], reference, penalty, tensor)
 
-    return _copied(student, edit)
+    return _copy_edited(student, edit)
 
 
-def _axis(graph: ChannelGraph, tensor: Any) -> int:
+def _is_penalized(graph: ChannelGraph, tensor: Tensor) -> bool:
+    """Says whether a penalty is what makes a tensor."""
+    return isinstance(graph.maker(tensor).operation, PENALTIES)
+
+
+def _place(graph: ChannelGraph, tensor: Tensor) -> tuple[str, Reference]:
+    """Returns in which model's config a tensor stands, and as what.
+
+    Returns:
+        "outer/inner" for a nested model, "" for the model itself; the
+        reference in its config.
+    """
+    origin = graph.origin(tensor)
+    reference = _compat.tensor_reference(
+        origin.tensor, _compat.call_nodes(origin.model)
+    )
+    return "/".join(origin.path), tuple(reference)
+
+
+def _new_penalty(
+    graph: ChannelGraph, tensor: Tensor, l1: float
+) -> ActivityPenalty:
+    """Returns a penalty for the units of a tensor."""
+    return ActivityPenalty(
+        l1,
+        non_negative=is_relu(graph.maker(tensor).operation),
+        axis=_axis(graph, tensor),
+        name="penalty",
+        dtype=tensor.dtype,
+    )
+
+
+def _axis(graph: ChannelGraph, tensor: Tensor) -> int:
     """Returns the axis of a tensor's units, -1 for the last."""
     axis = graph.channels[id(tensor)].axis
     return -1 if axis in (None, len(tensor.shape) - 1) else int(axis)
@@ -130,7 +151,7 @@ def finalize(student: keras.Model) -> keras.Model:
     ChannelGraph(student)
     check_penalties(student)
 
-    return _copied(student, _drop_penalties)
+    return _copy_edited(student, drop_penalties)
 
 
 def _check_places(graph: ChannelGraph) -> None:
@@ -150,7 +171,10 @@ def _check_places(graph: ChannelGraph) -> None:
             )
 
 
-def _copied(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
+def _copy_edited(
+    model: keras.Model, edit: Callable[[Config], None]
+) -> keras.Model:
+    """Returns a copy of a model with an edited config and all its weights."""
     if not type(model).__module__.startswith("keras."):
         # Its config need not name layers, and its copy would not be plain.
         raise ValueError(
@@ -168,7 +192,7 @@ def _copied(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
             variable
             for variable in layer.variables
             if variable.name != "penalty_strength"
-            or isinstance(new_layer, _PENALTIES)
+            or isinstance(new_layer, PENALTIES)
         ]
         for old, new in zip(kept, new_layer.variables, strict=True):
             new.assign(to_numpy(old))
@@ -191,6 +215,14 @@ def _chosen_layers(
             "`layers` must be a list of layer names, or None for all. "
             f"Received: layers={layers!r}."
         )
+    _check_named(graph, layers, removable)
+    return list(layers)
+
+
+def _check_named(
+    graph: ChannelGraph, layers: Sequence[str], removable: list[str]
+) -> None:
+    """Checks that named layers can shrink, and that none lacks a partner."""
     for name in layers:
         if name not in removable:
             raise ValueError(
@@ -204,4 +236,3 @@ def _chosen_layers(
                 f"Units of layer '{name}' leave only together with those of "
                 f"{missing}. Received layers={list(layers)}. Name them too."
             )
-    return list(layers)

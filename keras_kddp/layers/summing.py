@@ -1,11 +1,13 @@
-"""Summing."""
+"""Activations and their sum, with a gradient that costs little."""
 
 from typing import Any
 
 import keras
 
+from keras_kddp.model_io import Tensor
 
-def _upstream(args: tuple[Any, ...], upstream: Any) -> tuple[Any, Any]:
+
+def _upstream(args: tuple[Tensor, ...], upstream: Any) -> tuple[Tensor, Tensor]:
     """Returns the two incoming gradients, as each backend hands them over."""
     if upstream is None:
         upstream = args[0] if len(args) == 1 else args
@@ -13,7 +15,7 @@ def _upstream(args: tuple[Any, ...], upstream: Any) -> tuple[Any, Any]:
     return first, second
 
 
-def _and_sum(values: Any) -> tuple[Any, Any]:
+def pair_with_sum(values: Tensor) -> tuple[Tensor, Tensor]:
     """Returns values >= 0 and their sum.
 
     The gradients of both are added in place: derived automatically, that of
@@ -24,8 +26,8 @@ def _and_sum(values: Any) -> tuple[Any, Any]:
         return values, keras.ops.sum(values)
 
     @keras.ops.custom_gradient
-    def measured(values: Any) -> Any:
-        def gradient(*args: Any, upstream: Any = None) -> Any:
+    def measured(values: Tensor) -> Any:
+        def gradient(*args: Tensor, upstream: Any = None) -> Tensor:
             of_values, of_sum = _upstream(args, upstream)
             return of_values + of_sum
 
@@ -34,14 +36,14 @@ def _and_sum(values: Any) -> tuple[Any, Any]:
     return measured(values)
 
 
-def _and_absolute_sum(values: Any) -> tuple[Any, Any]:
-    """Returns values and the sum of their magnitudes; see `_and_sum`."""
+def pair_with_absolute_sum(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns values and the sum of their magnitudes; see `pair_with_sum`."""
     if keras.backend.backend() == "torch":
         return values, keras.ops.sum(keras.ops.abs(values))
 
     @keras.ops.custom_gradient
-    def measured(values: Any) -> Any:
-        def gradient(*args: Any, upstream: Any = None) -> Any:
+    def measured(values: Tensor) -> Any:
+        def gradient(*args: Tensor, upstream: Any = None) -> Tensor:
             of_values, of_sum = _upstream(args, upstream)
             return of_values + of_sum * keras.ops.sign(values)
 

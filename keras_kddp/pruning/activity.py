@@ -11,6 +11,7 @@ from keras_kddp.arguments import require_count
 from keras_kddp.data.batches import (
     are_arrays,
     batches_of,
+    evenly_spaced,
     finite_batches,
     row_count,
 )
@@ -179,10 +180,7 @@ def sampled(graph: ChannelGraph, data: Any, samples: int) -> Any:
         ValueError: If the data cannot be read by the model, or only once.
     """
     if are_arrays(data):
-        rows = row_count(data)
-        chosen = np.unique(
-            np.linspace(0, rows - 1, min(rows, samples)).astype(int)
-        )
+        chosen = evenly_spaced(row_count(data), samples)
         part = keras.tree.map_structure(
             lambda leaf: np.asarray(leaf)[chosen], data
         )

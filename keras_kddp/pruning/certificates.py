@@ -10,6 +10,7 @@ import numpy as np
 from keras_kddp.pruning.activity import UnitActivity
 from keras_kddp.surgery.activity_bounds import activity_bounds
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.norms import outgoing_norms
 
 PROVABLY_DEAD = "provably dead"
 OBSERVED_DEAD = "observed dead"
@@ -99,7 +100,7 @@ def certify(
             unit is proved dead.
     """
     bounds = {} if input_range is None else activity_bounds(graph, input_range)
-    norms = graph.outgoing_norms()
+    norms = outgoing_norms(graph)
     certificates = []
     for name, indices in units.items():
         seen = activity[name]

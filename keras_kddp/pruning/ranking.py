@@ -14,6 +14,7 @@ from keras_kddp.surgery.folding import (
     of_leaving_units,
 )
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.norms import outgoing_norms
 from keras_kddp.surgery.plan import RemovalPlan, plan_on
 
 
@@ -134,7 +135,7 @@ def group_scores(
     Raises:
         ValueError: If the criterion returns anything else.
     """
-    norms = graph.outgoing_norms()
+    norms = outgoing_norms(graph)
     values: dict[str, np.ndarray] = {}
     for name, statistics in activity.items():
         if not np.isfinite(statistics.mean_abs).all():
@@ -168,7 +169,7 @@ def group_maxima(
     """
     largest: dict[int, float] = {}
     for name, numbers in values.items():
-        own_groups = graph.roots[graph.units[name]].tolist()
+        own_groups = graph.group_numbers[graph.units[name]].tolist()
         for group, value in zip(own_groups, numbers.tolist(), strict=True):
             largest[group] = max(largest.get(group, value), value)
     groups = graph.groups()

@@ -37,7 +37,7 @@ def activity_bounds(
             if call is None and not is_open:
                 known[id(tensor)] = Bounds(*ends)
             elif call and not is_open and node.name not in graph.blocked:
-                known[id(tensor)] = _behind(call, rule, known)
+                known[id(tensor)] = _compute_bounds(call, rule, known)
             else:
                 known[id(tensor)] = UNBOUNDED
     found: dict[str, Bounds] = {}
@@ -51,7 +51,7 @@ def activity_bounds(
     return found
 
 
-def _behind(call: Call, rule: Rule, known: dict[int, Bounds]) -> Bounds:
+def _compute_bounds(call: Call, rule: Rule, known: dict[int, Bounds]) -> Bounds:
     """Returns the bounds of a call's output, for each of its channels."""
     inputs = [known[id(x)] for x in call.node.inputs]
     for index in call.crossed:  # of channels along another axis

@@ -1,4 +1,4 @@
-"""Bounds."""
+"""What the numbers of a tensor lie between."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ class Bounds(NamedTuple):
 
     Attributes:
         low: (channels,) float64, or () for all alike; may be -inf.
-        high: The same; may be inf.
+        high: (channels,) float64, or () for all alike; may be inf.
     """
 
     low: np.ndarray

@@ -6,6 +6,7 @@ import keras
 
 from keras_kddp import _compat
 from keras_kddp._compat import CallNode
+from keras_kddp.model_io import Tensor
 
 
 class Origin(NamedTuple):
@@ -19,14 +20,14 @@ class Origin(NamedTuple):
 
     path: tuple[str, ...]
     model: keras.Model
-    tensor: Any
+    tensor: Tensor
 
 
 class FlatCalls(NamedTuple):
     """A model without nesting.
 
-    The calls inside a nested model stand in the place of its own call, once a
-    call of the nested model, with tensors that stand for that call's. Its
+    The calls inside a nested model stand instead of its own call, once per call
+    of the nested model, with tensors that stand for that call's. Its
     InputLayers read the tensors that it is called with.
 
     Attributes:
@@ -36,7 +37,7 @@ class FlatCalls(NamedTuple):
     """
 
     nodes: list[CallNode]
-    outputs: list[Any]
+    outputs: list[Tensor]
     origins: dict[int, Origin]
 
 
@@ -57,7 +58,7 @@ class _Flattener:
 
     def walk(
         self, model: keras.Model, path: tuple[str, ...], arguments: Any
-    ) -> list[Any]:
+    ) -> list[Tensor]:
         """Lists the calls of a model.
 
         Args:
@@ -69,7 +70,7 @@ class _Flattener:
         Returns:
             What stands for its flat outputs.
         """
-        bound: dict[int, Any] = {}
+        bound: dict[int, Tensor] = {}
         if arguments is not None:
             bound = dict(zip(map(id, model.inputs), arguments, strict=True))
         for node in _compat.call_nodes(model):
@@ -85,7 +86,7 @@ class _Flattener:
         return [bound.get(id(x), x) for x in model.outputs]
 
     def _list(
-        self, node: CallNode, origin: Origin, bound: dict[int, Any]
+        self, node: CallNode, origin: Origin, bound: dict[int, Tensor]
     ) -> None:
         path = origin.path
         node = node._replace(name="/".join((*path, node.name)))
@@ -126,11 +127,11 @@ def _opaque_models(model: keras.Model) -> set[int]:
     return opaque
 
 
-def _arguments(node: CallNode) -> list[Any] | None:
+def _arguments(node: CallNode) -> list[Tensor] | None:
     """Returns what a nested model's inputs stand for, in their order.
 
     Returns:
-        One tensor an input; None where Keras would change their shapes.
+        One tensor per input; None where Keras would change their shapes.
     """
     inner = node.operation.inputs
     values = [*node.args, *node.kwargs.values()]

@@ -19,7 +19,7 @@ class Channels(NamedTuple):
     """The channels of one symbolic tensor.
 
     Attributes:
-        labels: One label a channel, (channels,) int64.
+        labels: One label per channel, (channels,) int64.
         axis: The axis they lie on, counted from the batch axis, 0. None where
             no part of the tensor can go along any axis.
         reason: Why none can go; "" where `axis` is a number.
@@ -161,7 +161,7 @@ class Call:
         self.slice(variable, axis, labels)
 
     def slice(self, variable: str, axis: int, labels: Labels) -> None:
-        """Says that a weight has one entry a channel along an axis."""
+        """Says that a weight has one entry per channel along an axis."""
         slices = self._records.slices.setdefault(self.name, {})
         self._note(slices, (variable, axis), labels)
 

@@ -1,4 +1,4 @@
-"""Checks."""
+"""Checks of a model's graph and weights, and the error they raise."""
 
 from typing import Any
 
@@ -24,7 +24,12 @@ def variable_named(layer: keras.Layer, name: str) -> keras.Variable:
     return found[0]
 
 
-def _require_graph(model: keras.Model) -> None:
+def require_graph(model: keras.Model) -> None:
+    """Checks that a model has a graph of layers that can be read.
+
+    Raises:
+        SurgeryError: If it is no model, a Distiller, subclassed or not built.
+    """
     if not isinstance(model, keras.Model):
         raise SurgeryError(
             f"`model` must be a keras.Model. Received: {type(model).__name__}."
@@ -48,7 +53,12 @@ def _require_graph(model: keras.Model) -> None:
         )
 
 
-def _by_name(nodes: list[CallNode]) -> dict[str, Any]:
+def operations_by_name(nodes: list[CallNode]) -> dict[str, Any]:
+    """Returns the layers and operations of some calls by name.
+
+    Raises:
+        SurgeryError: If two have one name, or one stands in two models.
+    """
     named: dict[str, Any] = {}
     names: dict[int, str] = {}
     for node in nodes:

@@ -23,9 +23,9 @@ def explain(model: keras.Model) -> str:
         model: A built Sequential or Functional model.
 
     Returns:
-        A line a layer that has units: how many, how many can go, which layers
-        they leave together with, and why the others must stay. A line too for
-        each operation that lets nothing through, with the reason.
+        One line per layer that has units: how many, how many can go, which
+        layers they leave together with, and why the others must stay. One
+        line too per operation that lets nothing through, with the reason.
 
     Raises:
         SurgeryError: If the model has no graph of layers (subclassed).
@@ -37,7 +37,7 @@ def explain(model: keras.Model) -> str:
     rows = [
         header,
         *(
-            _explained(graph, name)
+            _explain_layer(graph, name)
             if name in graph.units
             else (name, "-", "-", "", blocked[name])
             for name in names
@@ -48,13 +48,15 @@ def explain(model: keras.Model) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _explained(graph: ChannelGraph, name: str) -> tuple[str, ...]:
-    roots = graph.roots[graph.units[name]].tolist()
-    reasons = [graph.reasons[root] for root in roots if root in graph.reasons]
+def _explain_layer(graph: ChannelGraph, name: str) -> tuple[str, ...]:
+    groups = graph.group_numbers[graph.units[name]].tolist()
+    reasons = [
+        graph.reasons[group] for group in groups if group in graph.reasons
+    ]
     return (
         name,
-        str(len(roots)),
-        str(len(roots) - len(reasons)),
+        str(len(groups)),
+        str(len(groups) - len(reasons)),
         ", ".join(graph.partners(name)),
         "; ".join(dict.fromkeys(reasons)),
     )
@@ -66,30 +68,14 @@ def coverage_table() -> str:
     Classes are those of `keras.layers`, and operations of `keras.ops`; rules
     that somebody registered for layers of their own are left out.
     """
-    followed: dict[Rule, list[str]] = {}
-    blocked: dict[str, list[str]] = {}
-    for target, rule in rules().items():
-        if isinstance(target, str):
-            name: str | None = f"`{target}`"
-        else:
-            name = _PUBLIC_NAMES.get(target)
-        if name is None:
-            continue
-        if isinstance(rule, BlockingRule):
-            blocked.setdefault(rule.reason, []).append(name)
-        else:
-            followed.setdefault(rule, []).append(name)
-    texts: dict[str, list[str]] = {}
-    for rule, names in followed.items():
-        text = (type(rule).__doc__ or "").strip()
-        texts.setdefault(text, []).extend(names)
+    followed, blocked = _covered_names()
     return "\n".join(
         [
             "| layers, and `operations` of `keras.ops` | what surgery does |",
             "|---|---|",
             *(
                 f"| {', '.join(dict.fromkeys(names))} | {text} |"
-                for text, names in texts.items()
+                for text, names in followed.items()
             ),
             "",
             "| layers that let nothing through | because such a layer |",
@@ -101,6 +87,34 @@ def coverage_table() -> str:
             "| all other `operations`, and layers of your own | has no rule |",
         ]
     )
+
+
+def _covered_names() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Returns names of layers and operations by the text that covers them.
+
+    Returns:
+        What surgery does -> names of what it follows; reason -> names of what
+        lets nothing through. Both in the order of registration.
+    """
+    followed: dict[Rule, list[str]] = {}
+    blocked: dict[str, list[str]] = {}
+    for target, rule in rules().items():
+        name = (
+            f"`{target}`"
+            if isinstance(target, str)
+            else _PUBLIC_NAMES.get(target)
+        )
+        if name is None:
+            continue
+        if isinstance(rule, BlockingRule):
+            blocked.setdefault(rule.reason, []).append(name)
+        else:
+            followed.setdefault(rule, []).append(name)
+    texts: dict[str, list[str]] = {}
+    for rule, names in followed.items():
+        text = (type(rule).__doc__ or "").strip()
+        texts.setdefault(text, []).extend(names)
+    return texts, blocked
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
+from keras_kddp.model_io import to_numpy
+from keras_kddp.surgery.calls import layers_by_path
 from keras_kddp.surgery.channels import Call, describe
+from keras_kddp.surgery.checks import variable_named
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rule import NotFoldableError, Values
 
@@ -21,6 +25,31 @@ def of_leaving_units(
         for name, values in constants.items()
         if name in units
     }
+
+
+def raise_biases(
+    model: keras.Model,
+    new_model: keras.Model,
+    increments: Mapping[str, Sequence[float]],
+    removed: Mapping[str, Sequence[int]],
+) -> None:
+    """Adds to biases what the removed units leave behind.
+
+    Args:
+        model: The model as it was.
+        new_model: The model without the units, its weights taken over; changed.
+        increments: Layer name -> what its bias gains, one number per unit of
+            the layer as it was.
+        removed: Layer name -> indices of the units that went.
+    """
+    old_layers, new_layers = layers_by_path(model), layers_by_path(new_model)
+    for name, gained in increments.items():
+        gone = set(removed.get(name, ()))
+        kept = [g for i, g in enumerate(gained) if i not in gone]
+        had_bias = any(v.name == "bias" for v in old_layers[name].weights)
+        bias = variable_named(new_layers[name], "bias")
+        # A gained bias holds what its initializer drew.
+        bias.assign((to_numpy(bias) if had_bias else 0) + np.asarray(kept))
 
 
 class Folding(NamedTuple):
@@ -69,9 +98,9 @@ def fold_constants(
     for key, values in walk.arriving.items():
         other = trained.arriving[key]
         for position in np.flatnonzero(~np.isclose(values, other, 1e-6)):
-            root = int(walk.arriving_roots[key][position])
+            group = int(walk.arriving_groups[key][position])
             refusals.setdefault(
-                root,
+                group,
                 "the constant it leaves behind is "
                 f"{other[position]:.4g} in training and "
                 f"{values[position]:.4g} at inference",
@@ -104,7 +133,7 @@ class _Walk:
         self._readers.update(graph.units)
         self.increments: dict[str, Values] = {}
         self.arriving: dict[tuple[int, int], Values] = {}
-        self.arriving_roots: dict[tuple[int, int], np.ndarray] = {}
+        self.arriving_groups: dict[tuple[int, int], np.ndarray] = {}
         self._first: dict[tuple[str, int], int] = {}
         for index in range(len(graph.nodes)):
             self._visit(index)
@@ -114,11 +143,11 @@ class _Walk:
         graph = self._graph
         held: dict[int, Values] = {}
         for name in graph.removable_layers():
-            roots = graph.roots[graph.units[name]]
-            gone = self._is_removed[roots]
+            groups = graph.group_numbers[graph.units[name]]
+            gone = self._is_removed[groups]
             if not gone.any():
                 continue
-            given = np.full(len(roots), np.nan)
+            given = np.full(len(groups), np.nan)
             for unit, value in constants.get(name, {}).items():
                 given[unit] = value
             for tensor in graph.observation_points(name):
@@ -126,7 +155,7 @@ class _Walk:
                 differs = gone & (np.abs(given - known) > 0)
                 for unit in np.flatnonzero(differs).tolist():
                     self._refuse(
-                        int(roots[unit]),
+                        int(groups[unit]),
                         "they are observed at the same tensor, which cannot "
                         f"be held at {known[unit]:.4g} and {given[unit]:.4g}",
                     )
@@ -149,7 +178,7 @@ class _Walk:
         for tensor, values in zip(node.outputs, outputs, strict=True):
             held = self._held.get(id(tensor))
             if held is not None:
-                gone = self._is_removed[self._roots(tensor)]
+                gone = self._is_removed[self._groups(tensor)]
                 values = np.where(gone, np.nan_to_num(held), values)
             self._values[id(tensor)] = values
 
@@ -159,16 +188,16 @@ class _Walk:
     def _unknown(self, tensor: object) -> Values:
         return np.full(len(self._labels(tensor)), np.nan)
 
-    def _roots(self, tensor: object) -> np.ndarray:
-        return self._graph.roots[self._labels(tensor)]
+    def _groups(self, tensor: object) -> np.ndarray:
+        return self._graph.group_numbers[self._labels(tensor)]
 
-    def _obstacle(self, tensor: object, root: int) -> str:
+    def _obstacle(self, tensor: object, group: int) -> str:
         """Returns where a removed channel of a tensor became unknown."""
         node = self._graph.maker(tensor)
         for source in node.inputs:
             unknown = np.isnan(self._values[id(source)])
-            if (unknown & (self._roots(source) == root)).any():
-                return self._obstacle(source, root)
+            if (unknown & (self._groups(source) == group)).any():
+                return self._obstacle(source, group)
         return f"its value is no constant behind {describe(node.operation)}"
 
     def _read(self, index: int, call: Call, inputs: list[Values]) -> None:
@@ -176,16 +205,16 @@ class _Walk:
         if call.name not in self._readers:
             return
         for position, tensor in enumerate(call.node.inputs):
-            roots = self._roots(tensor)
-            gone = self._is_removed[roots]
+            groups = self._groups(tensor)
+            gone = self._is_removed[groups]
             if not gone.any():
                 continue
-            for root in roots[gone & np.isnan(inputs[position])].tolist():
-                self._refuse(root, self._obstacle(tensor, root))
+            for group in groups[gone & np.isnan(inputs[position])].tolist():
+                self._refuse(group, self._obstacle(tensor, group))
             values = np.where(gone, np.nan_to_num(inputs[position]), 0.0)
-            self._check_shared(call, position, values, roots)
+            self._check_shared(call, position, values, groups)
             self.arriving[index, position] = values
-            self.arriving_roots[index, position] = roots
+            self.arriving_groups[index, position] = groups
             self._first.setdefault((call.name, position), index)
             try:
                 self._fold(index, call, values)
@@ -196,8 +225,8 @@ class _Walk:
                     largest = max(distance, self.errors.get(call.name, 0.0))
                     self.errors[call.name] = largest
                     continue
-                for root in roots[values != 0].tolist():
-                    self._refuse(root, str(error))
+                for group in groups[values != 0].tolist():
+                    self._refuse(group, str(error))
 
     def _fold(self, index: int, call: Call, values: Values) -> None:
         if not values.any():
@@ -214,19 +243,19 @@ class _Walk:
             self.increments[call.name] = increments
 
     def _check_shared(
-        self, call: Call, position: int, values: Values, roots: np.ndarray
+        self, call: Call, position: int, values: Values, groups: np.ndarray
     ) -> None:
         """Refuses what differs between calls of a layer: it has one bias."""
         first = self._first.get((call.name, position))
         if first is None:
             return
         other = self.arriving[first, position]
-        for root in roots[~np.isclose(values, other, rtol=1e-12, atol=0)]:
+        for group in groups[~np.isclose(values, other, rtol=1e-12, atol=0)]:
             self._refuse(
-                int(root),
+                int(group),
                 f"layer '{call.name}' is called twice, with constants that "
                 "differ",
             )
 
-    def _refuse(self, root: int, reason: str) -> None:
-        self.refusals.setdefault(root, reason)
+    def _refuse(self, group: int, reason: str) -> None:
+        self.refusals.setdefault(group, reason)

@@ -9,16 +9,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_kddp._compat import CallNode
+from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.calls import Origin, flat_calls
 from keras_kddp.surgery.channels import Call, Channels, Records
 from keras_kddp.surgery.checks import (
     SurgeryError,
-    _by_name,
-    _require_graph,
+    operations_by_name,
+    require_graph,
     variable_named,
 )
 from keras_kddp.surgery.registry import rule_for
-from keras_kddp.surgery.rule import Rule, float64_value
+from keras_kddp.surgery.rule import Rule
 
 
 class UnitGroup(NamedTuple):
@@ -43,7 +44,7 @@ class ChannelGraph:
         rules: The rule of each call.
         calls: Each call as its rule saw it; None for an input of the model.
         channels: `id(symbolic tensor)` -> its channels.
-        roots: Label -> number of its group.
+        group_numbers: Label -> number of its group, (labels,) integers.
         units: Layer name -> labels of its declared units.
         blocked: Operation name -> why it lets nothing through.
         reasons: Group number -> why it must stay.
@@ -62,10 +63,10 @@ class ChannelGraph:
             SurgeryError: If the model has no graph of layers, or a rule names
                 a weight that does not fit.
         """
-        _require_graph(model)
+        require_graph(model)
         self.model = model
         self.nodes, self.outputs, self._origins = flat_calls(model)
-        self._layers = _by_name(self.nodes)
+        self._layers = operations_by_name(self.nodes)
         self.rules: list[Rule] = [rule_for(n.operation) for n in self.nodes]
         self.calls: list[Call | None] = []
         self.channels: dict[int, Channels] = {}
@@ -73,24 +74,15 @@ class ChannelGraph:
         for node, rule in zip(self.nodes, self.rules, strict=True):
             self.calls.append(self._walk(node, rule))
         self._check_slices()
-        for tensor in self.outputs:
-            self._pin(tensor, "it is an output of the model")
-        for node in self.nodes:
-            reason = (pinned or {}).get(node.name)
-            if reason:
-                self._pin(node.outputs[0], reason)
+        self._pin_ends(pinned or {})
         self.units = self.records.units
         self.blocked = self.records.blocked
-        self.roots = self._roots()
+        self.group_numbers = self._number_groups()
         self.reasons = self._reasons()
         self._members = self._collect_members()
         self._makers = {id(x): n for n in self.nodes for x in n.outputs}
-        self._readers: dict[int, list[int]] = {}
-        self._indices: dict[str, list[int]] = {}
-        for index, node in enumerate(self.nodes):
-            self._indices.setdefault(node.name, []).append(index)
-            for key in {id(x) for x in node.inputs}:
-                self._readers.setdefault(key, []).append(index)
+        self._indices = self._collect_indices()
+        self._readers = self._collect_readers()
 
     def _walk(self, node: CallNode, rule: Rule) -> Call | None:
         if not node.inputs:
@@ -128,11 +120,19 @@ class ChannelGraph:
                         "registered rule."
                     )
 
-    def _pin(self, tensor: Any, reason: str) -> None:
+    def _pin_ends(self, pinned: Mapping[str, str]) -> None:
+        """Pins the outputs of the model and of the layers that must stay."""
+        for tensor in self.outputs:
+            self._pin(tensor, "it is an output of the model")
+        for node in self.nodes:
+            if reason := pinned.get(node.name):
+                self._pin(node.outputs[0], reason)
+
+    def _pin(self, tensor: Tensor, reason: str) -> None:
         labels = self.channels[id(tensor)].labels
         self.records.pins.append((labels, reason))
 
-    def _roots(self) -> np.ndarray:
+    def _number_groups(self) -> np.ndarray:
         size = self.records.size
         ties = self.records.ties
         first = np.concatenate([[], *(a for a, _ in ties)]).astype(int)
@@ -146,22 +146,37 @@ class ChannelGraph:
     def _reasons(self) -> dict[int, str]:
         reasons: dict[int, str] = {}
         for labels, reason in self.records.pins:
-            for root in np.unique(self.roots[labels]).tolist():
-                reasons.setdefault(root, reason)
+            for group in np.unique(self.group_numbers[labels]).tolist():
+                reasons.setdefault(group, reason)
         return reasons
 
     def _collect_members(self) -> dict[int, list[tuple[str, int]]]:
         members: dict[int, list[tuple[str, int]]] = {}
         for name, labels in self.units.items():
-            for unit, root in enumerate(self.roots[labels].tolist()):
-                members.setdefault(root, []).append((name, unit))
+            for unit, group in enumerate(self.group_numbers[labels].tolist()):
+                members.setdefault(group, []).append((name, unit))
         return members
+
+    def _collect_indices(self) -> dict[str, list[int]]:
+        """Returns the positions of each name's calls in `nodes`."""
+        indices: dict[str, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            indices.setdefault(node.name, []).append(index)
+        return indices
+
+    def _collect_readers(self) -> dict[int, list[int]]:
+        """Returns `id(symbolic tensor)` -> positions of its readers."""
+        readers: dict[int, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            for key in {id(x) for x in node.inputs}:
+                readers.setdefault(key, []).append(index)
+        return readers
 
     def groups(self) -> dict[int, UnitGroup]:
         """Returns every group that has units, by its number."""
         return {
-            root: UnitGroup(tuple(members), self.reasons.get(root, ""))
-            for root, members in self._members.items()
+            group: UnitGroup(tuple(members), self.reasons.get(group, ""))
+            for group, members in self._members.items()
         }
 
     def removable_layers(self) -> list[str]:
@@ -169,15 +184,20 @@ class ChannelGraph:
         return [
             name
             for name, labels in self.units.items()
-            if any(r not in self.reasons for r in self.roots[labels].tolist())
+            if any(
+                group not in self.reasons
+                for group in self.group_numbers[labels].tolist()
+            )
         ]
 
     def partners(self, layer_name: str) -> list[str]:
         """Returns the other layers whose units leave together with its."""
         names = {
             name
-            for root in set(self.roots[self.units[layer_name]].tolist())
-            for name, _ in self._members[root]
+            for group in set(
+                self.group_numbers[self.units[layer_name]].tolist()
+            )
+            for name, _ in self._members[group]
         }
         return [name for name in self.units if name in names - {layer_name}]
 
@@ -185,15 +205,15 @@ class ChannelGraph:
         """Returns the layer or operation of a name ("outer/inner")."""
         return self._layers[name]
 
-    def maker(self, tensor: Any) -> CallNode:
+    def maker(self, tensor: Tensor) -> CallNode:
         """Returns the call that makes a symbolic tensor of the graph."""
         return self._makers[id(tensor)]
 
-    def origin(self, tensor: Any) -> Origin:
+    def origin(self, tensor: Tensor) -> Origin:
         """Returns where a symbolic tensor comes from, nested or not."""
         return self._origins[id(tensor)]
 
-    def observation_points(self, layer_name: str) -> list[Any]:
+    def observation_points(self, layer_name: str) -> list[Tensor]:
         """Returns where the activity of a layer's units is observed.
 
         It is the last channelwise tensor before the first operation that
@@ -203,7 +223,7 @@ class ChannelGraph:
             layer_name: A layer that has units.
 
         Returns:
-            Symbolic tensors, (batch, ..., units), one a call of the layer.
+            Symbolic tensors, (batch, ..., units), one per call of the layer.
         """
         outputs = {id(x) for x in self.outputs}
         points = {}
@@ -235,51 +255,6 @@ class ChannelGraph:
         if len({name.rpartition("/")[0] for name in names}) == 1:
             return False
         return any(len(self._indices[name]) > 1 for name in names)
-
-    def outgoing_norms(self) -> dict[str, np.ndarray]:
-        """Returns the norm of the weights that read each unit's group.
-
-        Returns:
-            Layer name -> (units,) float64; Euclidean, over every kernel that
-            reads the unit or one that it leaves together with.
-        """
-        squares = np.zeros(self.records.size)
-        for name, variable, axis in sorted(self.records.consumed):
-            labels = self.records.slices[name][variable, axis]
-            np.add.at(
-                squares,
-                self.roots[labels],
-                self._square_sums(name, variable, axis),
-            )
-        return {
-            name: np.sqrt(squares[self.roots[labels]])
-            for name, labels in self.units.items()
-        }
-
-    def incoming_norms(self) -> dict[str, np.ndarray]:
-        """Returns the norm of the weights that each unit reads its input with.
-
-        Returns:
-            Layer name -> (units,) float64; Euclidean, without the bias.
-        """
-        return {
-            name: np.sqrt(
-                sum(
-                    self._square_sums(name, variable, axis)
-                    for (variable, axis), found in slices.items()
-                    if found is self.units[name] and axis > 0
-                )
-                + np.zeros(len(self.units[name]))
-            )
-            for name, slices in self.records.slices.items()
-            if name in self.units
-        }
-
-    def _square_sums(self, name: str, variable: str, axis: int) -> np.ndarray:
-        """Returns the sum of squares of a weight for each entry of an axis."""
-        value = float64_value(variable_named(self._layers[name], variable))
-        others = tuple(i for i in range(value.ndim) if i != axis)
-        return np.asarray(np.square(value).sum(axis=others))
 
 
 def unit_groups(model: keras.Model) -> list[UnitGroup]:

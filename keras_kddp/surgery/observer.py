@@ -2,12 +2,11 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
 from keras_kddp._compat import CallNode
-from keras_kddp.model_io import input_structure
+from keras_kddp.model_io import Arrays, Tensor, input_structure
 from keras_kddp.surgery.graph import ChannelGraph
 
 
@@ -18,7 +17,7 @@ class Observer:
     nested model belong to no `keras.Model` that could be made of them.
     """
 
-    def __init__(self, graph: ChannelGraph, tensors: Sequence[Any]) -> None:
+    def __init__(self, graph: ChannelGraph, tensors: Sequence[Tensor]) -> None:
         """Finds the calls that the tensors need.
 
         Args:
@@ -27,10 +26,12 @@ class Observer:
         """
         self._symbols = graph.model.inputs
         self._tensors = tensors
-        # It only brings inputs into the order and dtypes of the model's.
-        self._inputs = keras.Model(
-            input_structure(graph.model), list(graph.model.inputs)
+        structure = input_structure(graph.model)
+        self._is_list_of_one = isinstance(structure, list) and (
+            len(structure) == 1
         )
+        # It only brings inputs into the order and dtypes of the model's.
+        self._inputs = keras.Model(structure, list(graph.model.inputs))
         self._nodes: list[CallNode] = []
         needed = {id(tensor) for tensor in tensors}
         for node in reversed(graph.nodes):
@@ -39,12 +40,14 @@ class Observer:
                 needed.update(map(id, node.inputs))
         self._nodes.reverse()
 
-    def __call__(self, inputs: Any) -> list[Any]:
+    def __call__(self, inputs: Arrays) -> list[Tensor]:
         """Returns the tensors for a batch of inputs.
 
         Args:
             inputs: What the model takes.
         """
+        if self._is_list_of_one and hasattr(inputs, "shape"):
+            inputs = [inputs]  # as Keras does with tensors, not with arrays
         flat = keras.tree.flatten(self._inputs(inputs))
         values = dict(zip(map(id, self._symbols), flat, strict=True))
         for node in self._nodes:
@@ -53,8 +56,8 @@ class Observer:
         return [values[id(tensor)] for tensor in self._tensors]
 
 
-def run(node: CallNode, values: dict[int, Any], *, training: bool) -> Any:
-    """Returns the output of one call.
+def run(node: CallNode, values: dict[int, Tensor], *, training: bool) -> Tensor:
+    """Runs one call and returns its output.
 
     Args:
         node: The call.

@@ -8,10 +8,9 @@ import keras
 
 from keras_kddp import _compat
 from keras_kddp.model_io import to_numpy
-from keras_kddp.surgery.plan import Slices, take
+from keras_kddp.surgery.cuts import Slices, take
 
 _LOOKING_AT_MATRICES = (keras.optimizers.Adafactor, keras.optimizers.Muon)
-
 
 Transfer = tuple[keras.Variable, keras.Variable, Slices]
 
@@ -39,29 +38,8 @@ def carry_optimizer(
     transfers = list(transfers)
     successor = _unbuilt_copy(optimizer, transfers)
     references = _build_recording(successor, trainable_variables)
-    lacking: dict[int, int] = {}
-    for part in _parts(successor):
-        for slot, weight, axis in _compat.factored_slots(part):
-            references[id(slot)], lacking[id(slot)] = weight, axis
-        if isinstance(part, _LOOKING_AT_MATRICES):
-            warnings.warn(
-                f"The state of {type(part).__name__} goes on, but the removed "
-                "units had a part in it that cannot be told apart: its next "
-                "steps are not quite those of the larger student.",
-                stacklevel=3,
-            )
-    slices = {id(new): axes for _, new, axes in transfers}
-    known = [
-        variable
-        for variable in successor.variables
-        if id(references.get(id(variable), variable)) in slices
-        or id(variable) not in references
-    ]  # without slots of biases that folding added: they start fresh
-    for old, new in zip(optimizer.variables, known, strict=True):
-        reference = references.get(id(new))
-        axes = slices[id(reference)] if reference is not None else {}
-        axes = _without(axes, lacking.get(id(new)))
-        new.assign(take(to_numpy(old), axes))
+    _warn_of_matrices(successor)
+    _carry_variables(optimizer, successor, references, transfers)
     for old_part, new_part in zip(
         _parts(optimizer), _parts(successor), strict=True
     ):
@@ -133,6 +111,51 @@ def _build_recording(
         for part in parts:
             del part.add_variable_from_reference
     return references
+
+
+def _warn_of_matrices(optimizer: Any) -> None:
+    """Warns, in the name of the caller's caller, where state is not exact."""
+    for part in _parts(optimizer):
+        if isinstance(part, _LOOKING_AT_MATRICES):
+            warnings.warn(
+                f"The state of {type(part).__name__} goes on, but the removed "
+                "units had a part in it that cannot be told apart: its next "
+                "steps are not quite those of the larger student.",
+                stacklevel=4,
+            )
+
+
+def _carry_variables(
+    optimizer: Any,
+    successor: Any,
+    references: dict[int, keras.Variable],
+    transfers: list[Transfer],
+) -> None:
+    """Gives a built successor the state of an optimizer, cut.
+
+    Args:
+        optimizer: What the state is of.
+        successor: Its built successor.
+        references: `id(slot) -> weight`, of the successor.
+        transfers: Old weight, new weight and kept indices, of every weight.
+    """
+    references = dict(references)
+    lacking: dict[int, int] = {}
+    for part in _parts(successor):
+        for slot, weight, axis in _compat.factored_slots(part):
+            references[id(slot)], lacking[id(slot)] = weight, axis
+    slices = {id(new): axes for _, new, axes in transfers}
+    known = [
+        variable
+        for variable in successor.variables
+        if id(references.get(id(variable), variable)) in slices
+        or id(variable) not in references
+    ]  # without slots of biases that folding added: they start fresh
+    for old, new in zip(optimizer.variables, known, strict=True):
+        reference = references.get(id(new))
+        axes = slices[id(reference)] if reference is not None else {}
+        axes = _without(axes, lacking.get(id(new)))
+        new.assign(take(to_numpy(old), axes))
 
 
 def _without(axes: Slices, lacking: int | None) -> Slices:

@@ -9,10 +9,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.model_io import to_numpy
+from keras_kddp.model_io import Tensor, to_numpy
 from keras_kddp.surgery.calls import layers_by_path
-from keras_kddp.surgery.checks import SurgeryError, variable_named
-from keras_kddp.surgery.folding import Constants, fold_constants
+from keras_kddp.surgery.cuts import (
+    Slices,
+    forget_arrays,
+    kept_channels,
+    kept_slices,
+    new_arguments,
+    take,
+)
+from keras_kddp.surgery.folding import (
+    Constants,
+    fold_constants,
+    raise_biases,
+)
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rebuild import (
     Config,
@@ -20,9 +31,11 @@ from keras_kddp.surgery.rebuild import (
     paired_variables,
     rebuild,
 )
-from keras_kddp.surgery.request import listed, requested_groups
-
-Slices = Mapping[int, tuple[int, ...]]  # axis -> kept indices
+from keras_kddp.surgery.request import (
+    leaving_units,
+    requested_groups,
+    require_foldable,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +48,8 @@ class RemovalPlan:
         widths: Layer name -> its units before, of the same layers.
         slices: Layer name -> weight name -> axis -> kept indices.
         arguments: Layer name -> config argument -> its new value.
-        folds: Layer name -> what its bias gains, one number a unit of the
-            layer as it was when the plan was made.
+        folds: Layer name -> what its bias gains, one number per unit of
+            the layer as it was when the plan was made.
         constants: Layer name -> unit -> what its activity is held at.
         errors: Layer name -> how far its outputs are off at most, before its
             activation, where the plan is approximate; measured on an image of
@@ -94,31 +107,21 @@ class RemovalPlan:
                 constants=self.constants,
                 approximate=bool(self.errors),
             )
-        return plan._built()
+        return plan._build_now()
 
-    def _built(self) -> keras.Model:
+    def _build_now(self) -> keras.Model:
+        """Builds without looking whether the folded constants still hold."""
         model = rebuild(self.model, self._edit)
         for old, new, axes in self.transfers(model):
             new.assign(take(to_numpy(old), axes))
-        self._fold(model)
+        raise_biases(self.model, model, self.folds, self.removed)
         return model
-
-    def _fold(self, model: keras.Model) -> None:
-        old_layers = layers_by_path(self.model)
-        layers = layers_by_path(model)
-        for name, increments in self.folds.items():
-            gone = set(self.removed.get(name, ()))
-            kept = [g for i, g in enumerate(increments) if i not in gone]
-            had_bias = any(v.name == "bias" for v in old_layers[name].weights)
-            bias = variable_named(layers[name], "bias")
-            # A gained bias holds what its initializer drew.
-            bias.assign((to_numpy(bias) if had_bias else 0) + np.asarray(kept))
 
     def _edit(self, config: Config) -> None:
         for name, entry in entries_by_path(config):
             entry["config"].update(self.arguments.get(name, {}))
             if name in self.slices:
-                _forget_arrays(entry["config"])
+                forget_arrays(entry["config"])
             if name in self.folds and "use_bias" in entry["config"]:
                 entry["config"]["use_bias"] = True
 
@@ -145,24 +148,14 @@ class RemovalPlan:
             if all(weight.name != "bias" for weight in layers[name].weights)
         )
 
-    def kept_channels(self, tensor: Any) -> list[int]:
+    def kept_channels(self, tensor: Tensor) -> list[int]:
         """Returns which entries of a tensor's last axis stay.
 
         Args:
             tensor: Symbolic tensor of the model's own graph.
         """
         graph = ChannelGraph(self.model)
-        channels = graph.channels.get(id(tensor))
-        last = len(tensor.shape) - 1
-        if channels is None or channels.axis != last:
-            return list(range(tensor.shape[-1]))
-        gone = {
-            int(graph.roots[graph.units[name][unit]])
-            for name, units in self.removed.items()
-            for unit in units
-        }
-        roots = graph.roots[channels.labels].tolist()
-        return [i for i, root in enumerate(roots) if root not in gone]
+        return kept_channels(graph, self.removed, tensor)
 
     def to_json(self) -> str:
         """Returns the plan as JSON text, without the model."""
@@ -230,37 +223,23 @@ def plan_on(
     approximate: bool = False,
 ) -> RemovalPlan:
     """Returns `plan_removal` on a graph that was read already."""
-    roots = requested_groups(graph, units, constants or {})
+    groups = requested_groups(graph, units, constants or {})
     folding = fold_constants(
         graph,
-        roots,
+        groups,
         constants or {},
         training=False,
         approximate=approximate,
     )
-    for root, reason in folding.refusals.items():
-        raise SurgeryError(
-            f"Units {listed(graph.groups()[root].members)} cannot be removed: "
-            f"{reason}."
-        )
-    gone = np.isin(graph.roots, list(roots))
-    removed = {
-        name: tuple(np.flatnonzero(gone[labels]).tolist())
-        for name, labels in graph.units.items()
-        if gone[labels].any()
-    }
-    for name, indices in removed.items():
-        if len(indices) == len(graph.units[name]):
-            raise SurgeryError(
-                f"Layer '{name}' must keep at least one unit. Received all "
-                f"{len(indices)} of its units for removal. Leave one out."
-            )
+    require_foldable(graph, folding)
+    gone = np.isin(graph.group_numbers, list(groups))
+    removed = leaving_units(graph, gone)
     return RemovalPlan(
         model=graph.model,
         removed=removed,
         widths={name: len(graph.units[name]) for name in removed},
-        slices=_slices(graph, gone),
-        arguments=_arguments(graph, gone),
+        slices=kept_slices(graph, gone),
+        arguments=new_arguments(graph, gone),
         constants=constants or {},
         folds={
             name: tuple(increments.tolist())
@@ -279,7 +258,7 @@ def remove_units(
 ) -> keras.Model:
     """Returns a new model without some units; the input model is untouched.
 
-    The same as `plan_removal(...).build()`.
+    What `plan_removal(...).build()` returns.
 
     Args:
         model: A built Sequential or Functional model.
@@ -304,59 +283,6 @@ def remove_units(
             stacklevel=2,
         )
     return plan.build()
-
-
-def take(value: np.ndarray, axes: Slices) -> np.ndarray:
-    """Returns the kept part of an array.
-
-    Args:
-        value: Any array.
-        axes: Axis -> kept indices.
-    """
-    for axis, kept in axes.items():
-        value = np.take(value, kept, axis=axis)
-    return value
-
-
-def _slices(
-    graph: ChannelGraph, gone: np.ndarray
-) -> Mapping[str, Mapping[str, Slices]]:
-    slices: dict[str, dict[str, dict[int, tuple[int, ...]]]] = {}
-    for name, axes in graph.records.slices.items():
-        for (variable, axis), labels in axes.items():
-            if gone[labels].any():
-                kept = tuple(np.flatnonzero(~gone[labels]).tolist())
-                by_axis = slices.setdefault(name, {}).setdefault(variable, {})
-                by_axis[axis] = kept
-    return slices
-
-
-def _forget_arrays(config: Config) -> None:
-    """Replaces initializers that hold arrays: of the shape from before."""
-    for key, value in config.items():
-        if not key.endswith("_initializer") or not isinstance(value, dict):
-            continue
-        given = value.get("config", {})
-        if any(isinstance(x, (dict, list)) for x in given.values()):
-            config[key] = "zeros"  # the weights are assigned afterwards
-
-
-def _arguments(
-    graph: ChannelGraph, gone: np.ndarray
-) -> Mapping[str, Mapping[str, Any]]:
-    """Returns layer name -> config argument -> its value without channels."""
-    arguments: dict[str, dict[str, Any]] = {}
-    for name, counted in graph.records.arguments.items():
-        for (argument, position), labels in counted.items():
-            if not gone[labels].any():
-                continue
-            kept: Any = int((~gone[labels]).sum())
-            if position is not None:
-                value = list(getattr(graph.operation(name), argument))
-                value[position] = kept
-                kept = tuple(value)
-            arguments.setdefault(name, {})[argument] = kept
-    return arguments
 
 
 def _abbreviate(units: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Registry."""
+"""Which rule belongs to which layer class or raw operation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +63,7 @@ class BlockingRule(Rule):
         self.reason = reason
 
     def flow(self, call: Call) -> Channels:
-        """Pins what the call reads."""
+        """Pins what the call reads, for the reason given."""
         return call.block(f"{describe(call.operation)} {self.reason}")
 
 

@@ -6,7 +6,7 @@ from numbers import Real
 import numpy as np
 
 from keras_kddp.surgery.checks import SurgeryError
-from keras_kddp.surgery.folding import Constants
+from keras_kddp.surgery.folding import Constants, Folding
 from keras_kddp.surgery.graph import ChannelGraph
 
 
@@ -30,22 +30,66 @@ def requested_groups(
     wanted = {
         (name, unit)
         for name, indices in units.items()
-        for unit in _checked(graph, name, indices)
+        for unit in _check_units(graph, name, indices)
     }
-    roots = _complete_groups(graph, wanted)
+    numbers = _complete_groups(graph, wanted)
     _check_constants(wanted, constants)
-    return roots
+    return numbers
 
 
-def listed(members: Sequence[tuple[str, int]]) -> str:
+def require_foldable(graph: ChannelGraph, folding: Folding) -> None:
+    """Checks that what the units of a request leave behind can be folded.
+
+    Raises:
+        SurgeryError: If a constant cannot become part of a bias.
+    """
+    for number, reason in folding.refusals.items():
+        raise SurgeryError(
+            f"Units {_list(graph.groups()[number].members)} cannot be removed: "
+            f"{reason}."
+        )
+
+
+def leaving_units(
+    graph: ChannelGraph, gone: np.ndarray
+) -> dict[str, tuple[int, ...]]:
+    """Returns the units of the groups that leave.
+
+    Args:
+        graph: The channels of the model.
+        gone: (labels,) bool: whether a label's group leaves.
+
+    Returns:
+        Layer name -> indices of its units that go, of the layers that lose
+        any.
+
+    Raises:
+        SurgeryError: If a layer would lose all its units.
+    """
+    leaving = {
+        name: tuple(np.flatnonzero(gone[labels]).tolist())
+        for name, labels in graph.units.items()
+        if gone[labels].any()
+    }
+    for name, indices in leaving.items():
+        if len(indices) == len(graph.units[name]):
+            raise SurgeryError(
+                f"Layer '{name}' must keep at least one unit. Received all "
+                f"{len(indices)} of its units for removal. Leave one out."
+            )
+    return leaving
+
+
+def _list(members: Sequence[tuple[str, int]]) -> str:
     """Returns units for people: "fc[0], fc[1] and 3 more"."""
     shown = ", ".join(f"{name}[{unit}]" for name, unit in members[:6])
     return shown + (f" and {len(members) - 6} more" if len(members) > 6 else "")
 
 
-def _checked(
+def _check_units(
     graph: ChannelGraph, name: str, indices: Sequence[int]
 ) -> list[int]:
+    """Returns the wanted units of a layer, each of which exists."""
     if name not in graph.units:
         raise SurgeryError(
             "`units` must name layers that have removable units: "
@@ -73,20 +117,22 @@ def _complete_groups(
 ) -> set[int]:
     """Returns the groups of the wanted units, each wanted in full."""
     groups = graph.groups()
-    roots = {int(graph.roots[graph.units[n][unit]]) for n, unit in wanted}
-    for root in sorted(roots):
-        members, reason = groups[root]
+    numbers = {
+        int(graph.group_numbers[graph.units[n][unit]]) for n, unit in wanted
+    }
+    for number in sorted(numbers):
+        members, reason = groups[number]
         if reason:
             raise SurgeryError(
-                f"Units {listed(members)} cannot be removed: {reason}."
+                f"Units {_list(members)} cannot be removed: {reason}."
             )
         missing = [member for member in members if member not in wanted]
         if missing:
             raise SurgeryError(
-                f"Units {listed(members)} can only leave together. Received "
-                f"without {listed(missing)}. Add them, or leave all of them."
+                f"Units {_list(members)} can only leave together. Received "
+                f"without {_list(missing)}. Add them, or leave all of them."
             )
-    return roots
+    return numbers
 
 
 def _check_constants(

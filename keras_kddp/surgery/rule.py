@@ -1,11 +1,11 @@
 """How a layer class says what it does to channels."""
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.bounds import UNBOUNDED, Bounds
 from keras_kddp.surgery.channels import Call, Channels, Labels, describe
 
@@ -70,11 +70,11 @@ class Rule:
 
         Args:
             call: The call.
-            values: One array a symbolic input; NaN where a channel varies.
+            values: One array per symbolic input; NaN where a channel varies.
             training: The mode the value is asked for.
 
         Returns:
-            One value an output channel; NaN where it varies or is unknown.
+            One value per output channel; NaN where it varies or is unknown.
         """
         del training
         if self.channelwise:
@@ -89,7 +89,7 @@ class Rule:
             values: The constants, zero for channels that stay.
 
         Returns:
-            One increment a unit, or None for a layer that does not read
+            One increment per unit, or None for a layer that does not read
             channels.
 
         Raises:
@@ -103,7 +103,7 @@ class Rule:
 
         Args:
             call: The call.
-            inputs: One a symbolic input.
+            inputs: Bounds of each symbolic input.
 
         Returns:
             Bounds that hold for every such input; `UNBOUNDED` where unknown.
@@ -114,7 +114,7 @@ class Rule:
         return Bounds.of(*ends)
 
 
-def float64_value(variable: Any) -> np.ndarray:
+def float64_value(variable: keras.Variable) -> np.ndarray:
     """Returns a variable's value in float64."""
     return np.asarray(
         keras.ops.convert_to_numpy(variable.value), dtype="float64"
@@ -150,7 +150,7 @@ def replay(call: Call, values: list[Values]) -> Values:
     return np.where(np.isfinite(result), result, np.nan)
 
 
-def _one_position(symbol: Any, value: Values, axis: int | None) -> Any:
+def _one_position(symbol: Tensor, value: Values, axis: int | None) -> Tensor:
     """Returns a tensor of one example and position; NaN where all varies."""
     shape = [1] * len(symbol.shape)
     if len(value) == 0:

@@ -374,7 +374,7 @@ X, Y = TRAIN
         ({"train": X}, r"must give batches \(x, y\)"),
         ({"train": 3}, r"must be \(x, y\), \(x, y, sample_weight\) or an iter"),
         ({"train": []}, "`train` must hold examples. Received an empty list"),
-        ({"train": (X, {"a": Y, "b": Y})}, r"one array an output \(1\)"),
+        ({"train": (X, {"a": Y, "b": Y})}, r"one array per output \(1\)"),
         ({"train": (X, Y, np.ones(3))}, r"sample weights .*shape \(3,\)"),
         ({"train": (X, Y, np.full(96, np.nan))}, "sample weights .* or NaN"),
         ({"train": (X, Y[:, None])}, r"y\[:, 0\] of a column"),

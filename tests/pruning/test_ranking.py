@@ -23,7 +23,10 @@ def test_units_of_several_layers_are_ranked_by_their_share():
     plain = group_scores(graph, activity, score)
     balanced = group_scores(graph, activity, score, balanced=True)
 
-    group = {name: graph.roots[labels] for name, labels in graph.units.items()}
+    group = {
+        name: graph.group_numbers[labels]
+        for name, labels in graph.units.items()
+    }
     assert plain[group["wide"][7]] == plain[group["narrow"][1]] == 1
     assert balanced[group["wide"][7]] == pytest.approx(1 / 6)  # of 8 * 0.75
     assert balanced[group["narrow"][1]] == pytest.approx(1 / 1.5)
@@ -40,7 +43,7 @@ def ranking():
         ]
     )
     graph = ChannelGraph(model)
-    groups = graph.roots[graph.units["hidden"]].tolist()
+    groups = graph.group_numbers[graph.units["hidden"]].tolist()
     scores = {group: -unit for unit, group in enumerate(groups)}
     return rank_groups(graph, scores, dict.fromkeys(graph.units, 1))
 

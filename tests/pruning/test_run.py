@@ -289,7 +289,7 @@ def test_scores_that_are_not_one_number_a_unit_are_refused(scores):
     distiller = make_distiller()
 
     with pytest.raises(
-        ValueError, match=r"one score in \[0, 1\] a unit, \(4,\)"
+        ValueError, match=r"one score in \[0, 1\] per unit, \(4,\)"
     ):
         fit(distiller, pruning(criterion=criterion))
 

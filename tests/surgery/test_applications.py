@@ -83,20 +83,20 @@ def random_removal(
 ) -> dict[str, list[int]]:
     """Returns a share of the groups that may go, one unit left a layer."""
     groups = graph.groups()
-    free = [root for root, group in groups.items() if not group.reason]
+    free = [number for number, group in groups.items() if not group.reason]
     refused = fold_constants(graph, set(free), {}, training=False).refusals
-    free = [root for root in free if root not in refused]
+    free = [number for number in free if number not in refused]
     random = np.random.default_rng(seed)
     left = Counter({name: len(labels) for name, labels in graph.units.items()})
     units: dict[str, list[int]] = {}
-    for root in random.permutation(free)[: int(share * len(free))].tolist():
-        taken = Counter(name for name, _ in groups[root].members)
+    for number in random.permutation(free)[: int(share * len(free))].tolist():
+        taken = Counter(name for name, _ in groups[number].members)
         if all(left[name] > count for name, count in taken.items()):
             left -= taken
-            for name, unit in groups[root].members:
+            for name, unit in groups[number].members:
                 units.setdefault(name, []).append(unit)
     removed = sum(map(len, units.values()))
-    total = sum(len(groups[root].members) for root in free)
+    total = sum(len(groups[number].members) for number in free)
     assert removed >= 0.2 * total
     return units
 

@@ -104,12 +104,12 @@ def check_removal_in_training_mode(count: int) -> Counter:
         constants = data.draw(held_constants(case.model, case.units))
         describe(case)
         graph = ChannelGraph(case.model)
-        roots = {
-            int(graph.roots[graph.units[name][unit]])
+        groups = {
+            int(graph.group_numbers[graph.units[name][unit]])
             for name, indices in case.units.items()
             for unit in indices
         }
-        if fold_constants(graph, roots, constants, training=True).refusals:
+        if fold_constants(graph, groups, constants, training=True).refusals:
             outcomes["refused"] += 1
             return
         x = random_inputs(case.model, case.seed)

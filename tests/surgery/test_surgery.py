@@ -27,11 +27,12 @@ from keras_kddp.surgery import (
     explain,
     plan_removal,
     register_rule,
+    registry,
     remove_units,
-    rule,
     unit_groups,
 )
 from keras_kddp.surgery.folding import fold_constants
+from keras_kddp.surgery.norms import outgoing_norms
 
 layers = keras.layers
 
@@ -45,7 +46,7 @@ def in_float64():
 @pytest.fixture(autouse=True)
 def own_rules(monkeypatch):
     """Forgets the rules that a test registers."""
-    monkeypatch.setattr(rule, "_RULES", dict(rule._RULES))
+    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
 
 
 class Doubling(layers.Layer):
@@ -140,9 +141,9 @@ def error_of_removal(model, units, constants=None) -> float:
 def reason_of(model, layer_name) -> str:
     """Returns why the units of a layer must stay."""
     graph = ChannelGraph(model)
-    roots = set(graph.roots[graph.units[layer_name]].tolist())
+    groups = set(graph.group_numbers[graph.units[layer_name]].tolist())
     return "; ".join(
-        dict.fromkeys(graph.reasons.get(root, "") for root in roots)
+        dict.fromkeys(graph.reasons.get(group, "") for group in groups)
     )
 
 
@@ -399,7 +400,9 @@ def test_activity_of_a_shared_layer_is_observed_at_each_call():
 def removable_units(model) -> dict[str, int]:
     graph = ChannelGraph(model)
     return {
-        name: sum(root not in graph.reasons for root in graph.roots[labels])
+        name: sum(
+            group not in graph.reasons for group in graph.group_numbers[labels]
+        )
         for name, labels in graph.units.items()
     }
 
@@ -788,8 +791,8 @@ def model_with_late_normalization(**options) -> keras.Model:
     return model
 
 
-def roots_of(graph, layer_name, unit) -> set[int]:
-    return {int(graph.roots[graph.units[layer_name][unit]])}
+def groups_of(graph, layer_name, unit) -> set[int]:
+    return {int(graph.group_numbers[graph.units[layer_name][unit]])}
 
 
 def test_a_shift_behind_a_removed_unit_moves_into_the_bias_of_its_reader():
@@ -923,10 +926,10 @@ def test_partners_observed_at_one_tensor_share_a_constant():
 
 def test_training_refuses_a_shift_that_differs_from_inference():
     graph = ChannelGraph(model_with_late_normalization())
-    root = roots_of(graph, "fc", 0)
-    assert fold_constants(graph, root, {}, training=False).refusals == {}
+    groups = groups_of(graph, "fc", 0)
+    assert fold_constants(graph, groups, {}, training=False).refusals == {}
     assert list(
-        fold_constants(graph, root, {}, training=True).refusals.values()
+        fold_constants(graph, groups, {}, training=True).refusals.values()
     ) == ["the constant it leaves behind is 5 in training and 3.5 at inference"]
 
 
@@ -934,7 +937,9 @@ def test_training_accepts_the_shift_of_a_frozen_normalization():
     model = model_with_late_normalization()
     model.get_layer("bn").trainable = False
     graph = ChannelGraph(model)
-    folding = fold_constants(graph, roots_of(graph, "fc", 0), {}, training=True)
+    folding = fold_constants(
+        graph, groups_of(graph, "fc", 0), {}, training=True
+    )
     assert folding.refusals == {}
     np.testing.assert_allclose(folding.increments["reader"], [35])
 
@@ -943,8 +948,8 @@ def test_training_refuses_a_constant_behind_dropout():
     model = model_with_late_normalization(dropout=0.5)
     model.get_layer("bn").trainable = False
     graph = ChannelGraph(model)
-    root = roots_of(graph, "fc", 0)
-    refusals = fold_constants(graph, root, {}, training=True).refusals
+    groups = groups_of(graph, "fc", 0)
+    refusals = fold_constants(graph, groups, {}, training=True).refusals
     assert list(refusals.values()) == [
         "its value is no constant behind drop (Dropout)"
     ]
@@ -957,14 +962,14 @@ def test_the_mode_of_the_model_wins_over_the_mode_given_to_a_call(bn_training):
     model = model_with_late_normalization(bn_training=bn_training)
     assert error_of_removal(model, {"fc": [0]}) <= 1e-10
     graph = ChannelGraph(model)
-    root = roots_of(graph, "fc", 0)
-    assert fold_constants(graph, root, {}, training=True).refusals
+    groups = groups_of(graph, "fc", 0)
+    assert fold_constants(graph, groups, {}, training=True).refusals
 
 
 def test_training_accepts_a_zero_behind_dropout():
     graph = ChannelGraph(image_model(layers.Dropout(0.5)))
-    root = roots_of(graph, "conv", 0)
-    assert fold_constants(graph, root, {}, training=True).refusals == {}
+    groups = groups_of(graph, "conv", 0)
+    assert fold_constants(graph, groups, {}, training=True).refusals == {}
 
 
 # What is carried over.
@@ -1208,14 +1213,14 @@ def test_explain_shows_a_line_a_layer():
 
 
 def test_outgoing_norms_count_every_reader_of_a_group():
-    norms = ChannelGraph(dense_model()).outgoing_norms()
+    norms = outgoing_norms(ChannelGraph(dense_model()))
     np.testing.assert_allclose(norms["fc"], [10, 20, 30])
     np.testing.assert_allclose(norms["head"], [0])
     model = residual_model()
     # A unit of `first` is read by `second` and, through the sum, by `inner`.
     readers = [to_numpy(model.get_layer(n).kernel) for n in ("second", "inner")]
     squares = sum((kernel**2).sum(axis=1) for kernel in readers)
-    norms = ChannelGraph(model).outgoing_norms()
+    norms = outgoing_norms(ChannelGraph(model))
     np.testing.assert_allclose(norms["first"], np.sqrt(squares))
     np.testing.assert_allclose(norms["second"], np.sqrt(squares))
 

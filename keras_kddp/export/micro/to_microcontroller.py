@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_kddp.data.batches import evenly_spaced
 from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
 from keras_kddp.export.errors import CrashError, ExportError, RefusalError
 from keras_kddp.export.micro.sources import (
@@ -214,8 +215,7 @@ def _bundle(
 ) -> tuple[Bundle, int]:
     """Returns a bundle whose file was run, and its measured arena."""
     chip, phone = TFLMRuntime(artifact.path), LiteRTRuntime(artifact.path)
-    count = len(rows[0])
-    chosen = np.unique(np.linspace(0, count - 1, _CHECKED_SAMPLES).astype(int))
+    chosen = evenly_spaced(len(rows[0]), _CHECKED_SAMPLES)
     given = {
         key: array[chosen]
         for key, array in zip(artifact.input_names, rows, strict=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_kddp.model_io import input_structure
+
 
 @dataclass(frozen=True)
 class InputSignature:
@@ -85,16 +87,6 @@ def output_names(model: keras.Model) -> tuple[str, ...]:
     if isinstance(model, keras.Sequential):
         return file_names([model.layers[-1].name])
     return file_names(model.output_names)
-
-
-def input_structure(model: keras.Model) -> Any:
-    """Returns the symbolic inputs as the model takes them: alone, list, dict.
-
-    A rebuilt Sequential has `inputs` and no `input`.
-    """
-    return (
-        model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    )
 
 
 def infer(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:

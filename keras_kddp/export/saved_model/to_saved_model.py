@@ -18,11 +18,11 @@ from keras_kddp.export.model.signature import (
     check_exportable,
     infer,
     input_signature,
-    input_structure,
     output_names,
     require_tensorflow,
 )
 from keras_kddp.export.saved_model.model_card import card_text
+from keras_kddp.model_io import input_structure
 from keras_kddp.profiling import profile
 
 CARD_FILES = ("README.md", "card.json")

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kddp.data.batches import evenly_spaced
 from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import input_signature
 
@@ -38,8 +39,7 @@ def calibration_rows(
     """Returns evenly spaced rows by the name of the input in the file."""
     inputs = input_signature(model)
     arrays = arrange_inputs(calibration, inputs, name="calibration")
-    count = len(arrays[0])
-    chosen = np.unique(np.linspace(0, count - 1, samples).astype(int))
+    chosen = evenly_spaced(len(arrays[0]), samples)
     rows = {
         entry.name: array[chosen]
         for entry, array in zip(inputs, arrays, strict=True)

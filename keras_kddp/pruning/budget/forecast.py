@@ -56,9 +56,9 @@ class Forecast:
         """Returns how the sizes fall: number of first groups -> sizes."""
         graph = ranking.graph
         planned = PlannedSizes(graph, self.lines)
-        ranks = np.full(graph.roots.max(initial=0) + 1, len(ranking))
+        ranks = np.full(graph.group_numbers.max(initial=0) + 1, len(ranking))
         ranks[list(ranking.order)] = np.arange(len(ranking))
-        ranks = ranks[graph.roots]
+        ranks = ranks[graph.group_numbers]
         return lambda count: planned.without(ranks < count)
 
     def measured(self, measure: str, ranking: Ranking, count: int) -> int:

@@ -82,7 +82,9 @@ def check_measurable(student: keras.Model, data: Batches) -> None:
 def _widths(graph: ChannelGraph, leaving: Sequence[int]) -> dict[str, int]:
     """Returns how many units of each layer stay."""
     return {
-        name: int(np.count_nonzero(~np.isin(graph.roots[labels], leaving)))
+        name: int(
+            np.count_nonzero(~np.isin(graph.group_numbers[labels], leaving))
+        )
         for name, labels in graph.units.items()
     }
 
@@ -92,7 +94,7 @@ def _beyond(
 ) -> list[int]:
     """Returns the groups that keep a layer from being round, if any may go."""
     graph = ranking.graph
-    own = Counter(graph.roots[graph.units[name]].tolist())
+    own = Counter(graph.group_numbers[graph.units[name]].tolist())
     gone = set(leaving)
     extra = _widths(graph, leaving)[name] % multiple
     further = []

@@ -2,8 +2,10 @@
 
 from keras_kddp.surgery.rules import (  # noqa: F401  (they register rules)
     blocking,
+    channel_weights,
     channelwise,
     joining,
     mixing,
+    noise,
     positions,
 )

@@ -10,7 +10,7 @@ from keras_kddp.surgery.rule import float64_value
 from keras_kddp.surgery.rules.obstacles import MONOTONE
 
 
-def linear_bounds(layer: Any, kernel: Any, inputs: Bounds) -> Bounds:
+def linear_bounds(layer: Any, kernel: keras.Variable, inputs: Bounds) -> Bounds:
     """Returns bounds of a Dense layer's or convolution's output.
 
     Args:
@@ -33,10 +33,10 @@ def linear_bounds(layer: Any, kernel: Any, inputs: Bounds) -> Bounds:
     bias = float64_value(layer.bias) if layer.use_bias else np.zeros(1)
     bounds = Bounds.of(ends[0] + bias, ends[1] + bias)
     bounds = bounds.widened(magnitude + np.abs(bias))
-    return activated(layer, bounds)
+    return activate_bounds(layer, bounds)
 
 
-def activated(layer: Any, bounds: Bounds) -> Bounds:
+def activate_bounds(layer: Any, bounds: Bounds) -> Bounds:
     """Returns bounds behind the activation of a layer."""
     activation = layer.activation
     if activation is None:

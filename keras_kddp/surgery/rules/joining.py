@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_kddp.surgery.bounds import Bounds
-from keras_kddp.surgery.channels import Call, Channels, describe
+from keras_kddp.surgery.channels import Call, Channels, Labels, describe
 from keras_kddp.surgery.registry import register_rule
 from keras_kddp.surgery.rule import Rule, Values
 from keras_kddp.surgery.rules.obstacles import has_array_argument
@@ -24,6 +24,7 @@ class JoiningRule(Rule):
     monotone = True  # of one tensor and a number
 
     def flow(self, call: Call) -> Channels:
+        """Ties the labels of all inputs; pins those that are broadcast."""
         if has_array_argument(call.node):
             return call.block(
                 f"{describe(call.operation)} joins an array to its input"
@@ -31,22 +32,8 @@ class JoiningRule(Rule):
         axis = _common_axis(call)
         if axis is None:
             return call.channels[0]
-        size = call.output_shape[axis]
-        joined = None
-        for index, shape in enumerate(call.input_shapes):
-            own = axis - (len(call.output_shape) - len(shape))
-            if own < 1 or (shape[own] == 1 and size != 1):
-                call.pin(
-                    call.channels[index].labels,
-                    f"{describe(call.operation)} spreads it over all channels",
-                )
-                continue
-            labels = call.along(index, own)
-            if joined is None:
-                joined = labels
-            else:
-                call.tie(joined, labels)
-        if joined is None or len(joined) != size:
+        joined = _tied_inputs(call, axis)
+        if joined is None or len(joined) != call.output_shape[axis]:
             return call.block(
                 f"{describe(call.operation)} joins tensors of shapes that "
                 "surgery cannot follow"
@@ -59,6 +46,7 @@ class AdditionRule(JoiningRule):
     """Adds tensors: the units on all sides go together."""
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Adds the ends, with a margin for the float32 sum."""
         if len(inputs) == 1:
             return super().bounds(call, inputs)
         low, high = inputs[0]
@@ -75,6 +63,7 @@ class MultiplicationRule(JoiningRule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
+        """Multiplies; a 0 on one side is 0 whatever the other side is."""
         result = super().constant(call, values, training)
         for value in values:  # 0 times whatever varies is 0
             if len(value) == len(result):
@@ -89,6 +78,7 @@ class ByNumberRule(JoiningRule):
     monotone = False
 
     def flow(self, call: Call) -> Channels:
+        """Keeps the labels where the other operand is a plain number."""
         if len(call.channels) != 1 or has_array_argument(call.node):
             return call.block(
                 f"{describe(call.operation)} takes a tensor where surgery "
@@ -102,6 +92,7 @@ class ConcatenateRule(Rule):
     """Side by side: units pass; along positions they go together."""
 
     def flow(self, call: Call) -> Channels:
+        """Strings the labels together along channels; ties them elsewhere."""
         if has_array_argument(call.node):
             return call.block(
                 f"{describe(call.operation)} joins an array to its inputs"
@@ -119,6 +110,7 @@ class ConcatenateRule(Rule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
+        """Strings constants together, or keeps those on which all agree."""
         del training
         axis = call.output.axis or 0
         values = [
@@ -131,12 +123,40 @@ class ConcatenateRule(Rule):
         ]
         if call.operation.axis % len(call.output_shape) == axis:
             return np.concatenate(values)
-        return agreed(np.stack(values))
+        return keep_agreed(np.stack(values))
 
 
-def agreed(values: np.ndarray) -> Values:
+def keep_agreed(values: np.ndarray) -> Values:
     """Returns the first of several rows, NaN where the others differ."""
     return np.where((values == values[0]).all(axis=0), values[0], np.nan)
+
+
+def _tied_inputs(call: Call, axis: int) -> Labels | None:
+    """Ties the channels of all inputs, and pins those that are broadcast.
+
+    Args:
+        call: The call that joins them.
+        axis: The axis of its output that the channels lie on.
+
+    Returns:
+        The labels of the first input that is not broadcast, None without one.
+    """
+    size = call.output_shape[axis]
+    joined = None
+    for index, shape in enumerate(call.input_shapes):
+        own = axis - (len(call.output_shape) - len(shape))
+        if own < 1 or (shape[own] == 1 and size != 1):
+            call.pin(
+                call.channels[index].labels,
+                f"{describe(call.operation)} spreads it over all channels",
+            )
+            continue
+        labels = call.along(index, own)
+        if joined is None:
+            joined = labels
+        else:
+            call.tie(joined, labels)
+    return joined
 
 
 def _common_axis(call: Call) -> int | None:

@@ -31,6 +31,7 @@ class _MixingRule(Rule):
     argument = "units"
 
     def flow(self, call: Call) -> Channels:
+        """Makes a label per unit and cuts the kernel's columns and the bias."""
         layer = call.operation
         if obstacle := kernel_obstacle(layer):
             return call.block(obstacle)
@@ -55,9 +56,11 @@ class DenseRule(_MixingRule):
     """Units are cut; reads its input's units. On tensors of any rank."""
 
     def fold(self, call: Call, values: Values) -> Values:
+        """Returns the constants times the kernel, (units,)."""
         return values @ float64_value(call.operation.kernel)
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Sums the smallest and the largest products, then activates."""
         return linear_bounds(call.operation, call.operation.kernel, inputs[0])
 
 
@@ -68,6 +71,7 @@ class ConvolutionRule(_MixingRule):
     argument = "filters"
 
     def connect(self, call: Call, inputs: Labels, units: Labels) -> None:
+        """Ties inputs and filters of a group to one label, if it has groups."""
         groups = call.operation.groups
         if groups == 1:
             super().connect(call, inputs, units)
@@ -79,6 +83,7 @@ class ConvolutionRule(_MixingRule):
         call.slice("kernel", len(call.operation.kernel.shape) - 1, units)
 
     def fold(self, call: Call, values: Values) -> Values:
+        """Returns the constants times the kernel's sum over its positions."""
         layer = call.operation
         if layer.groups > 1:
             # Only whole groups go, with every filter that reads one.
@@ -92,6 +97,7 @@ class ConvolutionRule(_MixingRule):
         return values @ summed_kernel(layer.kernel)
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Sums products over all positions; with groups nothing is known."""
         layer = call.operation
         if layer.groups > 1:
             return UNBOUNDED
@@ -107,11 +113,13 @@ class TransposedConvolutionRule(_MixingRule):
     argument = "filters"
 
     def connect(self, call: Call, inputs: Labels, units: Labels) -> None:
+        """Reads along the kernel's last axis; units lie on the one before."""
         rank = len(call.operation.kernel.shape)
         call.consume("kernel", rank - 1, inputs)
         call.slice("kernel", rank - 2, units)
 
     def fold(self, call: Call, values: Values) -> Values:
+        """Refuses: how often kernels overlap differs between positions."""
         raise NotFoldableError(
             f"behind {describe(call.operation)} a constant differs from "
             "position to position"
@@ -125,6 +133,7 @@ class SeparableConvolutionRule(_MixingRule):
     argument = "filters"
 
     def connect(self, call: Call, inputs: Labels, units: Labels) -> None:
+        """Cuts the depthwise kernel and both axes of the pointwise one."""
         layer = call.operation
         rank = len(layer.depthwise_kernel.shape)
         multiplied = np.repeat(inputs, layer.depth_multiplier)
@@ -133,6 +142,7 @@ class SeparableConvolutionRule(_MixingRule):
         call.slice("pointwise_kernel", rank - 1, units)
 
     def fold(self, call: Call, values: Values) -> Values:
+        """Sends the constants through both kernels, summed over positions."""
         layer = call.operation
         if pads(layer) and values.any():
             raise NotFoldableError(padding_reason(layer))
@@ -149,6 +159,7 @@ class EmbeddingRule(Rule):
     one_input = True
 
     def flow(self, call: Call) -> Labels | Channels:
+        """Makes a label per entry of the vectors; pins what is looked up."""
         layer = call.operation
         if obstacle := kernel_obstacle(layer):
             return call.block(obstacle)
@@ -164,6 +175,7 @@ class RecurrentRule(Rule):
     """Its units stay, for now; the units that it reads may go."""
 
     def flow(self, call: Call) -> Channels:
+        """Cuts the input kernel's rows; lets no unit of its own go."""
         layer = call.operation
         reason = f"{describe(layer)} ties its units by their recurrence"
         if len(call.channels) > 1 or kernel_obstacle(layer):
@@ -185,7 +197,7 @@ def padding_reason(layer: Any) -> str:
     )
 
 
-def summed_kernel(kernel: Any) -> np.ndarray:
+def summed_kernel(kernel: keras.Variable) -> np.ndarray:
     """Returns a kernel summed over its positions, (inputs, outputs)."""
     value = float64_value(kernel)
     return np.asarray(value.sum(axis=tuple(range(value.ndim - 2))))

@@ -14,15 +14,12 @@ _RISING = (
     *["softsign", "sparse_plus", "sparse_sigmoid", "squareplus", "tanh"],
 )
 
-
 _OTHERS = (
     *["celu", "gelu", "hard_shrink", "hard_silu", "hard_swish", "mish"],
     *["silu", "soft_shrink", "swish", "tanh_shrink", "threshold"],
 )
 
-
 MONOTONE = [getattr(keras.activations, name) for name in _RISING]
-
 
 _ELEMENTWISE = MONOTONE + [getattr(keras.activations, name) for name in _OTHERS]
 
@@ -57,7 +54,7 @@ def channel_axis(layer: Any, rank: int) -> int:
     return 1 if first else rank - 1
 
 
-def passed(call: Call, axis: int, output_axis: int) -> Channels:
+def carry_channels(call: Call, axis: int, output_axis: int) -> Channels:
     """Returns the first input's channels, carried from axis to axis."""
     channels = call.channels[0]
     if channels.axis is None:

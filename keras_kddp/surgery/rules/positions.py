@@ -10,8 +10,8 @@ from keras_kddp.surgery.channels import Call, Channels, describe
 from keras_kddp.surgery.registry import register_rule
 from keras_kddp.surgery.rule import Rule, Values
 from keras_kddp.surgery.rules.channelwise import IdentityRule
-from keras_kddp.surgery.rules.joining import agreed
-from keras_kddp.surgery.rules.obstacles import channel_axis, passed
+from keras_kddp.surgery.rules.joining import keep_agreed
+from keras_kddp.surgery.rules.obstacles import carry_channels, channel_axis
 
 layers = keras.layers
 
@@ -43,8 +43,9 @@ class PoolingRule(IdentityRule):
     elementwise = False
 
     def flow(self, call: Call) -> Channels:
+        """Carries the labels from the channel axis before to that behind."""
         layer = call.operation
-        return passed(
+        return carry_channels(
             call,
             channel_axis(layer, len(call.input_shapes[0])),
             channel_axis(layer, len(call.output_shape)),
@@ -56,6 +57,7 @@ class UpSampling2DRule(PoolingRule):
     """Picks, averages or repeats positions: units pass."""
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Hands the bounds on, unless bicubic curves leave them."""
         if call.operation.interpolation not in ("nearest", "bilinear"):
             return UNBOUNDED  # bicubic curves overshoot
         return super().bounds(call, inputs)
@@ -71,6 +73,7 @@ class ZeroPaddingRule(PoolingRule):
     """Puts zeros around: units pass; of constants only 0."""
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Stretches the bounds to hold the 0 of the border."""
         del call
         low, high = inputs[0]
         return Bounds(np.minimum(low, 0), np.maximum(high, 0))
@@ -78,6 +81,7 @@ class ZeroPaddingRule(PoolingRule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
+        """Keeps only 0, since any other constant differs from the border."""
         del call, training
         return np.where(values[0] == 0, 0.0, np.nan)
 
@@ -90,6 +94,7 @@ class ReductionRule(IdentityRule):
     elementwise = False
 
     def flow(self, call: Call) -> Channels:
+        """Moves the labels past the axes that vanish; blocks if theirs does."""
         channels, operation = call.channels[0], call.operation
         rank = len(call.input_shapes[0])
         if channels.axis is None:
@@ -113,12 +118,14 @@ class SumRule(ReductionRule):
     """Sums axes of positions: units pass. The axis of channels: blocks."""
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Knows nothing: the sum grows with the number of positions."""
         del call, inputs
         return UNBOUNDED
 
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
+        """Keeps only 0, whose sum does not depend on how many there are."""
         del call, training
         return np.where(values[0] == 0, 0.0, np.nan)
 
@@ -131,6 +138,7 @@ class PermuteRule(IdentityRule):
     elementwise = False
 
     def flow(self, call: Call) -> Channels:
+        """Carries the labels to their axis's place in `dims`."""
         return _permuted(call, [0, *call.operation.dims])
 
 
@@ -142,6 +150,7 @@ class TransposeRule(IdentityRule):
     elementwise = False
 
     def flow(self, call: Call) -> Channels:
+        """Carries the labels to their axis's place in `axes`, or reversed."""
         rank = len(call.output_shape)
         return _permuted(call, list(call.operation.axes or range(rank)[::-1]))
 
@@ -158,11 +167,12 @@ def _permuted(call: Call, order: list[int]) -> Channels:
 
 @register_rule(layers.Flatten, "ExpandDims", "Squeeze")
 class FlattenRule(Rule):
-    """Same numbers, other axes: units pass, once a position."""
+    """Same numbers, other axes: units pass, once per position."""
 
     one_input = True
 
     def flow(self, call: Call) -> Channels:
+        """Gives each output its channel's label; ties what merges into one."""
         channels = call.channels[0]
         if channels.axis is None:
             return channels
@@ -184,13 +194,15 @@ class FlattenRule(Rule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
+        """Copies each channel's constant; varies where merged ones differ."""
         del training
         found = _channel_sources(call)
         if call.output.axis is None or found is None:
             return super().constant(call, values, False)
-        return agreed(values[0][found[1]])
+        return keep_agreed(values[0][found[1]])
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Spans the bounds of all channels that merge into one."""
         low, high = inputs[0]
         found = None if call.output.axis is None else _channel_sources(call)
         if not low.ndim or found is None:
@@ -203,6 +215,7 @@ class ReshapeRule(FlattenRule):
     """Same numbers, other axes: units pass, those of one channel together."""
 
     def flow(self, call: Call) -> Channels:
+        """Cuts the target shape too, where the number of channels is given."""
         channels = super().flow(call)
         operation = call.operation
         is_layer = isinstance(operation, keras.layers.Layer)

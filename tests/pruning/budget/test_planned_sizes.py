@@ -30,7 +30,7 @@ def test_planned_sizes_are_those_of_the_smaller_model(case: Case):
         for root, group in graph.groups().items()
         if names & set(group.members)
     }
-    gone = np.isin(graph.roots, list(roots))
+    gone = np.isin(graph.group_numbers, list(roots))
 
     planned = PlannedSizes(graph).without(gone)
 

@@ -36,7 +36,7 @@ def conv_student(filters):
 def kept(student, name, count, multiple, minimum=1):
     """Returns how many of a layer's units stay, in the order they stand."""
     graph = ChannelGraph(student)
-    groups = graph.roots[graph.units[name]].tolist()
+    groups = graph.group_numbers[graph.units[name]].tolist()
     widths = dict.fromkeys(graph.units, minimum)
     scores = {group: i / 1000 for i, group in enumerate(groups)}
     ranking = rank_groups(graph, scores, widths)

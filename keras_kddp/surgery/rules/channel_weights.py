@@ -1,0 +1,136 @@
+"""Layers that have weights of their own for each channel."""
+
+import keras
+import numpy as np
+
+from keras_kddp.surgery.bounds import Bounds
+from keras_kddp.surgery.channels import Call, Channels
+from keras_kddp.surgery.registry import register_rule
+from keras_kddp.surgery.rule import Rule, Values, float64_value
+from keras_kddp.surgery.rules.mixing import pads, summed_kernel
+from keras_kddp.surgery.rules.obstacles import (
+    activation_obstacle,
+    channel_axis,
+    kernel_obstacle,
+)
+
+layers = keras.layers
+
+
+@register_rule(layers.BatchNormalization)
+class BatchNormalizationRule(Rule):
+    """Scales and shifts each channel: units pass, its entries are cut."""
+
+    one_input = True
+    channelwise = True
+
+    def flow(self, call: Call) -> Channels:
+        """Cuts gamma, beta and both moving averages along the one axis."""
+        axis = call.operation.axis % len(call.output_shape)
+        labels = call.along(0, axis)
+        for variable in call.operation.weights:
+            call.slice(variable.name, 0, labels)
+        return Channels(labels, axis)
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Normalizes a constant; in training only beta is left of it."""
+        layer, value = call.operation, values[0]
+        mean, variance = (
+            float64_value(layer.moving_mean),
+            float64_value(layer.moving_variance),
+        )
+        if training and layer.trainable:
+            # A constant is its own batch mean: only the shift remains.
+            mean = value
+        scaled = (value - mean) / np.sqrt(variance + layer.epsilon)
+        if layer.scale:
+            scaled = scaled * float64_value(layer.gamma)
+        return scaled + (float64_value(layer.beta) if layer.center else 0.0)
+
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Normalizes both ends, with a margin for the mean and the shift."""
+        layer = call.operation
+        count = len(call.output.labels)
+        ends = [np.broadcast_to(end, (count,)) for end in inputs[0]]
+        ends = [self.constant(call, [end], training=False) for end in ends]
+        scale = 1 / np.sqrt(float64_value(layer.moving_variance))
+        if layer.scale:
+            scale = scale * float64_value(layer.gamma)
+        shift = np.abs(float64_value(layer.moving_mean) * scale)
+        if layer.center:
+            shift = shift + np.abs(float64_value(layer.beta))
+        return Bounds.of(*ends).widened(shift)
+
+
+@register_rule(layers.PReLU)
+class PReLURule(Rule):
+    """A slope for each channel or number: units pass, slopes are cut."""
+
+    one_input = True
+    channelwise = True
+
+    def flow(self, call: Call) -> Channels:
+        """Cuts the slopes along the channels' axis, if not shared there."""
+        channels, alpha = call.channels[0], call.operation.alpha
+        if channels.axis is not None:
+            axis = channels.axis - 1
+            if alpha.shape[axis] == len(channels.labels):
+                call.slice("alpha", axis, channels.labels)
+        return channels
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Multiplies negatives by the slope; varies where positions differ."""
+        del training
+        alpha = float64_value(call.operation.alpha)
+        alpha = np.moveaxis(alpha, (call.channels[0].axis or 0) - 1, -1)
+        slopes = alpha.reshape(-1, alpha.shape[-1])
+        slopes = np.broadcast_to(slopes, (len(slopes), len(values[0])))
+        negative = values[0] * slopes[0]
+        negative[(slopes != slopes[0]).any(axis=0)] = np.nan  # by position
+        return np.where(values[0] < 0, negative, values[0])
+
+
+@register_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+class DepthwiseConvolutionRule(Rule):
+    """A kernel per channel: units pass with theirs, observed behind it."""
+
+    one_input = True
+    channelwise = True
+
+    def flow(self, call: Call) -> Channels:
+        """Cuts kernel and bias; copies of a channel share its label."""
+        layer = call.operation
+        if obstacle := kernel_obstacle(layer):
+            return call.block(obstacle)
+        axis = channel_axis(layer, len(call.output_shape))
+        inputs = call.along(0, axis)
+        outputs = np.repeat(inputs, layer.depth_multiplier)
+        call.slice("kernel", len(layer.kernel.shape) - 2, inputs)
+        if layer.use_bias:
+            call.slice("bias", 0, outputs)
+        if obstacle := activation_obstacle(layer):
+            call.pin(outputs, obstacle)
+        return Channels(outputs, axis)
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Multiplies by the kernel's sum; of padded inputs only 0 is known."""
+        del training
+        layer, value = call.operation, values[0]
+        if pads(layer):
+            value = np.where(value == 0, 0.0, np.nan)
+        result = (value[:, None] * summed_kernel(layer.kernel)).reshape(-1)
+        if layer.use_bias:
+            result = result + float64_value(layer.bias)
+        if layer.activation is None:
+            return result
+        dtype = layer.compute_dtype
+        tensor = keras.ops.convert_to_tensor(result, dtype=dtype)
+        with keras.StatelessScope():
+            output = layer.activation(tensor)
+        return np.asarray(keras.ops.convert_to_numpy(output), "float64")

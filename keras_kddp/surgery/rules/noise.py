@@ -1,0 +1,68 @@
+"""Layers that are random while training and hand on at inference."""
+
+import keras
+import numpy as np
+
+from keras_kddp.surgery.bounds import Bounds
+from keras_kddp.surgery.channels import Call, Channels, describe
+from keras_kddp.surgery.registry import register_rule
+from keras_kddp.surgery.rule import Rule, Values
+
+layers = keras.layers
+
+
+@register_rule(
+    layers.Dropout,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+)
+class DropoutRule(Rule):
+    """Zeros by chance while training: units pass, observed before it."""
+
+    one_input = True
+
+    def flow(self, call: Call) -> Channels:
+        """Keeps the labels, unless `noise_shape` counts the channels."""
+        layer, channels = call.operation, call.channels[0]
+        shape = getattr(layer, "noise_shape", None)
+        if channels.axis is None or not shape:
+            return channels
+        missing = len(call.output_shape) - len(shape)
+        size = shape[channels.axis - missing] if channels.axis >= missing else 1
+        if size not in (None, 1):
+            return call.block(
+                f"{describe(layer)} has a noise_shape with {size} channels"
+            )
+        return channels
+
+    def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
+        """Hands the input's bounds on: nothing is dropped at inference."""
+        del call
+        return inputs[0]
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Keeps only 0 in training; hands all on at inference or rate 0."""
+        if not training or not call.operation.rate:
+            return values[0]
+        return np.where(values[0] == 0, 0.0, np.nan)
+
+
+@register_rule(layers.GaussianDropout)
+class GaussianDropoutRule(DropoutRule):
+    """Noise times each number in training: units pass, observed before it."""
+
+
+@register_rule(layers.GaussianNoise)
+class GaussianNoiseRule(DropoutRule):
+    """Noise on each number in training: units pass, observed before it."""
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Knows nothing in training, when even a 0 gets noise."""
+        if not training or not call.operation.stddev:
+            return values[0]
+        return np.full(len(values[0]), np.nan)
