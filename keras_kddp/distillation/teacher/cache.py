@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_kddp.arguments import require_count
-from keras_kddp.atomic_files import check_writable
+from keras_kddp.atomic_files import writable_directory
 from keras_kddp.data.batches import (
     are_arrays,
     batches_of,
@@ -105,7 +105,7 @@ class TeacherCache:
             found = read_outputs(folder, self._key(teachers, x))
         else:
             if folder is not None:
-                check_writable(folder)
+                writable_directory(folder.parent)
             found = self._computed(
                 teachers, x, batch_size, folder is not None, verbose
             )

@@ -1,9 +1,6 @@
 """Teacher outputs on disk, with the key that says whose they are."""
 
 import json
-import os
-import shutil
-import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_kddp.atomic_files import making_folder, write_json
 from keras_kddp.distillation.packing import TeacherOutput
 
 _KEY = "key.json"
@@ -114,21 +112,16 @@ def write_outputs(
                 "teacher's last layer."
             )
         arrays.append(output.values.astype(np.float16))
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    partial.mkdir(parents=True)
-    try:
+    with making_folder(path) as folder:
         for index, array in enumerate(arrays):
-            np.save(partial / f"outputs_{index}.npy", array)
+            np.save(folder / f"outputs_{index}.npy", array)
         content = {
             **key,
             "format": _FORMAT,
             "checksums": [*map(_checksum, arrays)],
             "are_logarithms": [output.are_logarithms for output in outputs],
         }
-        (partial / _KEY).write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_json(folder / _KEY, content)
     return [
         output._replace(values=array)
         for output, array in zip(outputs, arrays, strict=True)

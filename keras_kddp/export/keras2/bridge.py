@@ -4,7 +4,6 @@ import functools
 import importlib.util
 import os
 import tempfile
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_kddp.atomic_files import replacing
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.float32 import in_float32
 from keras_kddp.export.model.signature import (
@@ -73,27 +73,23 @@ def to_tf_keras(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     plain = plain_copy(model)
     description, weights = describe(plain)
     x = samples_of(plain)
-    partial = target.with_name(
-        f".{target.stem}.{uuid.uuid4().hex[:8]}{target.suffix}"
-    )
-    with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
+    with (
+        replacing(target) as new,
+        tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder,
+    ):
         files = {
             name: str(Path(folder, f"{name}.npz"))
             for name in ("weights", "samples", "outputs")
         }
         np.savez(files["weights"], **as_named(weights))
         np.savez(files["samples"], **as_named(dict(enumerate(x))))
-        try:
-            _asked(
-                action="save",
-                description=description,
-                target=str(partial.absolute()),
-                **files,
-            )
-            compare(_run(plain, x), _read(files["outputs"]))
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        _asked(
+            action="save",
+            description=description,
+            target=str(new.absolute()),
+            **files,
+        )
+        compare(_run(plain, x), _read(files["outputs"]))
     return target
 
 

@@ -1,8 +1,6 @@
 """SavedModels that others run, fine-tune and build upon."""
 
-import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
+from keras_kddp.atomic_files import replacing_folder, write_json
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.keras2.bridge import compare, plain_copy, samples_of
 from keras_kddp.export.model.entries import merged
@@ -80,29 +79,12 @@ def to_saved_model(
     plain = _headless(plain_copy(model), features)
     entries = _entries(plain, card)
     text = card_text(entries)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=".keras_kddp_"
-    ) as folder:
-        new = Path(folder, "new")
-        _save(plain, new)
-        _check_same(plain, new)
-        (new / "card.json").write_text(json.dumps(entries, indent=2) + "\n")
-        (new / "README.md").write_text(text, encoding="utf-8")
-        _put(new, target, Path(folder, "old"))
+    with replacing_folder(target) as folder:
+        _save(plain, folder)
+        _check_same(plain, folder)
+        write_json(folder / "card.json", entries)
+        (folder / "README.md").write_text(text, encoding="utf-8")
     return target
-
-
-def _put(new: Path, target: Path, old: Path) -> None:
-    """Moves a folder into place; what was there comes back on failure."""
-    if target.exists():
-        os.replace(target, old)
-    try:
-        os.replace(new, target)
-    except BaseException:
-        if old.exists():
-            os.replace(old, target)
-        raise
 
 
 def _check_free(target: Path) -> None:
