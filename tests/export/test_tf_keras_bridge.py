@@ -312,13 +312,6 @@ def test_other_outputs_are_refused_and_leave_no_file(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
-def test_without_tf_keras_it_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(bridge.importlib.util, "find_spec", lambda _: None)
-
-    with pytest.raises(ImportError, match=r"keras-kddp\[tfmot\]"):
-        to_tf_keras(fashion_cnn_student(2), tmp_path / "there.h5")
-
-
 def test_the_process_stays_with_keras_3(tmp_path):
     before = dict(os.environ)
 

@@ -366,10 +366,3 @@ def test_rows_of_classes_are_asked_for(tmp_path):
         finetune_with_tfmot(
             student, (X, np.zeros((600, 4), int)), tmp_path / "a.tflite"
         )
-
-
-def test_without_tfmot_it_says_how_to_get_it(student, tmp_path, monkeypatch):
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
-
-    with pytest.raises(ImportError, match=r"keras-kddp\[tfmot\]"):
-        finetune_with_tfmot(student, (X, Y), tmp_path / "a.tflite")

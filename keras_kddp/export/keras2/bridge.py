@@ -1,7 +1,6 @@
 """Models of ordinary layers carried between Keras 3 and tf_keras."""
 
 import functools
-import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -24,6 +23,7 @@ from keras_kddp.export.workers import portable_models as _portable_models
 from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.portable_models import MERGING, ORDINARY
 from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.extras import absence_of, require
 from keras_kddp.layers.preparation import finalize
 from keras_kddp.surgery.calls import flat_calls
 
@@ -136,11 +136,11 @@ def from_tf_keras(path: str | os.PathLike[str]) -> keras.Model:
 
 def require_tf_keras() -> None:
     """Raises an ImportError where tf_keras is not installed."""
-    if importlib.util.find_spec("tf_keras") is None:
-        raise ImportError(
-            "Models of Keras 2 are read and written by tf_keras, which is not "
-            "installed here. Install it: pip install 'keras-kddp[tfmot]'"
-        )
+    require(
+        "Models of Keras 2 are read and written by",
+        "tf_keras",
+        absence_of("tf_keras"),
+    )
 
 
 def plain_copy(model: Any) -> keras.Model:

@@ -1,6 +1,5 @@
 """Compact students fine-tuned by TFMOT: for int8, with zeros, in clusters."""
 
-import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -43,6 +42,7 @@ from keras_kddp.export.tflite.to_tflite import convert_into
 from keras_kddp.export.workers import portable_models as _portable_models
 from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.extras import absence_of, require
 from keras_kddp.model_io import output_activations
 from keras_kddp.progress import EpochProgress, epoch_bars
 
@@ -131,7 +131,11 @@ def finetune_with_tfmot(
         print(keras_kddp.export.verify(found.model, found.tflite, x_test))
         ```
     """
-    _require_tfmot()
+    require(
+        "Students are fine-tuned by",
+        "TFMOT in tf_keras",
+        absence_of("tensorflow_model_optimization", "tf_keras"),
+    )
     target = Path(path)
     check_target(target)
     options = checked_options(
@@ -195,19 +199,6 @@ def finetune_with_tfmot(
         distinct_values=reply["distinct_values"],
         history=tuple(history),
     )
-
-
-def _require_tfmot() -> None:
-    missing = [
-        name
-        for name in ("tensorflow_model_optimization", "tf_keras")
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        raise ImportError(
-            f"Fine-tuning with TFMOT needs {', '.join(missing)}, which is not "
-            "installed here. Install it: pip install 'keras-kddp[tfmot]'"
-        )
 
 
 def _data(split: Split, teacher: keras.Model | None) -> dict[str, Any]:

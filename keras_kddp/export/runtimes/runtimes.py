@@ -1,7 +1,6 @@
 """The runtimes that an exported file is for, each in a process of its own."""
 
 import functools
-import importlib.util
 import os
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.runtimes.tensors import Tensor, tensors_of
 from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.extras import absence_of, require
 
 Array = NDArray[Any]
 
@@ -95,12 +95,7 @@ class Runtime:
         Args:
             purpose: What it is needed for, the beginning of a sentence.
         """
-        absence = cls.absence()
-        if absence is not None:
-            raise ImportError(
-                f"{purpose} {cls.name}, which is not installed here. Install "
-                f"it: {absence}"
-            )
+        require(purpose, cls.name, cls.absence())
 
     @property
     def is_quantized(self) -> bool:
@@ -245,9 +240,7 @@ class TFLMRuntime(Runtime):
     @classmethod
     def absence(cls) -> str | None:
         """Returns how to get the runtime, None where it is there."""
-        if importlib.util.find_spec("tflite_micro") is None:
-            return "pip install 'keras-kddp[micro]'"
-        return _failure(sys.executable, cls.key)
+        return absence_of("tflite_micro") or _failure(sys.executable, cls.key)
 
 
 class TFLiteRuntime(Runtime):
