@@ -3,13 +3,13 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_kddp.arguments import require_count
 from keras_kddp.atomic_files import replacing
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.float32 import in_float32
@@ -216,12 +216,7 @@ def _check_options(
             "Received: calibration=None. Pass some inputs of the training, "
             "calibration=x[:256]."
         )
-    is_integer = isinstance(samples, Integral) and samples is not True
-    if not is_integer or samples < 1:
-        raise ValueError(
-            "`samples` must be an integer >= 1 (256 is usual). Received: "
-            f"samples={samples!r}."
-        )
+    require_count("samples", samples, smallest=1)
     if uint8_input and quantization != "int8":
         raise ValueError(
             '`uint8_input` must be False but for quantization="int8". '
