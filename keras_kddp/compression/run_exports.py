@@ -16,8 +16,8 @@ from keras_kddp.export import (
     TFMOTResult,
     finetune_with_tfmot,
     to_saved_model,
-    write_description,
 )
+from keras_kddp.export.runtimes.description import write_description
 
 _SCORES = {
     "kddp_accuracy": "student",

@@ -11,12 +11,12 @@ from sklearn.datasets import load_digits
 import keras_kddp.export.keras2.tfmot as module
 from keras_kddp import prepare
 from keras_kddp.export import (
-    TECHNIQUES,
     TFMOTError,
     finetune_with_tfmot,
     read_metadata,
     verify,
 )
+from keras_kddp.export.keras2.tfmot_checks import TECHNIQUES
 from keras_kddp.models import digits_student, fashion_cnn_student
 
 DIGITS = load_digits()
