@@ -314,9 +314,11 @@ def test_a_layer_that_is_called_twice_is_no_feature(tmp_path):
 
 
 def test_other_outputs_are_an_error_and_leave_nothing(tmp_path, monkeypatch):
-    infer = module.infer
+    outputs_of = module.outputs_of
     monkeypatch.setattr(
-        module, "infer", lambda *given: [part + 1 for part in infer(*given)]
+        module,
+        "outputs_of",
+        lambda *given: [part + 1 for part in outputs_of(*given)],
     )
 
     with pytest.raises(ExportError, match="SavedModel must compute the same"):

@@ -11,11 +11,15 @@ import keras
 from keras_kddp import _compat
 from keras_kddp.atomic_files import replacing_folder, write_json
 from keras_kddp.export.errors import ExportError
-from keras_kddp.export.keras2.bridge import compare, plain_copy, samples_of
 from keras_kddp.export.model.entries import merged
+from keras_kddp.export.model.float32 import plain_copy
+from keras_kddp.export.model.sameness import (
+    check_same,
+    outputs_of,
+    samples_of,
+)
 from keras_kddp.export.model.signature import (
     check_exportable,
-    infer,
     input_signature,
     input_structure,
     output_names,
@@ -81,7 +85,7 @@ def to_saved_model(
     text = card_text(entries)
     with replacing_folder(target) as folder:
         _save(plain, folder)
-        _check_same(plain, folder)
+        _check_saved(plain, folder)
         write_json(folder / "card.json", entries)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return target
@@ -185,8 +189,8 @@ def _save(model: keras.Model, folder: Path) -> None:
         ) from error
 
 
-def _check_same(model: keras.Model, folder: Path) -> None:
-    """Raises unless what was saved computes what the model does."""
+def _check_saved(model: keras.Model, folder: Path) -> None:
+    """Raises an ExportError unless what was saved computes the same."""
     import tensorflow as tf
 
     rows = samples_of(model)
@@ -196,8 +200,8 @@ def _check_same(model: keras.Model, folder: Path) -> None:
         keras.tree.pack_sequence_as(structure, list(map(tf.constant, rows))),
         training=False,
     )
-    compare(
-        [keras.ops.convert_to_numpy(part) for part in infer(model, rows)],
+    check_same(
+        outputs_of(model, rows),
         [part.numpy() for part in keras.tree.flatten(found)],
         "Keras and the SavedModel",
     )
