@@ -155,7 +155,7 @@ def test_no_function_hides_a_module_of_its_name():
 def test_programs_of_other_processes_need_nothing_of_the_package():
     workers = ROOT / "keras_kddp" / "export" / "workers"
     programs = [path for name in PROGRAMS for path in workers.glob(name)]
-    assert len(programs) == 7
+    assert len(programs) == 8
     for path in programs:
         assert "keras_kddp" not in {
             name.split(".")[0]
