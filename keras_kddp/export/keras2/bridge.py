@@ -8,15 +8,12 @@ import keras
 
 from keras_kddp.atomic_files import replacing
 from keras_kddp.export.keras2.descriptions import describe, refusal_of
-from keras_kddp.export.keras2.tf_keras_process import (
-    ask_tf_keras,
-    read_arrays,
-    write_arrays,
-)
+from keras_kddp.export.keras2.tf_keras_process import ask_tf_keras
 from keras_kddp.export.model.float32 import plain_copy
 from keras_kddp.export.model.sameness import check_same, outputs_of, samples_of
 from keras_kddp.export.model.samples import Array
 from keras_kddp.export.workers import portable_models
+from keras_kddp.export.workers.arrays import read_arrays, write_arrays
 
 _SUFFIXES = (".h5", ".keras")
 

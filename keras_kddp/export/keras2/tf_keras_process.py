@@ -1,15 +1,11 @@
-"""tf_keras in a process of its own, and what goes there and back."""
+"""tf_keras in a process of its own, and what it says."""
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.keras2.descriptions import refusal_of
-from keras_kddp.export.model.samples import Array
 from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.worker import Worker, WorkerError
 from keras_kddp.extras import absence_of, require
@@ -49,18 +45,6 @@ def ask_tf_keras(action: str, **request: Any) -> dict[str, Any]:
             raise _loading_error(request["path"], kind, text)
         raise _saving_error(request["target"], kind, text)
     return reply
-
-
-def write_arrays(path: str | Path, arrays: Mapping[Any, Array]) -> None:
-    """Writes arrays into an .npz file, each under its key as a text."""
-    named: dict[str, Any] = {str(name): part for name, part in arrays.items()}
-    np.savez(path, **named)
-
-
-def read_arrays(path: str | Path) -> dict[str, Array]:
-    """Returns the arrays of an .npz file by name."""
-    with np.load(path) as file:
-        return dict(file)
 
 
 @functools.cache

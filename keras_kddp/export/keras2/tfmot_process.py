@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from keras_kddp.export.errors import TFMOTError
-from keras_kddp.export.keras2.tf_keras_process import read_arrays, write_arrays
 from keras_kddp.export.model.samples import Array
 from keras_kddp.export.workers import worker
+from keras_kddp.export.workers.arrays import read_arrays, write_arrays
 from keras_kddp.export.workers.worker import Worker, WorkerError
 from keras_kddp.extras import absence_of, require
 from keras_kddp.progress import EpochProgress, epoch_bars

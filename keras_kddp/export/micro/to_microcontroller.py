@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_kddp.atomic_files import copy_files
 from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
@@ -23,7 +22,7 @@ from keras_kddp.export.micro.sources import (
     resolver_method,
 )
 from keras_kddp.export.micro.templates import README
-from keras_kddp.export.model.samples import arrange_inputs
+from keras_kddp.export.model.samples import Array, arrange_inputs
 from keras_kddp.export.model.signature import check_exportable, input_signature
 from keras_kddp.export.runtimes.description import write_description
 from keras_kddp.export.runtimes.runtimes import (
@@ -35,9 +34,6 @@ from keras_kddp.export.runtimes.tensors import Tensor
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.export.tflite.metadata import operations_of
 from keras_kddp.export.tflite.to_tflite import to_tflite
-
-Array = NDArray[Any]
-
 
 MICRO = ("none", "int8", "int16x8")
 
