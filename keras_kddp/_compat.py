@@ -57,14 +57,7 @@ def call_nodes(model: keras.Model) -> list[CallNode]:
     """
     by_depth = functional_graph(model)._nodes_by_depth
     return [
-        CallNode(
-            node.operation,
-            tuple(node.arguments.args),
-            dict(node.arguments.kwargs),
-            tuple(node.input_tensors),
-            tuple(node.output_tensors),
-            node.operation.name,
-        )
+        _call_node(node)
         for depth in sorted(by_depth, reverse=True)
         for node in by_depth[depth]
     ]
@@ -84,14 +77,18 @@ def producing_node(tensor: Any) -> CallNode:
     `_keras_history` is the only way from a tensor back to its maker.
     """
     history = tensor._keras_history
-    node = history.operation._inbound_nodes[history.node_index]
+    return _call_node(history.operation._inbound_nodes[history.node_index])
+
+
+def _call_node(node: Any) -> CallNode:
+    """Returns Keras' own node as ours."""
     return CallNode(
         node.operation,
         tuple(node.arguments.args),
         dict(node.arguments.kwargs),
         tuple(node.input_tensors),
         tuple(node.output_tensors),
-        history.operation.name,
+        node.operation.name,
     )
 
 

@@ -1,6 +1,7 @@
 """The package's layers: who may import whom, and who may touch Keras."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -139,10 +140,22 @@ def test_every_folder_is_a_package_that_says_what_it_is_for():
         assert ast.get_docstring(ast.parse(text)), path.parent
 
 
+def test_no_function_hides_a_module_of_its_name():
+    for path in sorted((ROOT / "keras_kddp").rglob("*.py")):
+        if path.stem in ("__init__", "__main__") or any(
+            map(path.match, PROGRAMS)
+        ):
+            continue
+        *above, name = path.relative_to(ROOT).with_suffix("").parts
+        module = importlib.import_module(".".join([*above, name]))
+        package = importlib.import_module(".".join(above))
+        assert getattr(package, name) is module
+
+
 def test_programs_of_other_processes_need_nothing_of_the_package():
     workers = ROOT / "keras_kddp" / "export" / "workers"
     programs = [path for name in PROGRAMS for path in workers.glob(name)]
-    assert len(programs) == 7
+    assert len(programs) == 8
     for path in programs:
         assert "keras_kddp" not in {
             name.split(".")[0]

@@ -16,16 +16,16 @@ from keras_kddp.compression.run_exports import (
 )
 from keras_kddp.data.datasets import Dataset
 from keras_kddp.export import (
-    CALIBRATED,
-    MICRO,
-    QUANTIZATIONS,
     TFLiteArtifact,
     bench,
     to_microcontroller,
     to_tflite,
     verify,
-    write_description,
 )
+from keras_kddp.export.micro.to_microcontroller import MICRO
+from keras_kddp.export.runtimes.description import write_description
+from keras_kddp.export.tflite.calibration import CALIBRATED
+from keras_kddp.export.tflite.to_tflite import QUANTIZATIONS
 
 
 def add_export(commands: Any) -> None:

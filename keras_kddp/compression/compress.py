@@ -31,7 +31,7 @@ from keras_kddp.compression.training import (
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.soft_targets import SoftTargets
 from keras_kddp.distillation.teacher.cache import TeacherCache
-from keras_kddp.export import check_conversion
+from keras_kddp.export.tflite.to_tflite import check_conversion
 from keras_kddp.layers.penalized_models import prepared_layers
 from keras_kddp.layers.preparation import finalize, prepare
 from keras_kddp.profiling import profile

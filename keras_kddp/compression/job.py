@@ -30,7 +30,7 @@ from keras_kddp.compression.training import (
 from keras_kddp.data.datasets import Dataset, load_dataset
 from keras_kddp.data.splits import as_split
 from keras_kddp.distillation.soft_targets import SoftTargets
-from keras_kddp.export import check_conversion
+from keras_kddp.export.tflite.to_tflite import check_conversion
 from keras_kddp.layers.preparation import prepare
 from keras_kddp.progress import EpochProgress, epoch_bars
 from keras_kddp.pruning.budget.budget import Budget

@@ -16,16 +16,16 @@ from keras_kddp.compression.results import Compression, RunFiles
 from keras_kddp.data.input_range import input_range
 from keras_kddp.data.splits import Split
 from keras_kddp.export import (
-    BUNDLE_FILES,
-    QUANTIZATIONS,
     ExportError,
     MicroArtifact,
     TFLMRuntime,
     to_microcontroller,
     to_tflite,
     verify,
-    write_description,
 )
+from keras_kddp.export.micro.to_microcontroller import BUNDLE_FILES
+from keras_kddp.export.runtimes.description import write_description
+from keras_kddp.export.tflite.to_tflite import QUANTIZATIONS
 
 SUMMARY = "summary.json"
 

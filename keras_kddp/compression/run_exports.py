@@ -1,7 +1,6 @@
 """What else is made of the student of a run: for reuse, and tuned for int8."""
 
 import contextlib
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_kddp.atomic_files import write_json
 from keras_kddp.compression.model_sources import load_model
 from keras_kddp.compression.run_directory import STUDENT, SUMMARY
 from keras_kddp.data.datasets import Dataset
@@ -16,8 +16,8 @@ from keras_kddp.export import (
     TFMOTResult,
     finetune_with_tfmot,
     to_saved_model,
-    write_description,
 )
+from keras_kddp.export.runtimes.description import write_description
 
 _SCORES = {
     "kddp_accuracy": "student",
@@ -144,7 +144,7 @@ def write_quantized(
     write_description(found.tflite.path)
     kept = {key: summary[key] for key in ("input_range",) if key in summary}
     content = {"history": found.history, "job": job, **kept}
-    (target / SUMMARY).write_text(json.dumps(content, indent=2) + "\n")
+    write_json(target / SUMMARY, content)
     return found
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-SplitArrays = dict[
-    str, tuple[np.ndarray, np.ndarray]
-]  # split -> inputs, labels
+from keras_kddp.extras import absence_of, require
+
+SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Split -> inputs and labels."""
 
 
 _IDX_DTYPES = {
@@ -154,8 +155,9 @@ def read_tfds(text: str) -> SplitArrays:
             SPLIT such as `train[:90%]`; a data set of inputs with their labels.
 
     Raises:
-        ValueError: If the extra is not installed, or there is no such data
-            set, or it cannot be had, or does not fit into arrays.
+        ImportError: If tensorflow-datasets is not installed.
+        ValueError: If there is no such data set, or it cannot be had, or does
+            not fit into arrays.
     """
     name, *words = text.split(",")
     names = {"train": "train", "test": "test"}
@@ -176,13 +178,13 @@ def read_tfds(text: str) -> SplitArrays:
 
 def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
     """Returns the splits, each a dict of features, and the data set's info."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ValueError(
-            "tfds: needs tensorflow-datasets, which is not installed. Run: "
-            "pip install 'keras-kddp[data]'"
-        ) from error
+    require(
+        "tfds: is read by",
+        "tensorflow-datasets",
+        absence_of("tensorflow_datasets", "importlib_resources"),
+    )
+    import tensorflow_datasets as tfds
+
     try:
         parts, info = tfds.load(
             name, split=list(names.values()), batch_size=-1, with_info=True

@@ -61,6 +61,7 @@ def load_dataset(spec: str) -> Dataset:
     Raises:
         ValueError: If the text names nothing, or what it names is damaged.
         OSError: If a file cannot be read.
+        ImportError: If what reads it is not installed.
     """
     kind, _, name = spec.partition(":")
     if spec == "digits":

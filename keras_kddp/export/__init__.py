@@ -11,16 +11,11 @@ from keras_kddp.export.errors import (
 )
 from keras_kddp.export.keras2.bridge import from_tf_keras, to_tf_keras
 from keras_kddp.export.keras2.tfmot import TFMOTResult, finetune_with_tfmot
-from keras_kddp.export.keras2.tfmot_checks import TECHNIQUES
 from keras_kddp.export.micro.to_microcontroller import (
-    BUNDLE_FILES,
-    MICRO,
     MicroArtifact,
     to_microcontroller,
 )
-from keras_kddp.export.runtimes.description import write_description
 from keras_kddp.export.runtimes.runtimes import (
-    Execution,
     LiteRTRuntime,
     Runtime,
     TFLiteRuntime,
@@ -30,24 +25,13 @@ from keras_kddp.export.runtimes.vela import EthosUEstimate, estimate_on_ethos_u
 from keras_kddp.export.saved_model.layer import SavedModelLayer
 from keras_kddp.export.saved_model.to_saved_model import to_saved_model
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
-from keras_kddp.export.tflite.calibration import CALIBRATED
 from keras_kddp.export.tflite.metadata import read_metadata
-from keras_kddp.export.tflite.to_tflite import (
-    QUANTIZATIONS,
-    check_conversion,
-    to_tflite,
-)
+from keras_kddp.export.tflite.to_tflite import to_tflite
 
 __all__ = [
-    "BUNDLE_FILES",
-    "CALIBRATED",
-    "MICRO",
-    "QUANTIZATIONS",
-    "TECHNIQUES",
     "Agreement",
     "CrashError",
     "EthosUEstimate",
-    "Execution",
     "ExportError",
     "LiteRTRuntime",
     "Measurement",
@@ -63,7 +47,6 @@ __all__ = [
     "TFLiteArtifact",
     "TFLiteRuntime",
     "bench",
-    "check_conversion",
     "estimate_on_ethos_u",
     "finetune_with_tfmot",
     "from_tf_keras",
@@ -73,5 +56,4 @@ __all__ = [
     "to_tf_keras",
     "to_tflite",
     "verify",
-    "write_description",
 ]

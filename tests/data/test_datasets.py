@@ -200,5 +200,5 @@ def test_a_tfds_that_cannot_be_had_is_refused(
 
 def test_without_the_extra_tfds_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ValueError, match=r"pip install 'keras-kddp\[data\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '.\[data\]'"):
         load_dataset("tfds:mnist")

@@ -278,7 +278,7 @@ def test_without_tflm_the_way_to_get_it_is_said(monkeypatch, tmp_path):
         TFLMRuntime, "absence", classmethod(lambda _: "pip install it")
     )
 
-    with pytest.raises(ImportError, match="Install it: pip install it"):
+    with pytest.raises(ImportError, match="which is not here: pip install it"):
         to_microcontroller(make_model(), tmp_path / "b", X)
 
 

@@ -20,7 +20,7 @@ from keras_kddp.export import (
     to_tflite,
     verify,
 )
-from keras_kddp.export.runtimes import runtimes
+from keras_kddp.export.runtimes import process
 from keras_kddp.export.tflite.calibration import CALIBRATED
 from keras_kddp.export.tflite.to_tflite import QUANTIZATIONS
 
@@ -380,7 +380,7 @@ def test_a_forked_child_asks_a_process_of_its_own(files):
     runtime = LiteRTRuntime(files["int8"].path)
     given = {runtime.input_names[0]: X[:2]}
     runtime.run(given)
-    worker = runtimes._worker(sys.executable)
+    worker = process.worker_of(sys.executable)
     with worker._lock:  # as if another thread were asking
         child = os.fork()
         if child == 0:

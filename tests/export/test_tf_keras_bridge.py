@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from helpers import randomize
 
-import keras_kddp.export.keras2.bridge as bridge
 from keras_kddp import prepare
 from keras_kddp.export import ExportError, from_tf_keras, to_tf_keras
+from keras_kddp.export.model import sameness
 from keras_kddp.export.workers.portable_models import MERGING, ORDINARY
 from keras_kddp.models import fashion_cnn_student, fashion_residual_student
 
@@ -304,19 +304,12 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path):
 
 
 def test_other_outputs_are_refused_and_leave_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(bridge, "TOLERANCE", -1.0)
+    monkeypatch.setattr(sameness, "TOLERANCE", -1.0)
 
     with pytest.raises(ExportError, match="must compute the same"):
         to_tf_keras(fashion_cnn_student(2), tmp_path / "there.h5")
 
     assert not any(tmp_path.iterdir())
-
-
-def test_without_tf_keras_it_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(bridge.importlib.util, "find_spec", lambda _: None)
-
-    with pytest.raises(ImportError, match=r"keras-kddp\[tfmot\]"):
-        to_tf_keras(fashion_cnn_student(2), tmp_path / "there.h5")
 
 
 def test_the_process_stays_with_keras_3(tmp_path):

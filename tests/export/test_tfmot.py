@@ -11,12 +11,13 @@ from sklearn.datasets import load_digits
 import keras_kddp.export.keras2.tfmot as module
 from keras_kddp import prepare
 from keras_kddp.export import (
-    TECHNIQUES,
     TFMOTError,
     finetune_with_tfmot,
     read_metadata,
     verify,
 )
+from keras_kddp.export.keras2 import tfmot_process
+from keras_kddp.export.keras2.tfmot_checks import TECHNIQUES
 from keras_kddp.models import digits_student, fashion_cnn_student
 
 DIGITS = load_digits()
@@ -270,8 +271,8 @@ def test_integer_inputs_are_refused(tmp_path):
 def test_a_death_of_tfmot_is_an_error(student, tmp_path, monkeypatch):
     handler = tmp_path / "handler.py"
     handler.write_text("import os\ndef answer(**_):\n    os.abort()\n")
-    worker = module.Worker(handler)
-    monkeypatch.setattr(module, "_worker", lambda: worker)
+    worker = tfmot_process.Worker(handler)
+    monkeypatch.setattr(tfmot_process, "_worker", lambda: worker)
 
     with pytest.raises(TFMOTError, match="SIGABRT"):
         finetune_with_tfmot(student, (X, Y), tmp_path / "a.tflite")
@@ -290,7 +291,8 @@ def test_what_is_not_reached_is_an_error(
     reply, shown, student, tmp_path, monkeypatch
 ):
     reply = {"zero_fractions": {}, "distinct_values": {}, **reply}
-    monkeypatch.setattr(module, "_trained", lambda _: (reply, []))
+    trained = tfmot_process.Trained({}, tmp_path, **reply, history=[])
+    monkeypatch.setattr(module, "train_with_tfmot", lambda *_, **__: trained)
 
     with pytest.raises(TFMOTError, match=f"TFMOT must reach.*{shown}"):
         finetune_with_tfmot(
@@ -362,14 +364,7 @@ def test_rows_of_classes_are_asked_for(tmp_path):
     x = keras.layers.Reshape((4, 16))(inputs)
     student = keras.Model(inputs, keras.layers.Dense(10)(x))
 
-    with pytest.raises(ValueError, match="one row of classes an example"):
+    with pytest.raises(ValueError, match="one row of classes per example"):
         finetune_with_tfmot(
             student, (X, np.zeros((600, 4), int)), tmp_path / "a.tflite"
         )
-
-
-def test_without_tfmot_it_says_how_to_get_it(student, tmp_path, monkeypatch):
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
-
-    with pytest.raises(ImportError, match=r"keras-kddp\[tfmot\]"):
-        finetune_with_tfmot(student, (X, Y), tmp_path / "a.tflite")

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from keras_kddp.arguments import require_count
-from keras_kddp.atomic_files import check_writable
+from keras_kddp.atomic_files import writable_directory
 from keras_kddp.data.batches import (
+    Batches,
     are_arrays,
     batches_of,
     finite_batches,
@@ -29,16 +30,17 @@ from keras_kddp.distillation.teacher.outputs import (
     teacher_outputs,
 )
 from keras_kddp.distillation.teacher.rows import (
-    _checksums,
-    _data_key,
-    _one_a_row,
+    checksums_of,
+    data_key,
+    one_per_row,
 )
 from keras_kddp.distillation.teacher.views import (
     Augment,
     ViewBatches,
-    _all_views,
-    _checked_views,
+    checked_views,
 )
+from keras_kddp.distillation.teacher.zipped import checked_dataset, zip_outputs
+from keras_kddp.model_io import Arrays
 
 
 class TeacherCache:
@@ -57,7 +59,7 @@ class TeacherCache:
         path: Folder to keep the outputs in, as float16 logits, and to read
             them from in the next run; refused when it was made for other
             weights of the teacher or other data. None: in memory only.
-        batch_size: Rows a step, for arrays.
+        batch_size: Rows per step, for arrays.
         augment: `(row, numpy.random.Generator) -> row`: how a view of an
             input is made. The teacher's outputs are those for the views that
             `batches` hands to the student. None: the inputs as they are.
@@ -82,7 +84,7 @@ class TeacherCache:
     def __init__(
         self,
         teacher: Any,
-        x: Any,
+        x: Batches,
         *,
         path: str | os.PathLike[str] | None = None,
         batch_size: int = 256,
@@ -93,19 +95,19 @@ class TeacherCache:
     ) -> None:
         teachers = checked_teachers(teacher)
         require_count("batch_size", batch_size, smallest=1)
-        self._views = _checked_views(augment, views, seed, x)
+        self._views = checked_views(augment, views, seed, x)
         if not are_arrays(x):
             x = finite_batches("x", x)
         folder = _checked_folder(path)
         self._checksums: np.ndarray
         found: list[TeacherOutput]
         if folder is not None and holds_something(folder):
-            sums = [_checksums(batch) for batch in batches_of(x, batch_size)]
+            sums = [checksums_of(batch) for batch in batches_of(x, batch_size)]
             self._checksums = np.array([*chain(*sums)])
             found = read_outputs(folder, self._key(teachers, x))
         else:
             if folder is not None:
-                check_writable(folder)
+                writable_directory(folder.parent)
             found = self._computed(
                 teachers, x, batch_size, folder is not None, verbose
             )
@@ -118,7 +120,7 @@ class TeacherCache:
     def _computed(
         self,
         teachers: list[keras.Model],
-        x: Any,
+        x: Batches,
         batch_size: int,
         as_logits: bool,
         verbose: int,
@@ -129,11 +131,11 @@ class TeacherCache:
 
         def read() -> Iterator[Any]:
             for batch in batches_of(x, batch_size):
-                sums.extend(_checksums(batch))
+                sums.extend(checksums_of(batch))
                 if self._views is None:
                     yield batch
             if self._views is not None:
-                yield from _all_views(x, self._views, batch_size)
+                yield from self._views.batches(x, batch_size)
 
         progress = None
         if verbose:
@@ -148,16 +150,16 @@ class TeacherCache:
             for o in found
         ]
 
-    def _key(self, teachers: list[keras.Model], x: Any) -> dict[str, Any]:
+    def _key(self, teachers: list[keras.Model], x: Batches) -> dict[str, Any]:
         """Returns what the outputs follow from."""
         return {
             "teacher": fingerprint(teachers),
-            "data": _data_key(self._checksums, x, self._views),
+            "data": data_key(self._checksums, x, self._views),
         }
 
     def batches(
         self,
-        x: Any,
+        x: Arrays,
         y: Any,
         sample_weight: Any = None,
         *,
@@ -171,9 +173,9 @@ class TeacherCache:
 
         Args:
             x: The array that the cache was made for.
-            y: Labels, one a row.
-            sample_weight: None, or one factor a row.
-            batch_size: Rows a step.
+            y: Labels, one per row.
+            sample_weight: None, or one factor per row.
+            batch_size: Rows per step.
             seed: Of the order.
 
         Returns:
@@ -193,15 +195,15 @@ class TeacherCache:
         require_count("seed", seed, smallest=0)
         return ViewBatches(
             np.asarray(x),
-            _one_a_row("y", y, len(x)),
-            _one_a_row("sample_weight", sample_weight, len(x)),
+            one_per_row("y", y, len(x)),
+            one_per_row("sample_weight", sample_weight, len(x)),
             views=self._views,
             outputs=self._all_outputs,
             batch_size=batch_size,
             seed=seed,
         )
 
-    def pack(self, x: Any) -> dict[str, Any]:
+    def pack(self, x: Arrays) -> dict[str, Any]:
         """Returns inputs with their teacher outputs, as `fit` takes them.
 
         Args:
@@ -209,7 +211,7 @@ class TeacherCache:
 
         Returns:
             A dict of arrays that `fit` shuffles and batches together; give it
-            in the place of `x`, to `keras_kddp.Distiller` only.
+            instead of `x`, to `keras_kddp.Distiller` only.
 
         Raises:
             ValueError: If `x` holds other rows, or is no array.
@@ -230,9 +232,9 @@ class TeacherCache:
                 "one of augmented views. Use `batches`."
             )
 
-    def _check_rows(self, x: Any) -> None:
+    def _check_rows(self, x: Arrays) -> None:
         rows = row_count(x)
-        received = np.array(_checksums(x))
+        received = np.array(checksums_of(x))
         if not np.array_equal(received, self._checksums):
             raise ValueError(
                 "`x` must hold the rows that the cache was made for, in their "
@@ -257,58 +259,9 @@ class TeacherCache:
         Raises:
             ValueError: If `dataset` is no `tf.data.Dataset`, or endless.
         """
-        import tensorflow as tf  # here: the other backends do without it
-
-        if not isinstance(dataset, tf.data.Dataset):
-            raise ValueError(
-                "`dataset` must be a tf.data.Dataset. Received: "
-                f"{type(dataset).__name__}. For arrays there is `pack`."
-            )
+        dataset = checked_dataset(dataset)
         self._check_no_views("zip")
-        finite_batches("dataset", dataset)
-        batches = tf.data.Dataset.from_generator(
-            lambda: self._packed_batches(dataset),
-            output_signature=self._packed_spec(dataset.element_spec),
-        )
-        length = dataset.cardinality()
-        is_known = length != tf.data.UNKNOWN_CARDINALITY
-        assert_length = tf.data.experimental.assert_cardinality(length)
-        return batches.apply(assert_length) if is_known else batches
-
-    def _packed_batches(self, dataset: Any) -> Iterator[Any]:
-        start = 0
-        for batch in dataset.as_numpy_iterator():
-            x, *others = batch if isinstance(batch, tuple) else (batch,)
-            rows = slice(start, start + row_count(x))
-            received = np.array(_checksums(x))
-            if not np.array_equal(received, self._checksums[rows]):
-                raise ValueError(
-                    "The dataset must give the rows that were cached, in the "
-                    f"same order. Received others from row {start} on. Cache "
-                    "and zip before `shuffle`."
-                )
-            outputs = [
-                output._replace(values=output.values[rows])
-                for output in self._outputs
-            ]
-            x = packed(x, outputs)
-            yield (x, *others) if others else x
-            start = rows.stop
-
-    def _packed_spec(self, spec: Any) -> Any:
-        import tensorflow as tf
-
-        x, *others = spec if isinstance(spec, tuple) else (spec,)
-        outputs = [
-            output._replace(
-                values=tf.TensorSpec(
-                    (None, *output.values.shape[1:]), output.values.dtype
-                )
-            )
-            for output in self._outputs
-        ]
-        x = packed(x, outputs)
-        return (x, *others) if others else x
+        return zip_outputs(dataset, self._outputs, self._checksums)
 
 
 def _checked_folder(path: Any) -> Path | None:

@@ -1,9 +1,6 @@
 """Teacher outputs on disk, with the key that says whose they are."""
 
 import json
-import os
-import shutil
-import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_kddp.atomic_files import making_folder, write_json
 from keras_kddp.distillation.packing import TeacherOutput
 
 _KEY = "key.json"
@@ -36,12 +34,35 @@ def read_outputs(path: Path, key: dict[str, Any]) -> list[TeacherOutput]:
         ValueError: If the folder holds something else, or outputs for another
             teacher or other data.
     """
+    written, found = _read_complete(path)
+    stale = [
+        name
+        for name, value in {**key, "format": _FORMAT}.items()
+        if written.get(name) != value
+    ]
+    if stale:
+        raise ValueError(
+            f"The cache in '{path}' is stale: it was made for another "
+            f"{' and other '.join(stale)}. Delete the folder to make it anew, "
+            "or choose another path."
+        )
+    return [
+        TeacherOutput(values, bool(flag), bool(flag))
+        for values, flag in zip(found, written["are_logarithms"], strict=True)
+    ]
+
+
+def _read_complete(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Returns the key and the arrays of a folder, which belong together.
+
+    Raises:
+        ValueError: If one is missing or damaged.
+    """
     try:
         written = json.loads((path / _KEY).read_text())
-        flags = [bool(flag) for flag in written["are_logarithms"]]
         found = [
             np.load(path / f"outputs_{index}.npy", mmap_mode="r")
-            for index in range(len(flags))
+            for index in range(len(written["are_logarithms"]))
         ]
         sums = [_checksum(values) for values in found]
     except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
@@ -56,21 +77,7 @@ def read_outputs(path: Path, key: dict[str, Any]) -> list[TeacherOutput]:
             f"{written.get('checksums')}. Received: {sums}. Delete the folder "
             "to make it anew."
         )
-    stale = [
-        name
-        for name, value in {**key, "format": _FORMAT}.items()
-        if written.get(name) != value
-    ]
-    if stale:
-        raise ValueError(
-            f"The cache in '{path}' is stale: it was made for another "
-            f"{' and other '.join(stale)}. Delete the folder to make it anew, "
-            "or choose another path."
-        )
-    return [
-        TeacherOutput(values, flag, flag)
-        for values, flag in zip(found, flags, strict=True)
-    ]
+    return written, found
 
 
 def _checksum(values: np.ndarray) -> str:
@@ -104,32 +111,34 @@ def write_outputs(
         ValueError: If a logit is too large for float16.
         OSError: If the folder cannot be written.
     """
-    arrays = []
-    for output in outputs:
-        largest = float(np.abs(output.values).max(initial=0))
-        if largest > float(np.finfo(np.float16).max):
-            raise ValueError(
-                "Logits must lie within float16, 65504, to be kept on disk. "
-                f"Received: {largest:.4g}. Leave out `path`, or scale the "
-                "teacher's last layer."
-            )
-        arrays.append(output.values.astype(np.float16))
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    partial.mkdir(parents=True)
-    try:
+    arrays = [_in_float16(output.values) for output in outputs]
+    with making_folder(path) as folder:
         for index, array in enumerate(arrays):
-            np.save(partial / f"outputs_{index}.npy", array)
+            np.save(folder / f"outputs_{index}.npy", array)
         content = {
             **key,
             "format": _FORMAT,
             "checksums": [*map(_checksum, arrays)],
             "are_logarithms": [output.are_logarithms for output in outputs],
         }
-        (partial / _KEY).write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_json(folder / _KEY, content)
     return [
         output._replace(values=array)
         for output, array in zip(outputs, arrays, strict=True)
     ]
+
+
+def _in_float16(logits: np.ndarray) -> np.ndarray:
+    """Returns logits in float16.
+
+    Raises:
+        ValueError: If one is too large for it.
+    """
+    largest = float(np.abs(logits).max(initial=0))
+    if largest > float(np.finfo(np.float16).max):
+        raise ValueError(
+            "Logits must lie within float16, 65504, to be kept on disk. "
+            f"Received: {largest:.4g}. Leave out `path`, or scale the "
+            "teacher's last layer."
+        )
+    return logits.astype(np.float16)

@@ -11,6 +11,8 @@ import numpy as np
 from keras_kddp import _compat
 from keras_kddp.distillation.packing import TeacherOutput
 from keras_kddp.model_io import (
+    Arrays,
+    Tensor,
     at_least_float32,
     log_probabilities,
     output_activations,
@@ -68,7 +70,7 @@ def _check_ensemble(teachers: Sequence[keras.Model]) -> None:
 
 def teacher_outputs(
     teachers: Sequence[keras.Model],
-    batches: Iterable[Any],
+    batches: Iterable[Arrays],
     *,
     as_logits: bool,
     progress: Any = None,
@@ -86,7 +88,7 @@ def teacher_outputs(
         progress: Called with the number of rows after each batch.
 
     Returns:
-        One a flat output; float32 or wider.
+        One per flat output, (rows, ...); float32 or wider.
 
     Raises:
         ValueError: If there are no rows, NaN, or outputs that differ.
@@ -102,17 +104,7 @@ def teacher_outputs(
         parts.append([*map(keras.ops.convert_to_numpy, outputs)])
         if progress is not None:
             progress(len(parts[-1][0]))
-    if not parts:
-        raise ValueError(
-            "`x` must hold at least one example. Received none. Pass "
-            "arrays, or an iterable that can be run through again."
-        )
-    if not all(np.isfinite(part).all() for each in parts for part in each):
-        raise ValueError(
-            "The outputs of `teacher` must be finite. Received NaN or "
-            "infinity for some rows of `x`. Look for NaN in the data and "
-            "in the teacher's weights."
-        )
+    _check_outputs(parts)
     are_logits = as_logits or len(teachers) > 1
     columns = list(zip(*parts, strict=True))
     every = [_softmax_flags(t) or [False] * len(columns) for t in teachers]
@@ -124,6 +116,21 @@ def teacher_outputs(
         )
         for values, ends in zip(columns, zip(*every, strict=True), strict=True)
     ]
+
+
+def _check_outputs(parts: list[list[np.ndarray]]) -> None:
+    """Raises a ValueError for no batches, or numbers that teach nothing."""
+    if not parts:
+        raise ValueError(
+            "`x` must hold at least one example. Received none. Pass "
+            "arrays, or an iterable that can be run through again."
+        )
+    if not all(np.isfinite(part).all() for each in parts for part in each):
+        raise ValueError(
+            "The outputs of `teacher` must be finite. Received NaN or "
+            "infinity for some rows of `x`. Look for NaN in the data and "
+            "in the teacher's weights."
+        )
 
 
 def fingerprint(teachers: Sequence[keras.Model]) -> str:
@@ -138,7 +145,7 @@ def fingerprint(teachers: Sequence[keras.Model]) -> str:
     return digest.hexdigest()
 
 
-def _outputs(teacher: keras.Model, batch: Any) -> list[Any]:
+def _outputs(teacher: keras.Model, batch: Arrays) -> list[Tensor]:
     outputs = keras.tree.flatten(teacher(batch, training=False))
     return [*map(at_least_float32, outputs)]
 
@@ -200,8 +207,9 @@ def _softmax_flags(teacher: keras.Model) -> list[bool]:
 
 
 def _aligned(
-    outputs: list[Any], flags: list[bool], *, as_logits: bool
-) -> list[Any]:
+    outputs: list[Tensor], flags: list[bool], *, as_logits: bool
+) -> list[Tensor]:
+    """Returns outputs, logits in place of probabilities where asked for."""
     if not as_logits or not any(flags):
         return outputs
     return [
@@ -211,8 +219,8 @@ def _aligned(
 
 
 def _together(
-    teachers: Sequence[keras.Model], voices: list[list[Any]]
-) -> list[Any]:
+    teachers: Sequence[keras.Model], voices: list[list[Tensor]]
+) -> list[Tensor]:
     """Returns the mean of the log probabilities of several teachers."""
     members = []
     for teacher, outputs in zip(teachers, voices, strict=True):

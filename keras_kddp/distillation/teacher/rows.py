@@ -1,4 +1,4 @@
-"""Rows."""
+"""The rows that outputs belong to: recognized, counted, labelled."""
 
 import hashlib
 import zlib
@@ -7,17 +7,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.data.batches import (
-    row_count,
-)
-from keras_kddp.distillation.teacher.views import (
-    Views,
-    _all_views,
-)
+from keras_kddp.data.batches import row_count
+from keras_kddp.distillation.teacher.views import Views
+from keras_kddp.model_io import Arrays
 
 
-def _one_a_row(name: str, values: Any, rows: int) -> Any:
-    """Returns labels or weights as arrays, None as it is."""
+def one_per_row(name: str, values: Any, rows: int) -> Any:
+    """Returns labels or weights as arrays, None as it is.
+
+    Args:
+        name: What errors call them.
+        values: Numbers in a list, an array, or a structure of arrays.
+        rows: How many there must be.
+
+    Raises:
+        ValueError: If there are more or fewer.
+    """
     if values is None:
         return None
     is_numbers = isinstance(values, (list, tuple)) and not any(
@@ -29,23 +34,33 @@ def _one_a_row(name: str, values: Any, rows: int) -> Any:
     lengths = [len(array) for array in keras.tree.flatten(arrays)]
     if any(length != rows for length in lengths):
         raise ValueError(
-            f"`{name}` must have one entry a row of `x`, {rows}. Received: "
+            f"`{name}` must have one entry per row of `x`, {rows}. Received: "
             f"{lengths}."
         )
     return arrays
 
 
-def _data_key(checksums: np.ndarray, x: Any, views: Views | None) -> str:
-    """Returns a hash of the rows and of their views."""
+def data_key(checksums: np.ndarray, x: Arrays, views: Views | None) -> str:
+    """Returns a hash of the rows and of their views.
+
+    Args:
+        checksums: (rows,), of `checksums_of`.
+        x: The rows; read only where there are views.
+        views: None: the inputs as they are.
+    """
     digest = hashlib.sha256(checksums.astype("uint32").tobytes())
     if views is not None:
-        for batch in _all_views(x, views, 1024):
+        for batch in views.batches(x, 1024):
             digest.update(np.ascontiguousarray(batch).tobytes())
     return digest.hexdigest()
 
 
-def _checksums(x: Any) -> list[int]:
-    """Returns a number for each row, that tells it from other rows."""
+def checksums_of(x: Arrays) -> list[int]:
+    """Returns a number for each row, that tells it from other rows.
+
+    Args:
+        x: Arrays of one length.
+    """
     leaves = [
         np.ascontiguousarray(keras.ops.convert_to_numpy(leaf))
         for leaf in keras.tree.flatten(x)

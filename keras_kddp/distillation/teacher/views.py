@@ -7,10 +7,9 @@ import keras
 import numpy as np
 
 from keras_kddp.arguments import require_count
-from keras_kddp.data.batches import (
-    are_arrays,
-)
+from keras_kddp.data.batches import are_arrays
 from keras_kddp.distillation.packing import TeacherOutput, packed
+from keras_kddp.model_io import Arrays
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -33,6 +32,11 @@ class Views:
     def of(self, x: np.ndarray, rows: Iterable[int], view: int) -> np.ndarray:
         """Returns one view of some rows, in the dtype of `x`.
 
+        Args:
+            x: All rows, (rows, ...).
+            rows: Which of them.
+            view: Number of the view.
+
         Raises:
             ValueError: If a view has another shape than its row.
         """
@@ -48,6 +52,19 @@ class Views:
             _check_range(image, x.dtype)
             found.append(image.astype(x.dtype, copy=False))
         return np.stack(found)
+
+    def batches(self, x: Arrays, batch_size: int) -> Iterator[np.ndarray]:
+        """Yields all rows of the first view, then of the second, ...
+
+        Args:
+            x: The rows, one array.
+            batch_size: Rows per batch.
+        """
+        array = np.asarray(x)
+        for view in range(self.count):
+            for start in range(0, len(array), batch_size):
+                rows = range(start, min(start + batch_size, len(array)))
+                yield self.of(array, rows, view)
 
 
 def _check_range(image: np.ndarray, dtype: np.dtype) -> None:
@@ -68,11 +85,11 @@ class ViewBatches(keras.utils.PyDataset):
 
     Args:
         x: Inputs, one array.
-        y: Labels, one a row.
-        sample_weight: None, or one factor a row.
+        y: Labels, one per row.
+        sample_weight: None, or one factor per row.
         views: Of the rows.
         outputs: The teacher's, (views, rows, ...).
-        batch_size: Rows a step.
+        batch_size: Rows per step.
         seed: Of the order.
         **kwargs: Of `keras.utils.PyDataset`.
     """
@@ -118,13 +135,24 @@ class ViewBatches(keras.utils.PyDataset):
     def on_epoch_begin(self) -> None:
         """Goes on to the next view, in a new order.
 
-        Keras calls it once an epoch, `on_epoch_end` more often.
+        Keras calls it once per epoch, `on_epoch_end` more often.
         """
         self._epoch += 1
         self._order = self._generator.permutation(len(self._x))
 
 
-def _checked_views(augment: Any, views: Any, seed: Any, x: Any) -> Views | None:
+def checked_views(augment: Any, views: Any, seed: Any, x: Any) -> Views | None:
+    """Returns the views that a cache is for, None for the inputs as they are.
+
+    Args:
+        augment: Makes a view of a row, or None.
+        views: Number of views of each row.
+        seed: Of the views.
+        x: The inputs.
+
+    Raises:
+        ValueError: If one does not fit the others.
+    """
     require_count("views", views, smallest=1)
     require_count("seed", seed, smallest=0)
     if augment is None:
@@ -145,12 +173,3 @@ def _checked_views(augment: Any, views: Any, seed: Any, x: Any) -> Views | None:
             f"{type(x).__name__}."
         )
     return Views(augment, int(views), int(seed))
-
-
-def _all_views(x: Any, views: Views, batch_size: int) -> Iterator[Any]:
-    """Yields all rows of the first view, then of the second, ..."""
-    array = np.asarray(x)
-    for view in range(views.count):
-        for start in range(0, len(array), batch_size):
-            rows = range(start, min(start + batch_size, len(array)))
-            yield views.of(array, rows, view)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from numpy.typing import NDArray
 
 from keras_kddp.arguments import require_count
 from keras_kddp.export.errors import CrashError, ExportError, RefusalError
-from keras_kddp.export.model.samples import arrange_inputs
+from keras_kddp.export.model.samples import Array, arrange_inputs
 from keras_kddp.export.model.signature import input_signature
 from keras_kddp.export.runtimes.runtimes import (
     LiteRTRuntime,
@@ -23,9 +22,6 @@ from keras_kddp.export.runtimes.vela import absence_of_vela, estimate_on_ethos_u
 from keras_kddp.export.tflite.to_tflite import to_tflite
 from keras_kddp.profiling import profile
 from keras_kddp.text_table import aligned
-
-Array = NDArray[Any]
-
 
 _QUANTIZATIONS = ("none", "int8")
 

@@ -2,16 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_kddp.export.agreement.agreement import RuntimeAgreement
+from keras_kddp.export.model.samples import Array
 from keras_kddp.export.runtimes.runtimes import Runtime
-
-Array = NDArray[Any]
-
 
 TOLERANCES = {
     "none": 1e-4,

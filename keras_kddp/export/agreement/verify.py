@@ -20,7 +20,7 @@ from keras_kddp.export.agreement.judge import (
 )
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.model.float32 import in_float32
-from keras_kddp.export.model.samples import arrange_inputs, class_labels
+from keras_kddp.export.model.samples import Array, arrange_inputs, class_labels
 from keras_kddp.export.model.signature import (
     check_exportable,
     infer,
@@ -29,9 +29,6 @@ from keras_kddp.export.model.signature import (
 )
 from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
-
-Array = NDArray[Any]
-
 
 Artifact = TFLiteArtifact | str | os.PathLike[str]
 

@@ -1,36 +1,32 @@
 """Compact students fine-tuned by TFMOT: for int8, with zeros, in clusters."""
 
-import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-from rich.console import Console
 
 from keras_kddp.atomic_files import replacing
 from keras_kddp.data.batches import batches_of
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.teacher.outputs import teacher_outputs
-from keras_kddp.export.errors import TFMOTError
-from keras_kddp.export.keras2.bridge import (
-    as_named,
-    describe,
-    named_layers,
-    plain_copy,
-)
+from keras_kddp.export.keras2.descriptions import describe, named_layers
 from keras_kddp.export.keras2.tfmot_checks import (
     check_clusters,
     check_layers,
+    check_reached,
     checked_data,
     checked_options,
-    not_reached,
 )
+from keras_kddp.export.keras2.tfmot_process import (
+    require_tfmot,
+    train_with_tfmot,
+)
+from keras_kddp.export.model.float32 import plain_copy
+from keras_kddp.export.model.samples import Array
 from keras_kddp.export.model.signature import output_names
 from keras_kddp.export.tflite.artifact import (
     TFLiteArtifact,
@@ -40,11 +36,8 @@ from keras_kddp.export.tflite.artifact import (
 )
 from keras_kddp.export.tflite.calibration import calibration_rows
 from keras_kddp.export.tflite.to_tflite import convert_into
-from keras_kddp.export.workers import portable_models as _portable_models
-from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.export.workers import portable_models
 from keras_kddp.model_io import output_activations
-from keras_kddp.progress import EpochProgress, epoch_bars
 
 
 @dataclass(frozen=True)
@@ -57,8 +50,9 @@ class TFMOTResult:
         tflite: Its int8 file, with TFMOT's ranges where it was quantized and
             calibrated otherwise.
         zero_fractions: "layer:weight" -> share of zeros, of every kernel.
-        distinct_values: Likewise, the number of different values.
-        history: Loss and accuracy on the training data, an entry an epoch.
+        distinct_values: "layer:weight" -> number of different values, of
+            every kernel.
+        history: Epoch, loss and accuracy on the training data, by epoch.
     """
 
     model: keras.Model
@@ -98,13 +92,13 @@ def finetune_with_tfmot(
         train: `(x, y)` or `(x, y, sample_weight)`, as `keras_kddp.compress`
             takes it; some rows calibrate the file.
         path: File for the int8 model, ending in `.tflite`.
-        techniques: One of `TECHNIQUES`: `"quantization"` trains with the
-            roundings of int8, `"sparsity"` zeroes the smallest weights,
-            `"clustering"` leaves few different ones; neither makes the file
-            smaller before it is compressed.
+        techniques: One or several, in this order: `"sparsity"` zeroes the
+            smallest weights, `"clustering"` leaves few different ones, neither
+            makes the file smaller before it is compressed; `"quantization"`
+            trains with the roundings of int8.
         teacher: Trained classifier; None: the labels alone teach.
         epochs: Of each technique.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         learning_rate: At the start of each technique.
         temperature: Of the soft targets.
         student_loss_weight: Share of the labels, in [0, 1].
@@ -131,7 +125,7 @@ def finetune_with_tfmot(
         print(keras_kddp.export.verify(found.model, found.tflite, x_test))
         ```
     """
-    _require_tfmot()
+    require_tfmot()
     target = Path(path)
     check_target(target)
     options = checked_options(
@@ -149,68 +143,61 @@ def finetune_with_tfmot(
     split = checked_data(student, teacher, train)
     plain = plain_copy(student)
     options["is_softmax"] = "softmax" in output_activations(plain)
-    description, weights = describe(plain)
-    check_layers(description, options["techniques"])
-    check_clusters(description, weights, options)
-    entries = entries_of(
-        plain,
-        "int8",
-        metadata,
-        finetuned_with=f"TFMOT: {', '.join(options['techniques'])}",
-    )
+    description, weights = _checked_description(plain, options)
+    entries = _entries(plain, options, metadata)
     rows = calibration_rows(plain, split.x, samples)
     with (
-        replacing(target) as partial,
-        tempfile.TemporaryDirectory(prefix="keras_kddp_") as name,
+        replacing(target) as new,
+        tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder,
     ):
-        folder = Path(name)
-        np.savez(folder / "weights.npz", **as_named(weights))
-        np.savez(folder / "data.npz", **_data(split, teacher))
-        reply, history = _trained(
-            {
-                "description": description,
-                "weights": str(folder / "weights.npz"),
-                "data": str(folder / "data.npz"),
-                "options": options,
-                "found": str(folder / "found.npz"),
-                "saved_model": str(folder / "saved_model"),
-                "outputs": list(output_names(plain)),
-            }
+        trained = train_with_tfmot(
+            Path(folder),
+            description,
+            weights,
+            _data(split, teacher),
+            options=options,
+            outputs=list(output_names(plain)),
         )
-        missed = not_reached(reply, options, description)
-        if missed:
-            raise TFMOTError(
-                f"TFMOT must reach {sparsity:.0%} zeros or {clusters} "
-                f"different values. Received instead: {missed}. Train for "
-                "more epochs."
-            )
-        with np.load(folder / "found.npz") as file:
-            _portable_models.set_weights(named_layers(plain), dict(file))
-        saved_model = folder / "saved_model"
-        convert_into(partial, saved_model, "int8", rows, entries=entries)
+        check_reached(trained, options, description)
+        portable_models.set_weights(named_layers(plain), dict(trained.weights))
+        convert_into(new, trained.saved_model, "int8", rows, entries=entries)
     return TFMOTResult(
         model=plain,
         tflite=artifact_of(target, plain, "int8"),
-        zero_fractions=reply["zero_fractions"],
-        distinct_values=reply["distinct_values"],
-        history=tuple(history),
+        zero_fractions=trained.zero_fractions,
+        distinct_values=trained.distinct_values,
+        history=tuple(trained.history),
     )
 
 
-def _require_tfmot() -> None:
-    missing = [
-        name
-        for name in ("tensorflow_model_optimization", "tf_keras")
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        raise ImportError(
-            f"Fine-tuning with TFMOT needs {', '.join(missing)}, which is not "
-            "installed here. Install it: pip install 'keras-kddp[tfmot]'"
-        )
+def _checked_description(
+    plain: keras.Model, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Returns description and weights of a student that TFMOT can take.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    description, weights = describe(plain)
+    check_layers(description, options["techniques"])
+    check_clusters(description, weights, options)
+    return description, weights
 
 
-def _data(split: Split, teacher: keras.Model | None) -> dict[str, Any]:
+def _entries(
+    plain: keras.Model,
+    options: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Returns what the file says about itself."""
+    techniques = ", ".join(options["techniques"])
+    return entries_of(
+        plain, "int8", metadata, finetuned_with=f"TFMOT: {techniques}"
+    )
+
+
+def _data(split: Split, teacher: keras.Model | None) -> dict[str, Array]:
+    """Returns what the student learns from, row by row."""
     data = {
         "x": keras.tree.flatten(split.x)[0],
         "y": keras.tree.flatten(split.y)[0],
@@ -223,41 +210,3 @@ def _data(split: Split, teacher: keras.Model | None) -> dict[str, Any]:
         )
         data["teacher"] = found.values.astype("float32")
     return data
-
-
-@cache
-def _worker() -> Worker:
-    return Worker(
-        Path(worker.__file__).with_name("tfmot_program.py"),
-        environment={"TF_USE_LEGACY_KERAS": "1"},
-    )
-
-
-def _trained(
-    request: dict[str, Any],
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Returns the reply of TFMOT's process and what it said on the way."""
-    options = request["options"]
-    epochs = options["epochs"] * len(options["techniques"])
-    history: list[dict[str, float]] = []
-    with epoch_bars(Console(stderr=True)) as bars:
-        bar = EpochProgress(bars, ", ".join(options["techniques"]), epochs)
-
-        def note(state: dict[str, float]) -> None:
-            history.append(state)
-            bar.on_epoch_end(int(state["epoch"]) - 1)
-
-        try:
-            reply = _worker().ask(request, progress=note)
-        except WorkerError as death:
-            raise TFMOTError(
-                "TFMOT must survive the student. Received: its process ended "
-                f"with {death.cause}. {death.log}"
-            ) from None
-        bar.on_train_end()
-    if reply["error"] is not None:
-        raise TFMOTError(
-            "TFMOT must take the student. It said: "
-            f"{' '.join(reply['error'].split())}"
-        )
-    return reply, history

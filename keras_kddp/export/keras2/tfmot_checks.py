@@ -10,6 +10,8 @@ from keras_kddp.arguments import check_share, require_count
 from keras_kddp.data.splits import Split, as_split, check_split
 from keras_kddp.distillation.checks import check_models, check_soft_targets
 from keras_kddp.distillation.soft_targets import SoftTargets
+from keras_kddp.export.errors import TFMOTError
+from keras_kddp.export.keras2.tfmot_process import Trained
 
 _SLACK = 0.01  # of the share of zeros
 
@@ -51,17 +53,8 @@ def checked_options(**options: Any) -> dict[str, Any]:
     ):
         require_count(name, options[name], smallest=smallest)
     check_share(options["student_loss_weight"])
-    rate, sparsity = options["learning_rate"], options["sparsity"]
-    if not _is_real(rate) or not 0 < rate < float("inf"):
-        raise ValueError(
-            "`learning_rate` must be a finite number > 0. Received: "
-            f"learning_rate={rate!r}. Try 5e-4."
-        )
-    if not _is_real(sparsity) or not 0 < sparsity < 1:
-        raise ValueError(
-            "`sparsity` must be a number in (0, 1). Received: "
-            f"sparsity={sparsity!r}. Half of the weights: 0.5."
-        )
+    _check_learning_rate(options["learning_rate"])
+    _check_sparsity(options["sparsity"])
     temperature = SoftTargets(options["temperature"]).temperature
     counts = ("epochs", "batch_size", "clusters", "seed")
     shares = ("learning_rate", "sparsity", "student_loss_weight")
@@ -71,6 +64,22 @@ def checked_options(**options: Any) -> dict[str, Any]:
         **{name: int(options[name]) for name in counts},
         **{name: float(options[name]) for name in shares},
     }
+
+
+def _check_learning_rate(rate: Any) -> None:
+    if not _is_real(rate) or not 0 < rate < float("inf"):
+        raise ValueError(
+            "`learning_rate` must be a finite number > 0. Received: "
+            f"learning_rate={rate!r}. Try 5e-4."
+        )
+
+
+def _check_sparsity(sparsity: Any) -> None:
+    if not _is_real(sparsity) or not 0 < sparsity < 1:
+        raise ValueError(
+            "`sparsity` must be a number in (0, 1). Received: "
+            f"sparsity={sparsity!r}. Half of the weights: 0.5."
+        )
 
 
 def check_layers(
@@ -109,7 +118,11 @@ def check_clusters(
     weights: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> None:
-    """Raises a ValueError for more clusters than a kernel has weights."""
+    """Refuses more clusters than a kernel has weights.
+
+    Raises:
+        ValueError: If there are more.
+    """
     small = {
         name: weight.size
         for name, weight in weights.items()
@@ -152,7 +165,7 @@ def checked_data(
         )
     if len(student.outputs[0].shape) != 2:
         raise ValueError(
-            "`student` must put out one row of classes an example. Received: "
+            "`student` must put out one row of classes per example. Received: "
             f"outputs of shape {student.outputs[0].shape}. Quantize it after "
             "training, with keras_kddp.export.to_tflite."
         )
@@ -161,29 +174,39 @@ def checked_data(
     return split
 
 
-def not_reached(
-    reply: Mapping[str, Any],
+def check_reached(
+    trained: Trained,
     options: Mapping[str, Any],
     description: Mapping[str, Any],
-) -> dict[str, float]:
-    """Returns the kernels that TFMOT treated otherwise; it may say nothing.
+) -> None:
+    """Refuses kernels that TFMOT treated otherwise; it may say nothing.
 
-    Returns:
-        "layer:weight" -> the share of zeros or number of values it has.
+    Args:
+        trained: What came out of TFMOT.
+        options: What it was asked for.
+        description: Of the student.
+
+    Raises:
+        TFMOTError: If a kernel has too few zeros or too many values.
     """
+    sparsity, clusters = options["sparsity"], options["clusters"]
     missed: dict[str, float] = {}
     if "sparsity" in options["techniques"]:
-        least = options["sparsity"] - _SLACK
-        shares = reply["zero_fractions"]
-        missed |= {k: share for k, share in shares.items() if share < least}
+        shares = trained.zero_fractions.items()
+        missed |= {k: share for k, share in shares if share < sparsity - _SLACK}
     if "clustering" in options["techniques"]:
-        counts, most = reply["distinct_values"], options["clusters"]
-        missed |= {k: count for k, count in counts.items() if count > most}
-    return {
+        counts = trained.distinct_values.items()
+        missed |= {k: count for k, count in counts if count > clusters}
+    missed = {
         name: number
         for name, number in missed.items()
         if not _is_depthwise(name, description)
     }
+    if missed:
+        raise TFMOTError(
+            f"TFMOT must reach {sparsity:.0%} zeros or {clusters} different "
+            f"values. Received instead: {missed}. Train for more epochs."
+        )
 
 
 def _is_depthwise(name: str, description: Mapping[str, Any]) -> bool:

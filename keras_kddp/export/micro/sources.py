@@ -7,7 +7,6 @@ from string import Template
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_kddp.export.micro.templates import (
     GOLDEN_HEADER,
@@ -17,10 +16,8 @@ from keras_kddp.export.micro.templates import (
     MODEL_SOURCE,
     RESOLVER,
 )
+from keras_kddp.export.model.samples import Array
 from keras_kddp.export.runtimes.tensors import Tensor
-
-Array = NDArray[Any]
-
 
 SOURCES = (
     "model.h",

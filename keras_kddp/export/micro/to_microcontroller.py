@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,8 +11,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
+from keras_kddp.atomic_files import copy_files
 from keras_kddp.data.batches import evenly_spaced
 from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
 from keras_kddp.export.errors import CrashError, ExportError, RefusalError
@@ -24,7 +23,7 @@ from keras_kddp.export.micro.sources import (
     resolver_method,
 )
 from keras_kddp.export.micro.templates import README
-from keras_kddp.export.model.samples import arrange_inputs
+from keras_kddp.export.model.samples import Array, arrange_inputs
 from keras_kddp.export.model.signature import check_exportable, input_signature
 from keras_kddp.export.runtimes.description import write_description
 from keras_kddp.export.runtimes.runtimes import (
@@ -36,9 +35,6 @@ from keras_kddp.export.runtimes.tensors import Tensor
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.export.tflite.metadata import operations_of
 from keras_kddp.export.tflite.to_tflite import to_tflite
-
-Array = NDArray[Any]
-
 
 MICRO = ("none", "int8", "int16x8")
 
@@ -154,7 +150,7 @@ def to_microcontroller(
             (built / file_name).write_text(text)
         write_description(artifact.path)
         (built / "README.md").write_text(_readme(bundle, artifact, measured))
-        _put(built, target)
+        copy_files(built, target)
     return MicroArtifact(
         directory=target,
         tflite=replace(artifact, path=target / "model.tflite"),
@@ -173,21 +169,6 @@ def _check_free(target: Path) -> None:
             f"{str(target)!r}, {'a file' if not taken else f'with {taken}'}. "
             "Choose another."
         )
-
-
-def _put(built: Path, target: Path) -> None:
-    """Moves a complete bundle into place; what is copied is copied first."""
-    target.mkdir(parents=True, exist_ok=True)
-    parts = []
-    try:
-        for file in built.iterdir():
-            parts.append(target / f".{file.name}.part")
-            shutil.copyfile(file, parts[-1])
-        for part in parts:
-            os.replace(part, target / part.name[1:].removesuffix(".part"))
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
 
 
 def _check(quantization: str, calibration: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A model that trained in another precision, rebuilt in float32."""
+"""A model as files hold it: plain, and in float32 throughout."""
 
 import contextlib
 import random
@@ -8,6 +8,28 @@ from typing import Any
 import keras
 
 from keras_kddp.export.errors import ExportError
+from keras_kddp.export.model.signature import check_exportable
+from keras_kddp.layers.preparation import finalize
+
+
+def plain_copy(model: Any) -> keras.Model:
+    """Returns a model without penalties, in float32.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Raises:
+        ValueError: If it is no built model.
+        ExportError: If a layer cannot be rebuilt from its config.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`model` must be a Keras 3 model. Received: "
+            f"{type(model).__name__} of {type(model).__module__}. Load it with "
+            "keras.saving.load_model, or keras_kddp.export.from_tf_keras."
+        )
+    check_exportable(model)
+    return in_float32(finalize(model))
 
 
 def in_float32(model: keras.Model) -> keras.Model:

@@ -1,14 +1,15 @@
 """Data as users hold it, checked and laid out as the runtimes take it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_kddp.export.model.signature import InputSignature
 
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
+"""A NumPy array of any dtype."""
 
 
 def arrange_inputs(

@@ -1,10 +1,10 @@
 """A JSON file beside a .tflite file, for those who cannot open that."""
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 
+from keras_kddp.atomic_files import write_json
 from keras_kddp.export.runtimes.runtimes import LiteRTRuntime
 from keras_kddp.export.tflite.metadata import operations_of, read_metadata
 
@@ -29,5 +29,5 @@ def write_description(path: str | os.PathLike[str]) -> Path:
         "outputs": [asdict(tensor) for tensor in file.outputs.values()],
     }
     target = file.path.with_suffix(".json")
-    target.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(target, content)
     return target

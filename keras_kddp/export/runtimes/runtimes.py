@@ -1,28 +1,28 @@
 """The runtimes that an exported file is for, each in a process of its own."""
 
-import functools
-import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_kddp.data.input_range import Range
-from keras_kddp.export.errors import CrashError, RefusalError
-from keras_kddp.export.runtimes.tensors import Tensor, tensors_of
-from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import Worker, WorkerError
-
-Array = NDArray[Any]
-
-
-_HANDLER = Path(worker.__file__).with_name("run_program.py")
+from keras_kddp.export.model.samples import Array
+from keras_kddp.export.runtimes.process import (
+    describe_file,
+    failure_of,
+    run_file,
+)
+from keras_kddp.export.runtimes.tensors import (
+    quantization_of,
+    tensors_of,
+)
+from keras_kddp.export.workers.arrays import read_arrays, write_arrays
+from keras_kddp.extras import absence_of, require
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Execution:
 
     Attributes:
         outputs: By name, float32 arrays (samples, ...), real numbers.
-        stored: The same as the file holds them.
-        milliseconds: Median of a sample, on one thread if not told otherwise.
+        stored: By name, arrays (samples, ...) in the dtypes of the file.
+        milliseconds: Median per sample, on one thread if not told otherwise.
         arena_bytes: The smallest arena that TFLM runs the file in, if it was
             asked for.
     """
@@ -56,7 +56,7 @@ class Runtime:
         name: What the tables call the runtime.
         path: The file.
         inputs: Its inputs by name, and what their numbers mean.
-        outputs: Likewise.
+        outputs: Its outputs by name.
         quantization: As `to_tflite` takes it, judged by the dtypes inside.
 
     Raises:
@@ -70,7 +70,7 @@ class Runtime:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Has LiteRT read the file."""
         self.path = Path(path)
-        described = _described(self.path)
+        described = describe_file(self.path)
         self.inputs = tensors_of(described["inputs"])
         self.outputs = tensors_of(described["outputs"])
         tensors = (*self.inputs.values(), *self.outputs.values())
@@ -81,7 +81,7 @@ class Runtime:
                     f"shape {tensor.shape} in {str(self.path)!r}. "
                     "Export the model with keras_kddp.export.to_tflite."
                 )
-        self.quantization = _quantization(tensors, described["dtypes"])
+        self.quantization = quantization_of(tensors, described["dtypes"])
 
     @classmethod
     def absence(cls) -> str | None:
@@ -95,12 +95,7 @@ class Runtime:
         Args:
             purpose: What it is needed for, the beginning of a sentence.
         """
-        absence = cls.absence()
-        if absence is not None:
-            raise ImportError(
-                f"{purpose} {cls.name}, which is not installed here. Install "
-                f"it: {absence}"
-            )
+        require(purpose, cls.name, cls.absence())
 
     @property
     def is_quantized(self) -> bool:
@@ -155,49 +150,36 @@ class Runtime:
         self._check(inputs)
         with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
             given, found = Path(folder, "in.npz"), Path(folder, "out.npz")
-            stored: dict[str, Any] = {
-                str(tensor.position): tensor.stored(inputs[name])
-                for name, tensor in self.inputs.items()
-            }
-            np.savez(given, **stored)
-            reply = self._asked(given, found, threads=threads, arena=arena)
-            with np.load(found) as file:
-                raw = {
-                    name: file[str(tensor.position)]
-                    for name, tensor in self.outputs.items()
-                }
+            write_arrays(
+                given,
+                {
+                    tensor.position: tensor.stored(inputs[name])
+                    for name, tensor in self.inputs.items()
+                },
+            )
+            reply = run_file(
+                self._python(),
+                self.name,
+                self.path,
+                runtime=self.key,
+                inputs=str(given),
+                outputs=str(found),
+                threads=threads,
+                arena=arena,
+            )
+            arrays = read_arrays(found)
+        stored = {
+            name: arrays[str(tensor.position)]
+            for name, tensor in self.outputs.items()
+        }
         return Execution(
             outputs={
-                name: self.outputs[name].real(part)
-                for name, part in raw.items()
+                n: self.outputs[n].real(part) for n, part in stored.items()
             },
-            stored=raw,
+            stored=stored,
             milliseconds=reply["milliseconds"],
             arena_bytes=reply["arena_bytes"],
         )
-
-    def _asked(
-        self, given: Path, found: Path, **options: Any
-    ) -> dict[str, Any]:
-        try:
-            reply = _worker(self._python()).ask(
-                {
-                    "action": "run",
-                    "runtime": self.key,
-                    "path": str(self.path.resolve()),
-                    "inputs": str(given),
-                    "outputs": str(found),
-                    **options,
-                }
-            )
-        except WorkerError as death:
-            raise CrashError(
-                f"{self.name} must survive {str(self.path)!r}. Received: its "
-                f"process ended with {death.cause}. {death.log}"
-            ) from None
-        if reply["error"] is not None:
-            raise RefusalError(_plain(reply["error"]))
-        return reply
 
     @classmethod
     def _python(cls) -> str:
@@ -245,9 +227,7 @@ class TFLMRuntime(Runtime):
     @classmethod
     def absence(cls) -> str | None:
         """Returns how to get the runtime, None where it is there."""
-        if importlib.util.find_spec("tflite_micro") is None:
-            return "pip install 'keras-kddp[micro]'"
-        return _failure(sys.executable, cls.key)
+        return absence_of("tflite_micro") or failure_of(sys.executable, cls.key)
 
 
 class TFLiteRuntime(Runtime):
@@ -267,7 +247,7 @@ class TFLiteRuntime(Runtime):
         python = cls._python()
         if not (Path(python).is_file() and os.access(python, os.X_OK)):
             return "make runtimes"
-        return _failure(python, cls.key)
+        return failure_of(python, cls.key)
 
     @classmethod
     def _python(cls) -> str:
@@ -283,59 +263,3 @@ RUNTIMES: tuple[type[Runtime], ...] = (
 
 
 """All of them, LiteRT first."""
-
-
-@functools.cache
-def _worker(python: str) -> Worker:
-    """Returns the one worker of an interpreter, which runs any runtime."""
-    return Worker(_HANDLER, python)
-
-
-@functools.cache
-def _failure(python: str, key: str) -> str | None:
-    """Returns why a runtime that is there cannot be used, None if it can."""
-    try:
-        reply = _worker(python).ask({"action": "find", "runtime": key})
-        error = reply["error"]
-    except (OSError, WorkerError) as problem:
-        error = str(problem)
-    return None if error is None else f"it cannot be loaded ({_plain(error)})"
-
-
-def _described(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"`path` must be a .tflite file. Received: path={str(path)!r}, "
-            "which is no file. Write it with keras_kddp.export.to_tflite."
-        )
-    request = {"action": "describe", "path": str(path.resolve())}
-    try:
-        reply = _worker(sys.executable).ask(request)
-        error = reply["error"]
-    except WorkerError as death:
-        error = f"its process ended with {death.cause}"
-    if error is not None:
-        raise ValueError(
-            f"{str(path)!r} must be a complete .tflite file of operations "
-            f"that LiteRT has. Received: {_plain(error)}. Export the model "
-            "again."
-        )
-    return reply
-
-
-def _quantization(tensors: Sequence[Tensor], dtypes: Sequence[str]) -> str:
-    """Returns what was done to a file with these ends and dtypes inside."""
-    ends = {tensor.dtype for tensor in tensors if tensor.scale is not None}
-    if ends:
-        return "int16x8" if "int16" in ends else "int8"
-    if "int4" in dtypes:
-        return "int4"
-    if "int8" in dtypes:
-        return "dynamic"
-    return "float16" if "float16" in dtypes else "none"
-
-
-def _plain(error: str) -> str:
-    """Returns an error without the kind of exception it was, on one line."""
-    kind, _, text = error.partition(": ")
-    return " ".join((text if kind.isidentifier() else error).split())

@@ -1,15 +1,13 @@
 """The inputs and outputs of a .tflite file, and what their numbers mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_kddp.data.input_range import Range
-
-Array = NDArray[Any]
+from keras_kddp.export.model.samples import Array
 
 
 @dataclass(frozen=True)
@@ -86,3 +84,20 @@ def tensors_of(listed: list[Mapping[str, Any]]) -> dict[str, Tensor]:
         part["name"]: Tensor(**{**part, "shape": tuple(part["shape"])})
         for part in listed
     }
+
+
+def quantization_of(tensors: Sequence[Tensor], dtypes: Sequence[str]) -> str:
+    """Returns what was done to the numbers of a file, as `to_tflite` says it.
+
+    Args:
+        tensors: Its inputs and outputs.
+        dtypes: Names of all dtypes inside.
+    """
+    ends = {tensor.dtype for tensor in tensors if tensor.scale is not None}
+    if ends:
+        return "int16x8" if "int16" in ends else "int8"
+    if "int4" in dtypes:
+        return "int4"
+    if "int8" in dtypes:
+        return "dynamic"
+    return "float16" if "float16" in dtypes else "none"

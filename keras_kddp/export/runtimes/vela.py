@@ -1,7 +1,6 @@
 """What Arm's Vela foretells of a file on an Ethos-U accelerator."""
 
 import csv
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_kddp.export.errors import RefusalError
+from keras_kddp.extras import absence_of, require
 
 ACCELERATOR = "ethos-u55-128"
 
@@ -37,9 +37,7 @@ class EthosUEstimate:
 
 def absence_of_vela() -> str | None:
     """Returns how to get Vela, None where it is there."""
-    if importlib.util.find_spec("ethosu") is None:
-        return "pip install 'keras-kddp[vela]'"
-    return None
+    return absence_of("ethosu")
 
 
 def estimate_on_ethos_u(path: str | os.PathLike[str]) -> EthosUEstimate:
@@ -53,12 +51,7 @@ def estimate_on_ethos_u(path: str | os.PathLike[str]) -> EthosUEstimate:
         ImportError: If ethos-u-vela is not installed.
         RefusalError: If Vela cannot compile the file.
     """
-    absence = absence_of_vela()
-    if absence is not None:
-        raise ImportError(
-            "An estimate for Ethos-U is made by Arm's Vela, which is not "
-            f"installed here. Install it: {absence}"
-        )
+    require("Ethos-U is estimated by", "Arm's Vela", absence_of_vela())
     with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
         program = [sys.executable, "-m", "ethosu.vela"]
         options = ["--accelerator-config", ACCELERATOR, "--output-dir", folder]

@@ -1,8 +1,6 @@
 """SavedModels that others run, fine-tune and build upon."""
 
-import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +9,17 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
+from keras_kddp.atomic_files import replacing_folder, write_json
 from keras_kddp.export.errors import ExportError
-from keras_kddp.export.keras2.bridge import compare, plain_copy, samples_of
 from keras_kddp.export.model.entries import merged
+from keras_kddp.export.model.float32 import plain_copy
+from keras_kddp.export.model.sameness import (
+    check_same,
+    outputs_of,
+    samples_of,
+)
 from keras_kddp.export.model.signature import (
     check_exportable,
-    infer,
     input_signature,
     output_names,
     require_tensorflow,
@@ -80,29 +83,12 @@ def to_saved_model(
     plain = _headless(plain_copy(model), features)
     entries = _entries(plain, card)
     text = card_text(entries)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=".keras_kddp_"
-    ) as folder:
-        new = Path(folder, "new")
-        _save(plain, new)
-        _check_same(plain, new)
-        (new / "card.json").write_text(json.dumps(entries, indent=2) + "\n")
-        (new / "README.md").write_text(text, encoding="utf-8")
-        _put(new, target, Path(folder, "old"))
+    with replacing_folder(target) as folder:
+        _save(plain, folder)
+        _check_saved(plain, folder)
+        write_json(folder / "card.json", entries)
+        (folder / "README.md").write_text(text, encoding="utf-8")
     return target
-
-
-def _put(new: Path, target: Path, old: Path) -> None:
-    """Moves a folder into place; what was there comes back on failure."""
-    if target.exists():
-        os.replace(target, old)
-    try:
-        os.replace(new, target)
-    except BaseException:
-        if old.exists():
-            os.replace(old, target)
-        raise
 
 
 def _check_free(target: Path) -> None:
@@ -203,8 +189,8 @@ def _save(model: keras.Model, folder: Path) -> None:
         ) from error
 
 
-def _check_same(model: keras.Model, folder: Path) -> None:
-    """Raises unless what was saved computes what the model does."""
+def _check_saved(model: keras.Model, folder: Path) -> None:
+    """Raises an ExportError unless what was saved computes the same."""
     import tensorflow as tf
 
     rows = samples_of(model)
@@ -214,8 +200,8 @@ def _check_same(model: keras.Model, folder: Path) -> None:
         keras.tree.pack_sequence_as(structure, list(map(tf.constant, rows))),
         training=False,
     )
-    compare(
-        [keras.ops.convert_to_numpy(part) for part in infer(model, rows)],
+    check_same(
+        outputs_of(model, rows),
         [part.numpy() for part in keras.tree.flatten(found)],
         "Keras and the SavedModel",
     )

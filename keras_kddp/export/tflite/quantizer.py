@@ -1,21 +1,21 @@
 """ai-edge-quantizer in a process of its own: it prints, and imports much."""
 
 import functools
-import importlib.util
 from pathlib import Path
 
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.extras import absence_of, require
 
 
 def require_quantizer() -> None:
     """Raises an ImportError where ai-edge-quantizer is not installed."""
-    if importlib.util.find_spec("ai_edge_quantizer") is None:
-        raise ImportError(
-            'quantization="int4" is made by ai-edge-quantizer, which is not '
-            "installed here. Install it: pip install 'keras-kddp[int4]'"
-        )
+    require(
+        'quantization="int4" is made by',
+        "ai-edge-quantizer",
+        absence_of("ai_edge_quantizer"),
+    )
 
 
 def to_int4(path: Path) -> None:

@@ -3,13 +3,12 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_kddp.arguments import require_count
 from keras_kddp.atomic_files import replacing
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.float32 import in_float32
@@ -35,6 +34,7 @@ from keras_kddp.export.tflite.calibration import (
 from keras_kddp.export.tflite.converter import shared_converter
 from keras_kddp.export.tflite.metadata import with_metadata
 from keras_kddp.export.tflite.quantizer import require_quantizer, to_int4
+from keras_kddp.export.workers.arrays import write_arrays
 
 QUANTIZATIONS = ("none", "dynamic", "float16", "int8", "int16x8", "int4")
 
@@ -158,11 +158,9 @@ def convert_into(
     file = None
     if rows is not None:
         file = saved_model / "calibration.npz"
-        # With a prefix: savez has a parameter `file` of its own.
-        prefixed: dict[str, Any] = {
-            f"input:{name}": array for name, array in rows.items()
-        }
-        np.savez(file, **prefixed)
+        write_arrays(
+            file, {f"input:{name}": part for name, part in rows.items()}
+        )
     is_int4 = quantization == "int4"
     shared_converter.convert(
         saved_model,
@@ -216,12 +214,7 @@ def _check_options(
             "Received: calibration=None. Pass some inputs of the training, "
             "calibration=x[:256]."
         )
-    is_integer = isinstance(samples, Integral) and samples is not True
-    if not is_integer or samples < 1:
-        raise ValueError(
-            "`samples` must be an integer >= 1 (256 is usual). Received: "
-            f"samples={samples!r}."
-        )
+    require_count("samples", samples, smallest=1)
     if uint8_input and quantization != "int8":
         raise ValueError(
             '`uint8_input` must be False but for quantization="int8". '

@@ -142,11 +142,30 @@ def _layer_of(library: Any, name: str, entry: dict[str, Any]) -> Any:
     Raises:
         NotSharedError: If something of it would be lost.
     """
-    class_name, config = entry["class"], entry["config"]
+    class_name = entry["class"]
+    cls = getattr(library.layers, class_name)
+    arguments = _arguments(library, name, entry)
+    try:
+        layer = cls(**arguments, name=name)
+    except (TypeError, ValueError) as error:
+        raise NotSharedError(
+            f"layer '{name}' ({class_name}): {error}"
+        ) from error
+    layer.trainable = entry["config"].get("trainable", True)
+    return layer
+
+
+def _arguments(library: Any, name: str, entry: dict[str, Any]) -> Any:
+    """Returns the arguments of a layer's constructor.
+
+    Raises:
+        NotSharedError: If the library has none for something of the config.
+    """
+    class_name = entry["class"]
     cls = getattr(library.layers, class_name)
     known = inspect.signature(cls.__init__).parameters
     arguments = {}
-    for argument, given in config.items():
+    for argument, given in entry["config"].items():
         if argument in _LEFT_OUT or argument.endswith("_initializer"):
             continue
         value = _value(library, argument, given)
@@ -162,14 +181,7 @@ def _layer_of(library: Any, name: str, entry: dict[str, Any]) -> Any:
                 f"layer '{name}' ({class_name}) has {argument}={given!r}, "
                 f"which {library.__name__} does not know"
             )
-    try:
-        layer = cls(**arguments, name=name)
-    except (TypeError, ValueError) as error:
-        raise NotSharedError(
-            f"layer '{name}' ({class_name}): {error}"
-        ) from error
-    layer.trainable = config.get("trainable", True)
-    return layer
+    return arguments
 
 
 def _word(known: Any, class_name: str, argument: str) -> str | None:

@@ -25,9 +25,8 @@ def answer(action: str, **request: Any) -> dict[str, Any]:
 
 
 def _find(runtime: str) -> dict[str, Any]:
-    if runtime == "tflm":
-        pass
-    else:
+    """Loads a runtime that may be here and yet broken."""
+    if runtime != "tflm":
         _interpreter_class(runtime)
     return {}
 
@@ -44,34 +43,45 @@ def _describe(path: str) -> dict[str, Any]:
         ),
     )
     interpreter.allocate_tensors()
-    signatures = interpreter.get_signature_list()
     inputs = interpreter.get_input_details()
     outputs = interpreter.get_output_details()
+    named_inputs, named_outputs = _named_ends(interpreter)
+    return {
+        "dtypes": _dtypes(interpreter, path),
+        "inputs": [
+            _tensor(name, part, inputs) for name, part in named_inputs.items()
+        ],
+        "outputs": [
+            _tensor(name, part, outputs) for name, part in named_outputs.items()
+        ],
+    }
+
+
+def _named_ends(interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the details of inputs and outputs by their names.
+
+    The order in the file is the converter's own; only the names of its
+    signature, where it has one, are reliable.
+    """
+    signatures = interpreter.get_signature_list()
+    if signatures:
+        runner = interpreter.get_signature_runner(next(iter(signatures)))
+        return runner.get_input_details(), runner.get_output_details()
+    inputs = interpreter.get_input_details()
+    outputs = interpreter.get_output_details()
+    return (
+        {part["name"]: part for part in inputs},
+        {part["name"]: part for part in outputs},
+    )
+
+
+def _dtypes(interpreter: Any, path: str) -> list[str]:
+    """Returns the names of all dtypes in a file."""
     details = interpreter.get_tensor_details()
     dtypes = sorted({numpy.dtype(part["dtype"]).name for part in details})
     if _has_int4(path):  # NumPy has no name for it
         dtypes.append("int4")
-    if not signatures:
-        return {
-            "dtypes": dtypes,
-            "inputs": [_tensor(part["name"], part, inputs) for part in inputs],
-            "outputs": [
-                _tensor(part["name"], part, outputs) for part in outputs
-            ],
-        }
-    # The order in the file is the converter's own; only names are reliable.
-    runner = interpreter.get_signature_runner(next(iter(signatures)))
-    return {
-        "dtypes": dtypes,
-        "inputs": [
-            _tensor(name, part, inputs)
-            for name, part in runner.get_input_details().items()
-        ],
-        "outputs": [
-            _tensor(name, part, outputs)
-            for name, part in runner.get_output_details().items()
-        ],
-    }
+    return dtypes
 
 
 def _has_int4(path: str) -> bool:

@@ -82,11 +82,7 @@ def _described(model: Any) -> dict[str, Any]:
     by_name = {entry["config"]["name"]: entry for entry in entries}
     names = [name for name in by_name if not _is_input(by_name[name])]
     for name in names:
-        kind = by_name[name]["class_name"]
-        if kind not in _models["ORDINARY"]:
-            raise _NotSharedError(f"layer '{name}' is a {kind}")
-        if model.get_layer(name).compute_dtype != "float32":
-            raise _NotSharedError(f"layer '{name}' does not compute in float32")
+        _check_ordinary(model.get_layer(name), by_name[name]["class_name"])
     if isinstance(model, tf_keras.Sequential):
         inputs = [_input(model.inputs[0], 0)]
         calls = [
@@ -105,6 +101,16 @@ def _described(model: Any) -> dict[str, Any]:
         "calls": calls,
         "outputs": outputs,
     }
+
+
+def _check_ordinary(layer: Any, kind: str) -> None:
+    """Raises for a layer that Keras 3 may not have."""
+    if kind not in _models["ORDINARY"]:
+        raise _NotSharedError(f"layer '{layer.name}' is a {kind}")
+    if layer.compute_dtype != "float32":
+        raise _NotSharedError(
+            f"layer '{layer.name}' does not compute in float32"
+        )
 
 
 def _is_input(entry: dict[str, Any]) -> bool:
@@ -126,14 +132,32 @@ def _wired(
     model: Any, by_name: dict[str, Any]
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """Returns inputs, calls and outputs of a Functional model's config."""
-    numbers: dict[tuple[str, int], int] = {}
     config = model.get_config()
-    inputs: list[Any] = []
-    for tensor, reference in zip(
-        model.inputs, _listed(config["input_layers"]), strict=True
-    ):
-        numbers[reference[0], reference[1]] = len(inputs)
-        inputs.append(_input(tensor, len(inputs)))
+    references = _listed(config["input_layers"])
+    numbers = {
+        (part[0], part[1]): number for number, part in enumerate(references)
+    }
+    inputs = [
+        _input(tensor, number) for number, tensor in enumerate(model.inputs)
+    ]
+    calls = _calls(model.name, by_name, numbers)
+    outputs = [
+        numbers[part[0], part[1]] for part in _listed(config["output_layers"])
+    ]
+    return inputs, calls, outputs
+
+
+def _calls(
+    name: str, by_name: dict[str, Any], numbers: dict[tuple[str, int], int]
+) -> list[dict[str, Any]]:
+    """Returns the calls of layers, each behind those it reads from.
+
+    Args:
+        name: Of the model.
+        by_name: The layers' entries in its config.
+        numbers: Those of its inputs, by layer and call; the tensors that the
+            calls make are added.
+    """
     waiting = [
         ((name, index), node)
         for name, entry in by_name.items()
@@ -147,13 +171,9 @@ def _wired(
             if all((part[0], part[1]) in numbers for part in node)
         ]
         if not ready:
-            raise _NotSharedError(f"the calls of '{model.name}' go in a circle")
+            raise _NotSharedError(f"the calls of '{name}' go in a circle")
         for key, node in ready:
-            if any(part[2] != 0 or part[3] for part in node):
-                raise _NotSharedError(
-                    f"layer '{key[0]}' is called with more than tensors, or "
-                    "reads one of several outputs"
-                )
+            _check_inputs(key[0], node)
             numbers[key] = len(numbers)
             calls.append(
                 {
@@ -163,10 +183,16 @@ def _wired(
                 }
             )
         waiting = [pair for pair in waiting if pair[0] not in numbers]
-    outputs = [
-        numbers[part[0], part[1]] for part in _listed(config["output_layers"])
-    ]
-    return inputs, calls, outputs
+    return calls
+
+
+def _check_inputs(name: str, node: list[Any]) -> None:
+    """Raises for a call that reads anything but whole outputs of layers."""
+    if any(part[2] != 0 or part[3] for part in node):
+        raise _NotSharedError(
+            f"layer '{name}' is called with more than tensors, or reads one "
+            "of several outputs"
+        )
 
 
 def _listed(references: Any) -> list[Any]:

@@ -13,12 +13,16 @@ from tensorflow_model_optimization.python.core.clustering.keras.experimental imp
     cluster,
 )  # noqa: E501
 
-_bridge: Any = runpy.run_path(
-    str(Path(__file__).with_name("tf_keras_program.py"))
-)
+_FOLDER = Path(__file__).parent
+
+
+_bridge: Any = runpy.run_path(str(_FOLDER / "tf_keras_program.py"))
 
 
 _models: Any = _bridge["_models"]
+
+
+_distillation: Any = runpy.run_path(str(_FOLDER / "distillation_program.py"))
 
 
 _OWN = (
@@ -48,7 +52,7 @@ def answer(
     """Fine-tunes a student, one technique after the other.
 
     Args:
-        description: Of the student; see `_portable_models.py`.
+        description: Of the student; see `portable_models.py`.
         weights: Its weights, .npz.
         data: "x", "y", "sample_weight" and the "teacher"'s logits, .npz.
         options: As `finetune_with_tfmot` takes them.
@@ -63,7 +67,7 @@ def answer(
     tf_keras.utils.set_random_seed(options["seed"])
     student = _bridge["built"](description, weights)
     with numpy.load(data) as file:
-        training = _Training(dict(file), options)
+        training = _distillation["Training"](dict(file), options)
     done: list[str] = []
     for technique in options["techniques"]:
         stage = _STAGES[technique](student, done, options, training)
@@ -73,8 +77,15 @@ def answer(
         if technique != "quantization":  # TFMOT leaves a broken graph
             student = _models["build"](tf_keras, description, kept)
         done.append(technique)
-    kernels = {k: v for k, v in kept.items() if k.endswith("kernel")}
-    reply = {
+    numpy.savez(found, **kept)
+    _save(student, description, saved_model, outputs)
+    yield _counts(kept)
+
+
+def _counts(weights: dict[str, Any]) -> dict[str, Any]:
+    """Returns the zeros and the different values of every kernel."""
+    kernels = {k: v for k, v in weights.items() if k.endswith("kernel")}
+    return {
         "zero_fractions": {
             name: float(numpy.mean(kernel == 0))
             for name, kernel in kernels.items()
@@ -83,83 +94,6 @@ def answer(
             name: len(numpy.unique(kernel)) for name, kernel in kernels.items()
         },
     }
-    numpy.savez(found, **kept)
-    _save(student, description, saved_model, outputs)
-    yield reply
-
-
-class _Training:
-    """Distillation with tf_keras, as the Distiller does it with Keras 3."""
-
-    def __init__(self, data: dict[str, Any], options: dict[str, Any]) -> None:
-        labels = data["y"].astype("float32").reshape(-1, 1)
-        teacher = data.get("teacher", numpy.zeros((len(labels), 0), "float32"))
-        self.x = data["x"]
-        self._targets = numpy.concatenate([labels, teacher], axis=1)
-        self._sample_weight = data.get("sample_weight")
-        self._options = options
-        steps = -(-len(labels) // options["batch_size"])
-        self.steps = steps * options["epochs"]
-        self._epoch = 0
-
-    def fit(
-        self, model: Any, callbacks: Sequence[Any]
-    ) -> Iterator[dict[str, Any]]:
-        """Trains one stage; yields after each epoch."""
-        rate = tf_keras.optimizers.schedules.CosineDecay(
-            self._options["learning_rate"], self.steps
-        )
-        model.compile(
-            tf_keras.optimizers.Adam(rate), self._loss, metrics=[self._accuracy]
-        )
-        for epoch in range(self._options["epochs"]):
-            history = model.fit(
-                self.x,
-                self._targets,
-                sample_weight=self._sample_weight,
-                batch_size=self._options["batch_size"],
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                verbose=0,
-                callbacks=list(callbacks),
-            ).history
-            self._epoch += 1
-            loss, accuracy = (values[-1] for values in history.values())
-            if not numpy.isfinite(loss):
-                raise ValueError(f"the loss became {loss}: lower learning_rate")
-            yield {
-                "epoch": self._epoch,
-                "loss": float(loss),
-                "accuracy": float(accuracy),
-            }
-
-    def _loss(self, targets: Any, outputs: Any) -> Any:
-        """Returns the losses of a batch (SoftTargets' equation)."""
-        logits = self._logits(outputs)
-        hard = tf_keras.losses.sparse_categorical_crossentropy(
-            targets[:, 0], logits, from_logits=True
-        )
-        if targets.shape[1] == 1:
-            return hard
-        temperature = self._options["temperature"]
-        share = self._options["student_loss_weight"]
-        log_p = tensorflow.nn.log_softmax(targets[:, 1:] / temperature)
-        log_q = tensorflow.nn.log_softmax(logits / temperature)
-        soft = temperature**2 * tensorflow.reduce_sum(
-            tensorflow.exp(log_p) * (log_p - log_q), axis=-1
-        )
-        return share * hard + (1 - share) * soft
-
-    def _accuracy(self, targets: Any, outputs: Any) -> Any:
-        return tf_keras.metrics.sparse_categorical_accuracy(
-            targets[:, 0], outputs
-        )
-
-    def _logits(self, outputs: Any) -> Any:
-        if not self._options["is_softmax"]:
-            return outputs
-        least = tf_keras.backend.epsilon()
-        return tensorflow.math.log(tensorflow.maximum(outputs, least))
 
 
 class _Stage(NamedTuple):
@@ -177,7 +111,7 @@ class _Stage(NamedTuple):
 
 
 def _sparsity(
-    student: Any, done: list[str], options: dict[str, Any], training: _Training
+    student: Any, done: list[str], options: dict[str, Any], training: Any
 ) -> _Stage:
     """Zeroes the smallest entries of every kernel, ever more.
 
@@ -200,7 +134,7 @@ def _sparsity(
 
 
 def _clustering(
-    student: Any, done: list[str], options: dict[str, Any], training: _Training
+    student: Any, done: list[str], options: dict[str, Any], training: Any
 ) -> _Stage:
     """Lets every kernel have few different values."""
     keras = tfmot.clustering.keras
@@ -214,7 +148,7 @@ def _clustering(
 
 
 def _quantization(
-    student: Any, done: list[str], options: dict[str, Any], training: _Training
+    student: Any, done: list[str], options: dict[str, Any], training: Any
 ) -> _Stage:
     """Trains with the roundings of int8 (Jacob et al. 2018)."""
     keras, combine = tfmot.quantization.keras, tfmot.experimental.combine

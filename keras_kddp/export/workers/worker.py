@@ -42,7 +42,7 @@ class Worker:
 
     Args:
         handler: A script with the function `answer(**request)`; see
-            `_worker_main.py`.
+            `worker_main.py`.
         python: Interpreter that runs it; None: this one.
         environment: Variables beside those of this process.
 

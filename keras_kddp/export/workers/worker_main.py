@@ -1,6 +1,6 @@
 """The program of a worker: one JSON object a line in, one a line out.
 
-    python _worker_main.py HANDLER
+    python worker_main.py HANDLER
 
 `HANDLER` is a script with a function `answer(**request)` that returns what the
 reply holds beside `"error"`: null, or the text of what it raised. Of a

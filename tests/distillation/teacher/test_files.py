@@ -327,8 +327,11 @@ def test_a_bad_argument_is_refused(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"y": Y[:2]}, r"`y` must have one entry a row of `x`, 3. .*\[2\]"),
-        ({"sample_weight": [1.0]}, "`sample_weight` must have one entry a row"),
+        ({"y": Y[:2]}, r"`y` must have one entry per row of `x`, 3. .*\[2\]"),
+        (
+            {"sample_weight": [1.0]},
+            "`sample_weight` must have one entry per row",
+        ),
         ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
         ({"seed": -1}, "`seed` must be an integer >= 0"),
     ],

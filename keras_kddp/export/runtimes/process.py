@@ -1,0 +1,94 @@
+"""The processes in which files are read and run, and what they answer."""
+
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+from keras_kddp.export.errors import CrashError, RefusalError
+from keras_kddp.export.workers import worker
+from keras_kddp.export.workers.worker import Worker, WorkerError
+
+
+def run_file(
+    python: str, name: str, path: Path, **request: Any
+) -> dict[str, Any]:
+    """Returns what a runtime says of the samples that it ran.
+
+    Args:
+        python: Interpreter that has the runtime.
+        name: What people call the runtime.
+        path: A .tflite file.
+        **request: As `run_program.py` takes it.
+
+    Raises:
+        RefusalError: If the runtime cannot run the file.
+        CrashError: If its process dies of it.
+    """
+    try:
+        reply = worker_of(python).ask(
+            {"action": "run", "path": str(path.resolve()), **request}
+        )
+    except WorkerError as death:
+        raise CrashError(
+            f"{name} must survive {str(path)!r}. Received: its process ended "
+            f"with {death.cause}. {death.log}"
+        ) from None
+    if reply["error"] is not None:
+        raise RefusalError(_plain(reply["error"]))
+    return reply
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Returns the inputs, outputs and dtypes of a file, as LiteRT reads it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If LiteRT cannot read it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"`path` must be a .tflite file. Received: path={str(path)!r}, "
+            "which is no file. Write it with keras_kddp.export.to_tflite."
+        )
+    request = {"action": "describe", "path": str(path.resolve())}
+    try:
+        reply = worker_of(sys.executable).ask(request)
+        error = reply["error"]
+    except WorkerError as death:
+        error = f"its process ended with {death.cause}"
+    if error is not None:
+        raise ValueError(
+            f"{str(path)!r} must be a complete .tflite file of operations "
+            f"that LiteRT has. Received: {_plain(error)}. Export the model "
+            "again."
+        )
+    return reply
+
+
+@functools.cache
+def failure_of(python: str, key: str) -> str | None:
+    """Returns why a runtime that is there cannot be used, None if it can.
+
+    Args:
+        python: Interpreter that has the runtime.
+        key: What `run_program.py` calls the runtime.
+    """
+    try:
+        reply = worker_of(python).ask({"action": "find", "runtime": key})
+        error = reply["error"]
+    except (OSError, WorkerError) as problem:
+        error = str(problem)
+    return None if error is None else f"it cannot be loaded ({_plain(error)})"
+
+
+@functools.cache
+def worker_of(python: str) -> Worker:
+    """Returns the one worker of an interpreter, which runs any runtime."""
+    return Worker(Path(worker.__file__).with_name("run_program.py"), python)
+
+
+def _plain(error: str) -> str:
+    """Returns an error without the kind of exception it was, on one line."""
+    kind, _, text = error.partition(": ")
+    return " ".join((text if kind.isidentifier() else error).split())
