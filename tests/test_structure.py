@@ -119,6 +119,64 @@ def test_modules_import_only_downwards():
     assert order_problems(trees) == []
 
 
+def body_lines(node, source):
+    """Returns the lines of a function that are neither words nor blank."""
+    skipped = {
+        number
+        for each in ast.walk(node)
+        if isinstance(each, (ast.FunctionDef, ast.ClassDef))
+        and ast.get_docstring(each) is not None
+        for number in range(each.body[0].lineno, each.body[0].end_lineno + 1)
+    }
+    numbers = range(node.body[0].lineno, node.end_lineno + 1)
+    return sum(
+        bool(source[number - 1].strip(" #")) and number not in skipped
+        for number in numbers
+        if not source[number - 1].lstrip().startswith("#")
+    )
+
+
+def public_definitions(body):
+    """Yields the public functions and classes, and their public methods."""
+    for node in body:
+        is_definition = isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        if is_definition and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public_definitions(node.body)
+
+
+def test_modules_are_short():
+    lengths = {
+        path.relative_to(ROOT): len(path.read_text("utf-8").splitlines())
+        for path in (ROOT / "keras_kddp").rglob("*.py")
+    }
+    assert {path: n for path, n in lengths.items() if n > 300} == {}
+
+
+def test_functions_are_short():
+    lengths = {}
+    for path in (ROOT / "keras_kddp").rglob("*.py"):
+        text = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                lengths[place] = body_lines(node, text.splitlines())
+    assert {name: n for name, n in lengths.items() if n > 60} == {}
+    over = [name for name, n in lengths.items() if n > 25]
+    assert len(over) <= 0.05 * len(lengths), over
+
+
+def test_public_definitions_are_documented():
+    missing = [
+        f"{name}.{node.name}"
+        for name, tree in modules(ROOT).items()
+        for node in public_definitions(tree.body)
+        if not ast.get_docstring(node)
+    ]
+    assert missing == []
+
+
 def test_only_compat_touches_what_keras_keeps_private():
     assert private_problems(modules(ROOT)) == []
 
