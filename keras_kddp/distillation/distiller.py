@@ -8,6 +8,7 @@ import keras
 
 from keras_kddp import _compat
 from keras_kddp.arguments import check_share
+from keras_kddp.data.batches import Batches
 from keras_kddp.distillation.checks import check_models
 from keras_kddp.distillation.feature_losses import make_projections
 from keras_kddp.distillation.fit_arguments import FitArguments, read_arguments
@@ -129,7 +130,7 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         return [v for v in self.weights if id(v) not in trainable]
 
     @property
-    def fit_inputs(self) -> Any:
+    def fit_inputs(self) -> Arrays | None:
         """Inside `fit`, the arrays given as `x`, else None.
 
         Without packed teacher outputs, and without the rows that
@@ -143,7 +144,7 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         return self._fit.callbacks
 
     @property
-    def fit_validation(self) -> Any:
+    def fit_validation(self) -> Batches | None:
         """Inside `fit`, its validation data, else None."""
         return self._fit.validation
 
@@ -195,14 +196,14 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         finally:
             self._fit = FitArguments()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Arrays, training: bool | None = None) -> Arrays:
         """Returns the student's outputs."""
         return self._terms.student_outputs(unpacked(inputs)[0], training)
 
     def compute_loss(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: Arrays = None,
+        y: Arrays = None,
         y_pred: Arrays = None,
         sample_weight: Tensor | None = None,
         training: bool = True,
@@ -245,7 +246,7 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
 
     def _distillation_loss(
         self,
-        x: Any,
+        x: Arrays,
         y_pred: Arrays,
         sample_weight: Tensor | None,
         training: bool,

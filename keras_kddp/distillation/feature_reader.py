@@ -6,7 +6,12 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
-from keras_kddp.model_io import input_structure, output_structure
+from keras_kddp.model_io import (
+    Arrays,
+    Tensor,
+    input_structure,
+    output_structure,
+)
 
 
 class FeatureReader:
@@ -24,14 +29,14 @@ class FeatureReader:
         self.names = list(names)
         self._model = model
         self._reader = None
-        self._last: tuple[Any, dict[str, Any]] | None = None
+        self._last: tuple[Arrays, dict[str, Tensor]] | None = None
         if names:
             features = {name: feature_tensor(model, name) for name in names}
             self._reader = keras.Model(
                 input_structure(model), [output_structure(model), features]
             )
 
-    def outputs(self, inputs: Any, training: bool | None) -> Any:
+    def outputs(self, inputs: Arrays, training: bool | None) -> Arrays:
         """Returns the model's outputs and keeps the features beside."""
         if self._reader is None:
             return self._model(inputs, training=training)
@@ -40,8 +45,8 @@ class FeatureReader:
         return outputs
 
     def features(
-        self, inputs: Any, outputs: Any, training: bool | None
-    ) -> dict[str, Any]:
+        self, inputs: Arrays, outputs: Arrays, training: bool | None
+    ) -> dict[str, Tensor]:
         """Returns the features of a batch by layer name.
 
         Args:
@@ -58,7 +63,7 @@ class FeatureReader:
         return last[1]
 
 
-def feature_tensor(model: Any, name: str, role: str = "model") -> Any:
+def feature_tensor(model: Any, name: str, role: str = "model") -> Tensor:
     """Returns the symbolic output of a layer's call in a model.
 
     Args:
@@ -96,7 +101,7 @@ def feature_tensor(model: Any, name: str, role: str = "model") -> Any:
     return calls[0].outputs[0]
 
 
-def _is_same(first: Any, second: Any) -> bool:
+def _is_same(first: Arrays, second: Arrays) -> bool:
     pairs = zip(
         keras.tree.flatten(first), keras.tree.flatten(second), strict=True
     )

@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
-from keras_kddp.data.batches import are_arrays
+from keras_kddp.data.batches import Batches, are_arrays
 from keras_kddp.distillation.packing import unpacked
+from keras_kddp.model_io import Arrays
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class FitArguments:
         validation: The validation data.
     """
 
-    inputs: Any = None
+    inputs: Arrays | None = None
     callbacks: Any = None
-    validation: Any = None
+    validation: Batches | None = None
 
 
 def read_arguments(
-    x: Any, y: Any, given: MutableMapping[str, Any]
+    x: Batches, y: Arrays, given: MutableMapping[str, Any]
 ) -> FitArguments:
     """Returns what was given to `fit`, and puts its callbacks in order.
 
@@ -56,7 +57,7 @@ def _in_order(callbacks: Any) -> Any:
     return sorted(flat, key=lambda x: not getattr(x, "runs_first", False))
 
 
-def _training_rows(x: Any, validation_split: float) -> Any:
+def _training_rows(x: Batches, validation_split: float) -> Arrays | None:
     """Returns arrays given to `fit`, without the validation rows."""
     x, _ = unpacked(x)
     if not are_arrays(x):
@@ -65,7 +66,7 @@ def _training_rows(x: Any, validation_split: float) -> Any:
     return keras.tree.map_structure(lambda leaf: leaf[:last], x)
 
 
-def _validation_rows(x: Any, y: Any, validation_split: float) -> Any:
+def _validation_rows(x: Batches, y: Arrays, validation_split: float) -> Arrays:
     """Returns the rows that `fit` sets aside, packed as they are."""
     if not are_arrays(x):
         return None
@@ -74,6 +75,6 @@ def _validation_rows(x: Any, y: Any, validation_split: float) -> Any:
     return keras.tree.map_structure(lambda leaf: leaf[first:], held_out)
 
 
-def _first_validation_row(x: Any, validation_split: float) -> int:
+def _first_validation_row(x: Arrays, validation_split: float) -> int:
     rows = keras.tree.flatten(x)[0].shape[0]
     return int(rows * (1 - validation_split))

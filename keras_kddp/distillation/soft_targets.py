@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_kddp.model_io import at_least_float32
+from keras_kddp.model_io import Arrays, Tensor, at_least_float32
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
@@ -45,11 +45,11 @@ class SoftTargets(keras.distillation.DistillationLoss):
 
     def compute_loss(
         self,
-        teacher_outputs: Any,
-        student_outputs: Any,
-        sample_weight: Any = None,
+        teacher_outputs: Arrays,
+        student_outputs: Arrays,
+        sample_weight: Tensor | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Tensor:
         """Returns the loss of a batch.
 
         Args:
@@ -72,8 +72,11 @@ class SoftTargets(keras.distillation.DistillationLoss):
         return functools.reduce(operator.add, divergences)
 
     def _divergence(
-        self, teacher_logits: Any, student_logits: Any, sample_weight: Any
-    ) -> Any:
+        self,
+        teacher_logits: Tensor,
+        student_logits: Tensor,
+        sample_weight: Tensor | None,
+    ) -> Tensor:
         teacher = at_least_float32(teacher_logits) / self.temperature
         student = at_least_float32(student_logits) / self.temperature
         log_p = keras.ops.log_softmax(teacher)
@@ -86,7 +89,7 @@ class SoftTargets(keras.distillation.DistillationLoss):
         return self.temperature**2 * keras.ops.mean(divergence)
 
     def validate_outputs(
-        self, teacher_outputs: Any, student_outputs: Any
+        self, teacher_outputs: Arrays, student_outputs: Arrays
     ) -> None:
         """Checks that every class of one has its class in the other.
 
@@ -125,7 +128,7 @@ def _shown(shapes: list[tuple[int | None, ...]]) -> str:
     return ", ".join(map(str, shapes))
 
 
-def _aligned(sample_weight: Any, values: Any) -> Any:
+def _aligned(sample_weight: Tensor, values: Tensor) -> Tensor:
     """Returns weights that broadcast over the values of each example."""
     weight = keras.ops.cast(sample_weight, values.dtype)
     while len(weight.shape) > len(values.shape):

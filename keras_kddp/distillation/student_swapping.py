@@ -25,7 +25,7 @@ class StudentSwapping:
         distillation_losses: The losses; projections of theirs follow.
     """
 
-    student: Any
+    student: keras.Model
     distillation_losses: Sequence[Any]
 
     @property

@@ -14,6 +14,8 @@ from keras_kddp.distillation.given_losses import check_scalar, weight_argument
 from keras_kddp.distillation.packing import TeacherOutput, unpacked
 from keras_kddp.distillation.soft_targets import SoftTargets
 from keras_kddp.model_io import (
+    Arrays,
+    Tensor,
     at_least_float32,
     log_probabilities,
     output_activations,
@@ -45,21 +47,21 @@ class DistillationTerms:
             if model is not None
         }
 
-    def student_outputs(self, inputs: Any, training: bool | None) -> Any:
+    def student_outputs(self, inputs: Arrays, training: bool | None) -> Arrays:
         """Returns the outputs of the student; its features are kept."""
         return self._student.outputs(inputs, training)
 
     def total(
         self,
         x: Any,
-        y_pred: Any,
+        y_pred: Arrays,
         losses: Sequence[Any],
         weights: Sequence[float],
         *,
         projections: Mapping[str, keras.Layer],
-        sample_weight: Any,
+        sample_weight: Tensor | None,
         training: bool,
-    ) -> Any:
+    ) -> Tensor:
         """Returns the weighted sum of the losses of a batch.
 
         Args:
@@ -76,11 +78,13 @@ class DistillationTerms:
                 had.
         """
         inputs, cached = unpacked(x)
-        students: Any = self._student.features(inputs, y_pred, training)
-        teachers: dict[str, Any] = {}
+        students: Any = self._student.features(
+            inputs, y_pred, training
+        )
+        teachers: dict[str, Tensor] = {}
         if self._teacher.names or not cached:
             cached, teachers = self._of_teacher(inputs, cached)
-        total: Any = 0.0
+        total: Tensor = 0.0
         pairs = zip(losses, weights, strict=True)
         for index, (loss, weight) in enumerate(pairs):
             feature = students.get(matched_layer(loss, "student"))
@@ -101,8 +105,8 @@ class DistillationTerms:
         return total
 
     def _of_teacher(
-        self, inputs: Any, cached: list[TeacherOutput]
-    ) -> tuple[list[TeacherOutput], dict[str, Any]]:
+        self, inputs: Arrays, cached: list[TeacherOutput]
+    ) -> tuple[list[TeacherOutput], dict[str, Tensor]]:
         """Returns the outputs and features of the teacher, of one pass."""
         if not self._has_teacher:
             raise ValueError(
@@ -122,10 +126,10 @@ class DistillationTerms:
         self,
         loss: Any,
         cached: list[TeacherOutput],
-        student: Any,
+        student: Arrays,
         *,
         is_feature: bool,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Arrays, Arrays]:
         """Returns what a distillation loss compares, the teacher's first."""
         is_soft = isinstance(loss, SoftTargets)
         teachers = [_values(output, as_logits=is_soft) for output in cached]
@@ -144,7 +148,9 @@ class DistillationTerms:
             keras.tree.pack_sequence_as(student, students),
         )
 
-    def _with_softmax(self, role: str, outputs: Any) -> list[tuple[Any, bool]]:
+    def _with_softmax(
+        self, role: str, outputs: Arrays
+    ) -> list[tuple[Tensor, bool]]:
         """Pairs each flat output with whether it comes out of a softmax."""
         flat = keras.tree.flatten(outputs)
         flags = self._softmaxes[role] or [False] * len(flat)
@@ -157,7 +163,7 @@ def _names(losses: Sequence[Any], role: str) -> list[str]:
     return [*dict.fromkeys(name for name in names if name)]
 
 
-def _values(output: TeacherOutput, *, as_logits: bool) -> Any:
+def _values(output: TeacherOutput, *, as_logits: bool) -> Tensor:
     """Returns an output as a loss takes it, in float32 at least."""
     values = at_least_float32(output.values)
     if output.are_logarithms:
@@ -167,7 +173,9 @@ def _values(output: TeacherOutput, *, as_logits: bool) -> Any:
     return values
 
 
-def _as_output(features: Mapping[str, Any], name: str | None) -> Any:
+def _as_output(
+    features: Mapping[str, Tensor], name: str | None
+) -> list[TeacherOutput] | None:
     """Returns a feature as the outputs that losses compare, or None."""
     if name is None:
         return None

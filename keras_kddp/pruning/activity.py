@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_kddp.arguments import require_count
 from keras_kddp.data.batches import (
+    Batches,
     are_arrays,
     batches_of,
     evenly_spaced,
@@ -95,7 +96,7 @@ class _Sums:
 
 
 def collect_activity(
-    model: keras.Model, data: Any, *, batch_size: int = 256
+    model: keras.Model, data: Batches, *, batch_size: int = 256
 ) -> dict[str, UnitActivity]:
     """Returns the activity of every removable layer's units over data.
 
@@ -124,7 +125,7 @@ def collect_activity(
 
 def activity_on(
     graph: ChannelGraph,
-    data: Any,
+    data: Batches,
     *,
     layers: Iterable[str] | None = None,
     batch_size: int = 256,
@@ -167,7 +168,7 @@ def activity_on(
     }
 
 
-def sampled(graph: ChannelGraph, data: Any, samples: int) -> Any:
+def sampled(graph: ChannelGraph, data: Batches, samples: int) -> Batches:
     """Returns a part of data that can be observed again and again.
 
     Args:
@@ -199,7 +200,7 @@ def sampled(graph: ChannelGraph, data: Any, samples: int) -> Any:
     return part
 
 
-def _require_repeatable(data: Any) -> None:
+def _require_repeatable(data: Batches) -> None:
     if not isinstance(data, Iterable) or isinstance(data, Iterator):
         raise ValueError(
             "`data` must be arrays, or an iterable of batches that can be run "
@@ -211,11 +212,11 @@ def _require_repeatable(data: Any) -> None:
 class _FirstRows:
     """An iterable's first batches, up to a number of rows, anew each time."""
 
-    def __init__(self, data: Any, rows: int) -> None:
+    def __init__(self, data: Batches, rows: int) -> None:
         self._data = data
         self._rows = rows
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Any]:
         seen = 0
         for batch in finite_batches("data", self._data):
             yield batch

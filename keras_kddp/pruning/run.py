@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_kddp.distillation.distiller import Distiller
+from keras_kddp.distillation.student_state import Snapshot
 from keras_kddp.layers.penalized_models import (
     prepared_layers,
     set_penalty_strength,
@@ -92,7 +93,7 @@ class PruningRun:
         if self._quota is not None:
             self._quota.warn_if_nothing_leaves()
         self._planned: _PlannedRemoval | None = None
-        self._last_good: Any = None
+        self._last_good: Snapshot | None = None
         self._goes_back = False
 
     def begin_epoch(self, epoch: int) -> None:
@@ -275,7 +276,8 @@ class PruningRun:
 
     def _stop(self, epoch: int) -> None:
         """Stops with the student as it was when the epoch began."""
-        self._distiller.restore(self._last_good)
+        if self._last_good is not None:
+            self._distiller.restore(self._last_good)
         self._distiller.stop_training = True
         warnings.warn(
             f"The loss or a weight became NaN or infinite in epoch {epoch + 1}:"

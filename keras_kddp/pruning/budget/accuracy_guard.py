@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
+from keras_kddp.data.batches import Batches
 from keras_kddp.distillation.distiller import Distiller
 from keras_kddp.distillation.student_state import Snapshot
 from keras_kddp.model_io import output_structure, to_numpy
@@ -163,7 +164,7 @@ def check_judgeable(
         )
 
 
-def _check_repeatable(validation: Any) -> None:
+def _check_repeatable(validation: Batches) -> None:
     if isinstance(validation, Iterator):
         raise ValueError(
             "`validation_data` must be arrays, or batches that can be "

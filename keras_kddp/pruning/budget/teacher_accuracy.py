@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.data.batches import are_arrays, finite_batches
+from keras_kddp.data.batches import Batches, are_arrays, finite_batches
 from keras_kddp.distillation.distiller import Distiller
 from keras_kddp.distillation.packing import unpacked
+from keras_kddp.model_io import Arrays
 
 
 def teacher_accuracy(distiller: Distiller) -> float:
@@ -31,7 +32,7 @@ def teacher_accuracy(distiller: Distiller) -> float:
                 "teacher=None and validation data without its outputs. Pack "
                 "them with keras_kddp.TeacherCache."
             )
-        found: Any = outputs[0].values if outputs else None
+        found: Arrays = outputs[0].values if outputs else None
         if teacher is not None and found is None:
             found = teacher(inputs, training=False)
         elif len(outputs) > 1:
@@ -48,7 +49,7 @@ def teacher_accuracy(distiller: Distiller) -> float:
     return right / max(count, 1)
 
 
-def _classes(labels: Any, outputs: np.ndarray) -> np.ndarray:
+def _classes(labels: Arrays, outputs: np.ndarray) -> np.ndarray:
     """Returns class numbers: as given, or of one-hot labels."""
     array = keras.ops.convert_to_numpy(labels)
     if array.shape == outputs.shape:
@@ -56,7 +57,7 @@ def _classes(labels: Any, outputs: np.ndarray) -> np.ndarray:
     return array.reshape(outputs.shape[:-1])
 
 
-def _labelled(validation: Any) -> Iterable[Any]:
+def _labelled(validation: Batches) -> Iterable[Any]:
     """Yields inputs and class numbers, batch by batch."""
     if isinstance(validation, (tuple, list)) and are_arrays(validation[0]):
         x, y = (*validation, None)[:2]
