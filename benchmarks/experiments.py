@@ -98,7 +98,7 @@ class Comparison:
     """All students of one data set, under one teacher.
 
     Attributes:
-        data: As `keras_kddp.datasets.load_dataset` takes it.
+        data: As `keras_kddp.data.datasets.load_dataset` takes it.
         teacher: Makes the teacher.
         teacher_training: How it is trained, on the labels.
         experiments: By name of the student.
