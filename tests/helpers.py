@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_kddp import _compat
-from keras_kddp.surgery import ChannelGraph
+from keras_kddp.surgery import ChannelGraph, remove_units
 
 Units = Mapping[str, Sequence[int]]
 Constants = Mapping[str, Mapping[int, float]]
@@ -203,3 +203,26 @@ def float64() -> Iterator[None]:
     finally:
         keras.config.set_floatx(floatx)
         keras.config.set_dtype_policy(policy)
+
+
+def error_of_removal(model, units, constants=None) -> float:
+    """Returns how far a removal is from the oracle."""
+    x = random_inputs(model, seed=2)
+    smaller = remove_units(model, units, constants=constants)
+    expected = held_outputs(model, units, x, constants)
+    return relative_error(outputs_of(smaller, x), expected)
+
+
+def reason_of(model, layer_name) -> str:
+    """Returns why the units of a layer must stay."""
+    graph = ChannelGraph(model)
+    groups = set(graph.group_numbers[graph.units[layer_name]].tolist())
+    return "; ".join(
+        dict.fromkeys(graph.reasons.get(group, "") for group in groups)
+    )
+
+
+def observed_names(model, layer_name) -> list[str]:
+    """Returns the operations behind which a layer's activity is observed."""
+    points = ChannelGraph(model).observation_points(layer_name)
+    return [_compat.producing_node(t).operation.name for t in points]
