@@ -22,7 +22,7 @@ def in_float64():
         yield
 
 
-def test_explain_shows_a_line_a_layer():
+def test_explain_shows_one_line_per_layer():
     assert explain(residual_model()).splitlines() == [
         "layer   units  removable  partners  why not",
         "first   3      3          second",

@@ -222,7 +222,7 @@ def test_a_float32_model_folds_in_float32():
 
 
 @pytest.mark.parametrize("constant", [0.5, -0.5])
-def test_a_constant_folds_through_one_slope_a_channel(constant):
+def test_a_constant_folds_through_one_slope_per_channel(constant):
     inputs = keras.Input((4,))
     x = layers.Dense(3, name="fc")(inputs)
     branches = [layers.Dense(2, name="a")(x)]

@@ -219,7 +219,7 @@ def test_weights_that_start_from_an_array_are_cut():
 # Penalties at the border of a nested model.
 
 
-def test_a_shared_nested_model_is_charged_once_a_call():
+def test_a_shared_nested_model_is_charged_once_per_call():
     i = keras.Input((3,))
     inner = keras.Model(i, layers.Dense(5, name="fc")(i), name="inner")
 
