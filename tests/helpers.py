@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_kddp import _compat
-from keras_kddp.surgery import ChannelGraph
+from keras_kddp.surgery import ChannelGraph, remove_units
 
 Units = Mapping[str, Sequence[int]]
 Constants = Mapping[str, Mapping[int, float]]
@@ -52,7 +52,7 @@ def held_outputs(
     Args:
         model: A built Sequential or Functional model; left as it is.
         units: Layer name -> the units that are held.
-        x: One array an input of the model, or the array of the only one.
+        x: One array per input of the model, or the array of the only one.
         constants: Layer name -> unit -> the value held; 0 by default.
         training: The mode that layers run in.
     """
@@ -162,7 +162,7 @@ def randomize(model: keras.Model, seed: int) -> keras.Model:
 def random_inputs(
     model: keras.Model, seed: int, batch_size: int = 3
 ) -> list[np.ndarray]:
-    """Returns one standard normal float64 array an input of a model."""
+    """Returns one standard normal float64 array per input of a model."""
     random = np.random.default_rng(seed)
     return [
         random.normal(size=(batch_size, *symbol.shape[1:]))
@@ -203,3 +203,26 @@ def float64() -> Iterator[None]:
     finally:
         keras.config.set_floatx(floatx)
         keras.config.set_dtype_policy(policy)
+
+
+def error_of_removal(model, units, constants=None) -> float:
+    """Returns how far a removal is from the oracle."""
+    x = random_inputs(model, seed=2)
+    smaller = remove_units(model, units, constants=constants)
+    expected = held_outputs(model, units, x, constants)
+    return relative_error(outputs_of(smaller, x), expected)
+
+
+def reason_of(model, layer_name) -> str:
+    """Returns why the units of a layer must stay."""
+    graph = ChannelGraph(model)
+    groups = set(graph.group_numbers[graph.units[layer_name]].tolist())
+    return "; ".join(
+        dict.fromkeys(graph.reasons.get(group, "") for group in groups)
+    )
+
+
+def observed_names(model, layer_name) -> list[str]:
+    """Returns the operations behind which a layer's activity is observed."""
+    points = ChannelGraph(model).observation_points(layer_name)
+    return [_compat.producing_node(t).operation.name for t in points]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    error_of_removal,
     float64,
     held_outputs,
     outputs_of,
@@ -12,6 +13,7 @@ from helpers import (
     relative_error,
     variable_values,
 )
+from small_models import randomized_model
 
 import keras_kddp as kddp
 from keras_kddp.surgery import (
@@ -30,20 +32,6 @@ layers = keras.layers
 def in_float64():
     with float64():
         yield
-
-
-def error_of(model, units, constants=None) -> float:
-    """Returns how far a removal is from the model whose units are held."""
-    x = random_inputs(model, seed=2)
-    smaller = remove_units(model, units, constants=constants)
-    expected = held_outputs(model, units, x, constants)
-    return relative_error(outputs_of(smaller, x), expected)
-
-
-def model_of(shape, make, seed=1) -> keras.Model:
-    """Returns a model with random weights; `make` maps input to output."""
-    x = keras.Input(shape, name="x")
-    return randomize(keras.Model(x, make(x)), seed)
 
 
 # Nested models.
@@ -69,13 +57,13 @@ def nested_model() -> keras.Model:
         y = shared(y) + shared(-y)
         return layers.Dense(2, name="head")(y)
 
-    return model_of((3,), make)
+    return randomized_model((3,), make)
 
 
 def test_units_inside_nested_models_leave():
     model = nested_model()
     units = {"first/wide": [0, 3], "shared/inside/wide": [1, 2, 5]}
-    assert error_of(model, units) <= 1e-10
+    assert error_of_removal(model, units) <= 1e-10
     smaller = remove_units(model, units)
     assert smaller.get_layer("first").get_layer("bn").gamma.shape == (4,)
     inside = smaller.get_layer("shared").get_layer("inside")
@@ -87,7 +75,7 @@ def test_units_that_cross_the_border_of_a_nested_model_leave():
     trunk = {
         name: [2] for name in ("stem", "first/narrow", "shared/inside/narrow")
     }
-    assert error_of(model, trunk) <= 1e-10
+    assert error_of_removal(model, trunk) <= 1e-10
     smaller = remove_units(model, trunk)
     assert smaller.get_layer("first").inputs[0].shape == (None, 3)
     assert smaller.get_layer("shared").inputs[0].shape == (None, 3)
@@ -137,9 +125,9 @@ def test_nested_models_of_several_inputs_and_outputs(structure):
         result = inner(given)
         return layers.Dense(2)(result["sum"] * result["relu"])
 
-    model = model_of((2,), make)
+    model = randomized_model((2,), make)
     units = {"left": [0], "inner/fc": [0], "right": [2]}
-    assert error_of(model, units) <= 1e-10
+    assert error_of_removal(model, units) <= 1e-10
 
 
 def test_a_layer_in_two_models_is_refused():
@@ -162,8 +150,8 @@ def test_a_nested_student_shrinks_inside_fit():
 
     rows = np.random.default_rng(0).normal(size=(256, 3))
     labels = (rows[:, 0] > 0).astype(int)
-    student = kddp.prepare(model_of((3,), make), l1=2.0)
-    teacher = model_of((3,), lambda x: layers.Dense(2)(x))
+    student = kddp.prepare(randomized_model((3,), make), l1=2.0)
+    teacher = randomized_model((3,), lambda x: layers.Dense(2)(x))
     distiller = kddp.Distiller(teacher, student)
     distiller.compile(
         keras.optimizers.Adam(0.02),
@@ -217,8 +205,8 @@ def test_channels_first_from_end_to_end():
         y = y * keras.ops.sigmoid(gate)
         return layers.Dense(2)(layers.Flatten(**first)(y))
 
-    model = model_of((2, 6, 6), make)
-    assert error_of(model, {"one": [0, 2], "two": [1]}) <= 1e-10
+    model = randomized_model((2, 6, 6), make)
+    assert error_of_removal(model, {"one": [0, 2], "two": [1]}) <= 1e-10
     activity = kddp.collect_activity(model, random_inputs(model, 1)[0])
     assert activity["two"].mean.shape == (5,)
 
@@ -230,7 +218,7 @@ def test_channels_first_is_penalized_along_its_axis():
         )(x)
         return layers.Dense(2)(layers.Flatten()(y))
 
-    model = model_of((2, 4, 5), make)
+    model = randomized_model((2, 4, 5), make)
     prepared = kddp.prepare(model, l1=1.0)
     (x,) = random_inputs(model, seed=1)
     prepared(x, training=True)
@@ -246,7 +234,9 @@ def test_convolutions_of_channels_first_are_cut_along_their_axes():
         y = layers.Conv2DTranspose(3, 2, name="two", **first)(y)
         return layers.Dense(2)(layers.GlobalMaxPooling2D(**first)(y))
 
-    plan = plan_removal(model_of((2, 6, 6), make), {"one": [1], "two": [0]})
+    plan = plan_removal(
+        randomized_model((2, 6, 6), make), {"one": [1], "two": [0]}
+    )
     kernels = {
         name: plan.build().get_layer(name).kernel.shape
         for name in ("one", "two")
@@ -261,7 +251,10 @@ def test_permute_and_transpose_take_channels_along():
         y = keras.ops.transpose(layers.ReLU()(y), (0, 2, 1))
         return layers.Dense(2)(layers.Flatten()(y))
 
-    assert error_of(model_of((5, 2), make), {"conv": [0, 3]}) <= 1e-10
+    assert (
+        error_of_removal(randomized_model((5, 2), make), {"conv": [0, 3]})
+        <= 1e-10
+    )
 
 
 def test_a_dense_layer_across_positions_keeps_the_channels_before_it():
@@ -269,7 +262,7 @@ def test_a_dense_layer_across_positions_keeps_the_channels_before_it():
         y = layers.Permute((2, 1))(layers.Conv1D(4, 2, name="conv")(x))
         return layers.Flatten()(layers.Dense(3, name="over")(y))
 
-    text = explain(model_of((5, 2), make))
+    text = explain(randomized_model((5, 2), make))
     assert "over (Dense) reads axis 2 of a tensor with channels on axis 1" in (
         text
     )
@@ -286,7 +279,10 @@ def test_positions_may_be_merged_and_split(target):
         y = layers.Reshape(target)(layers.Conv2D(4, 1, name="conv")(x))
         return layers.Dense(2)(layers.Flatten()(y))
 
-    assert error_of(model_of((4, 4, 2), make), {"conv": [1]}) <= 1e-10
+    assert (
+        error_of_removal(randomized_model((4, 4, 2), make), {"conv": [1]})
+        <= 1e-10
+    )
 
 
 def test_channels_that_a_reshape_splits_in_two_axes_leave_in_columns():
@@ -295,10 +291,10 @@ def test_channels_that_a_reshape_splits_in_two_axes_leave_in_columns():
         y = layers.Reshape((4, 2, 2, 2))(y)
         return layers.Dense(2)(layers.Flatten()(y))
 
-    model = model_of((2, 4, 2), make)
+    model = randomized_model((2, 4, 2), make)
     with pytest.raises(SurgeryError, match=r"conv\[0\], conv\[2\] can only"):
         plan_removal(model, {"conv": [0]})
-    assert error_of(model, {"conv": [0, 2]}) <= 1e-10
+    assert error_of_removal(model, {"conv": [0, 2]}) <= 1e-10
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -312,10 +308,10 @@ def test_a_decoder_shapes_a_vector_into_an_image(raw):
         y = layers.Conv2DTranspose(4, 2, name="up")(layers.UpSampling2D()(y))
         return layers.Dense(1)(layers.GlobalAveragePooling2D()(y))
 
-    model = model_of((3,), make)
+    model = randomized_model((3,), make)
     (group,) = [g for g in unit_groups(model) if ("fc", 1) in g.members]
     assert [unit for _, unit in group.members] == [1, 4, 7, 10]
-    assert error_of(model, {"fc": [1, 4, 7, 10], "up": [0]}) <= 1e-10
+    assert error_of_removal(model, {"fc": [1, 4, 7, 10], "up": [0]}) <= 1e-10
 
 
 def test_channels_that_a_reshape_takes_apart_stay():
@@ -325,7 +321,7 @@ def test_channels_that_a_reshape_takes_apart_stay():
         )
         return layers.Dense(2)(layers.Flatten()(y))
 
-    model = model_of((2, 3, 2), make)
+    model = randomized_model((2, 3, 2), make)
     with pytest.raises(SurgeryError, match="apart .Reshape. takes channels"):
         plan_removal(model, {"conv": [0]})
 
@@ -339,11 +335,11 @@ def test_grouped_convolutions_lose_whole_groups():
         y = layers.Conv2D(9, 2, groups=3, activation="relu", name="three")(y)
         return layers.Dense(2)(layers.Flatten()(y))
 
-    model = model_of((4, 4, 2), make)
+    model = randomized_model((4, 4, 2), make)
     group = {"one": [2, 3], "three": [3, 4, 5]}
     with pytest.raises(SurgeryError, match="can only leave together"):
         plan_removal(model, {"three": [3]})
-    assert error_of(model, group) <= 1e-10
+    assert error_of_removal(model, group) <= 1e-10
     smaller = remove_units(model, group).get_layer("three")
     assert (smaller.groups, smaller.filters) == (2, 6)
 
@@ -360,8 +356,8 @@ def test_depthwise_kernels_leave_with_their_channels(multiplier, padding):
         y = layers.ReLU()(layers.BatchNormalization()(y))
         return layers.GlobalMaxPooling2D()(layers.Conv2D(2, 1)(y))
 
-    model = model_of((4, 4, 2), make)
-    assert error_of(model, {"expand": [0, 3]}) <= 1e-10
+    model = randomized_model((4, 4, 2), make)
+    assert error_of_removal(model, {"expand": [0, 3]}) <= 1e-10
     (point,) = ChannelGraph(model).observation_points("expand")
     # Behind the depthwise convolution where the channels are still the units.
     assert point.shape[1] == (
@@ -400,11 +396,11 @@ def test_a_gate_leaves_with_what_it_multiplies():
         gate = layers.Conv2D(4, 1, activation="sigmoid", name="excite")(gate)
         return layers.Dense(2)(layers.Flatten()(layers.Multiply()([y, gate])))
 
-    model = model_of((4, 4, 2), make)
+    model = randomized_model((4, 4, 2), make)
     with pytest.raises(SurgeryError, match=r"conv\[1\], excite\[1\] can only"):
         plan_removal(model, {"conv": [1]})
     units = {"conv": [1], "excite": [1], "squeeze": [0]}
-    assert error_of(model, units) <= 1e-10
+    assert error_of_removal(model, units) <= 1e-10
     target = remove_units(model, units).get_layer("reshape").target_shape
     assert target == (1, 1, 3)
 
@@ -415,8 +411,8 @@ def test_a_map_over_positions_multiplies_all_channels():
         where = layers.Conv2D(1, 1, activation="sigmoid", name="where")(y)
         return layers.Dense(2)(layers.Flatten()(y * where))
 
-    model = model_of((3, 3, 2), make)
-    assert error_of(model, {"conv": [0, 2]}) <= 1e-10
+    model = randomized_model((3, 3, 2), make)
+    assert error_of_removal(model, {"conv": [0, 2]}) <= 1e-10
     with pytest.raises(SurgeryError, match="spreads it over all channels"):
         plan_removal(model, {"where": [0]})
 
@@ -429,7 +425,10 @@ def test_reductions_over_positions_take_channels_along(reduce, keepdims):
         y = getattr(keras.ops, reduce)(y, axis=(1, -2), keepdims=keepdims)
         return layers.Dense(2)(layers.Flatten()(y) if keepdims else y)
 
-    assert error_of(model_of((4, 4, 2), make), {"conv": [0, 2]}) <= 1e-10
+    assert (
+        error_of_removal(randomized_model((4, 4, 2), make), {"conv": [0, 2]})
+        <= 1e-10
+    )
 
 
 # Approximate folds.
@@ -441,7 +440,7 @@ def padded_model() -> keras.Model:
         y = layers.Conv2D(2, 3, padding="same", name="two")(y)
         return layers.Dense(1)(layers.Flatten()(y))
 
-    return model_of((6, 6, 2), make)
+    return randomized_model((6, 6, 2), make)
 
 
 def test_an_approximate_fold_is_right_inside_and_says_how_wrong_at_the_border():

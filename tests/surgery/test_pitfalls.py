@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    error_of_removal,
     float64,
     held_outputs,
     outputs_of,
@@ -11,6 +12,7 @@ from helpers import (
     randomize,
     relative_error,
 )
+from small_models import randomized_model
 
 import keras_kddp as kddp
 from keras_kddp.pruning.activity import activity_on
@@ -30,17 +32,6 @@ layers, ops = keras.layers, keras.ops
 def in_float64():
     with float64():
         yield
-
-
-def model_of(shape, make, seed=1) -> keras.Model:
-    x = keras.Input(shape, name="x")
-    return randomize(keras.Model(x, make(x)), seed)
-
-
-def error_of(model, units) -> float:
-    x = random_inputs(model, seed=2)
-    expected = held_outputs(model, units, x)
-    return relative_error(outputs_of(remove_units(model, units), x), expected)
 
 
 def assert_stays(model, layer, reason):
@@ -66,10 +57,13 @@ def test_a_nested_model_of_a_list_may_be_called_with_a_dict():
         }
         return layers.Dense(2)(inner(given))
 
-    model = model_of((2,), make)
+    model = randomized_model((2,), make)
     x = random_inputs(model, seed=2)
     assert relative_error(held_outputs(model, {}, x), outputs_of(model, x)) == 0
-    assert error_of(model, {"ta": [0], "tb": [1], "inner/fb": [0]}) <= 1e-10
+    assert (
+        error_of_removal(model, {"ta": [0], "tb": [1], "inner/fb": [0]})
+        <= 1e-10
+    )
 
 
 def test_a_nested_model_whose_input_is_cast_is_looked_into():
@@ -77,8 +71,10 @@ def test_a_nested_model_whose_input_is_cast_is_looked_into():
     inner = keras.Model(
         i, layers.Dense(5, activation="relu", name="fc")(i), name="inner"
     )
-    model = model_of((2,), lambda x: layers.Dense(1)(inner(x) + inner(2 * x)))
-    assert error_of(model, {"inner/fc": [1]}) <= 1e-6
+    model = randomized_model(
+        (2,), lambda x: layers.Dense(1)(inner(x) + inner(2 * x))
+    )
+    assert error_of_removal(model, {"inner/fc": [1]}) <= 1e-6
 
 
 def test_a_nested_model_of_another_rank_stays_in_all_its_calls():
@@ -92,7 +88,7 @@ def test_a_nested_model_of_another_rank_stays_in_all_its_calls():
         ends = [inner(wide), inner(ops.expand_dims(x, -1))]
         return layers.Dense(1)(layers.Concatenate()(ends))
 
-    model = model_of((2,), make)
+    model = randomized_model((2,), make)
     assert_stays(model, "outer", "inner .Functional. is a nested model that")
     assert "inner/fc" not in explain(model)
 
@@ -111,9 +107,9 @@ def test_a_nested_model_with_a_config_of_its_own_stays():
         y = Inner(4, name="inner")(layers.Dense(3, name="stem")(x))
         return layers.Dense(1)(layers.Dense(5, name="after")(y))
 
-    model = model_of((2,), make)
+    model = randomized_model((2,), make)
     assert_stays(model, "stem", "is a nested model that surgery cannot look")
-    assert error_of(model, {"after": [2]}) <= 1e-10
+    assert error_of_removal(model, {"after": [2]}) <= 1e-10
 
 
 def test_nested_models_of_unknown_width_do_not_break_the_rest():
@@ -126,8 +122,8 @@ def test_nested_models_of_unknown_width_do_not_break_the_rest():
         both = layers.Dense(3, name="after")(layers.Concatenate()([y, z]))
         return layers.Dense(1)(both)
 
-    model = model_of((2,), make)
-    assert error_of(model, {"after": [0]}) <= 1e-10
+    model = randomized_model((2,), make)
+    assert error_of_removal(model, {"after": [0]}) <= 1e-10
 
 
 # Operations that are more than they seem.
@@ -138,7 +134,7 @@ def test_a_maximum_with_an_initial_value_stays():
         y = layers.Conv1D(4, 1, activation="relu", name="conv")(x)
         return layers.Dense(1)(ops.max(y, axis=1, initial=5.0))
 
-    assert_stays(model_of((5, 2), make), "conv", "has an `initial`")
+    assert_stays(randomized_model((5, 2), make), "conv", "has an `initial`")
 
 
 def test_what_an_embedding_looks_up_stays():
@@ -148,7 +144,7 @@ def test_what_an_embedding_looks_up_stays():
             layers.GlobalAveragePooling1D()(layers.Embedding(9, 5)(y))
         )
 
-    assert_stays(model_of((3,), make), "fc", "looks it up")
+    assert_stays(randomized_model((3,), make), "fc", "looks it up")
 
 
 def test_a_mask_given_to_a_pooling_layer_stays():
@@ -157,7 +153,7 @@ def test_a_mask_given_to_a_pooling_layer_stays():
         mask = layers.Dense(5, name="mask")(layers.Flatten()(x)) > 0
         return layers.Dense(1)(layers.GlobalAveragePooling1D()(y, mask=mask))
 
-    model = model_of((5, 2), make)
+    model = randomized_model((5, 2), make)
     assert_stays(model, "conv", "is called with several tensors")
 
 
@@ -188,13 +184,13 @@ def test_a_constant_that_varies_is_not_hidden_by_a_comparison(hide):
         y = layers.ZeroPadding1D(1)(layers.BatchNormalization(name="bn")(y))
         return layers.Dense(1)(layers.GlobalAveragePooling1D()(hide(y)))
 
-    model = model_of((6, 2), make)
+    model = randomized_model((6, 2), make)
     bn = model.get_layer("bn")
     mean, beta = np.array(bn.moving_mean), np.array(bn.beta)
     mean[:2], beta[:2] = 0, (0, 1.7)
     bn.moving_mean.assign(mean)
     bn.beta.assign(beta)
-    assert error_of(model, {"c": [0]}) <= 1e-10
+    assert error_of_removal(model, {"c": [0]}) <= 1e-10
     with pytest.raises(SurgeryError, match="no constant behind zero_padding1d"):
         plan_removal(model, {"c": [0, 1]})
 
@@ -223,7 +219,7 @@ def test_weights_that_start_from_an_array_are_cut():
 # Penalties at the border of a nested model.
 
 
-def test_a_shared_nested_model_is_charged_once_a_call():
+def test_a_shared_nested_model_is_charged_once_per_call():
     i = keras.Input((3,))
     inner = keras.Model(i, layers.Dense(5, name="fc")(i), name="inner")
 
@@ -231,7 +227,7 @@ def test_a_shared_nested_model_is_charged_once_a_call():
         left = layers.ReLU(name="outer")(inner(x))
         return layers.Dense(1)(left) + layers.Dense(1)(inner(x * 2))
 
-    prepared = kddp.prepare(model_of((3,), make), l1=1.0)
+    prepared = kddp.prepare(randomized_model((3,), make), l1=1.0)
     again = kddp.prepare(prepared, l1=2.0)
     (x,) = random_inputs(again, seed=1)
     again(x, training=True)
@@ -270,7 +266,7 @@ def test_no_activity_leaves_its_bounds_behind(name, seed):
         y = layers.Dense(3, activation="relu", name="after")(y)
         return layers.Dense(2)(layers.Flatten()(y))
 
-    model = model_of((3, 2), make, seed)
+    model = randomized_model((3, 2), make, seed)
     x = np.random.default_rng(seed).uniform(-1, 1, (300, 3, 2))
     graph = ChannelGraph(model)
     seen = activity_on(graph, x)
@@ -287,7 +283,7 @@ def test_upsampling_may_overshoot(interpolation):
         y = layers.Conv2D(4, 1, name="after")(y)
         return layers.GlobalMaxPooling2D()(layers.Conv2D(1, 1)(y))
 
-    model = model_of((4, 4, 2), make)
+    model = randomized_model((4, 4, 2), make)
     x = np.random.default_rng(0).integers(0, 2, (300, 4, 4, 2)).astype(float)
     graph = ChannelGraph(model)
     low, high = activity_bounds(graph, (0, 1))["after"]
@@ -299,7 +295,7 @@ def test_upsampling_may_overshoot(interpolation):
 
 def test_nothing_is_proved_in_half_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    model = model_of(
+    model = randomized_model(
         (3,), lambda x: layers.Dense(1)(layers.Dense(2, "relu", name="fc")(x))
     )
     low, high = activity_bounds(ChannelGraph(model), (0, 1))["fc"]
@@ -312,7 +308,7 @@ def test_examples_are_rows_of_the_inputs():
         y = layers.Dense(4, name="fc")(ops.reshape(x, (-1, 2)))
         return layers.Dense(1)(ops.reshape(y, (-1, 200)))
 
-    model = model_of((50, 2), make)
+    model = randomized_model((50, 2), make)
     seen = kddp.collect_activity(model, np.ones((10, 50, 2)))
     assert all(statistics.examples == 10 for statistics in seen.values())
 
