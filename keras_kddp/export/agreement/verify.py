@@ -16,7 +16,7 @@ from keras_kddp.export.agreement.judge import (
     LEAST_AGREEMENT,
     LEAST_AGREEMENT_OF_INT4,
     TOLERANCES,
-    Comparison,
+    Judge,
 )
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.model.float32 import in_float32
@@ -68,7 +68,7 @@ def verify(
             0.1 where some output is no wider than 1.
 
     Returns:
-        One row a file and runtime; `.passed` says whether all that ran agree.
+        One row per file and runtime; `.passed` says whether all that ran agree.
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
@@ -89,15 +89,15 @@ def verify(
     model = in_float32(model)
     inputs = arrange_inputs(x, input_signature(model))
     reference = _keras_outputs(model, inputs)
-    comparison = Comparison(reference, _labels(y, reference), tolerance)
+    judge = Judge(reference, _labels(y, reference), tolerance)
     rows: list[RuntimeAgreement] = []
     for source, runtimes in zip(sources, files, strict=True):
         names = _names(model, source)
         _warn_of_ranges(runtimes[0], names[0], inputs)
-        rows += _rows_of(runtimes, names, inputs, comparison)
+        rows += _rows_of(runtimes, names, inputs, judge)
     return Agreement(
         rows=tuple(rows),
-        keras_accuracy=comparison.accuracy(reference),
+        keras_accuracy=judge.accuracy(reference),
         samples=len(inputs[0]),
         absent={
             kind.name: how
@@ -178,14 +178,14 @@ def _rows_of(
     runtimes: list[Runtime],
     names: _NameSets,
     inputs: list[Array],
-    comparison: Comparison,
+    judge: Judge,
 ) -> Iterable[RuntimeAgreement]:
-    """Yields a row a runtime for one file; LiteRT is the first of them."""
+    """Yields one row per runtime for a file; LiteRT is the first of them."""
     first: list[Array] | None = None
     for runtime in runtimes:
         try:
             outputs, milliseconds = _executed(
-                runtime, names, inputs, comparison.reference
+                runtime, names, inputs, judge.reference
             )
         except RefusalError as refusal:
             if first is None:
@@ -193,15 +193,15 @@ def _rows_of(
                     f"LiteRT must run {str(runtime.path)!r}. Received: "
                     f"{refusal}. Export the model again."
                 ) from refusal
-            yield comparison.without_outputs(runtime, refusal=str(refusal))
+            yield judge.without_outputs(runtime, refusal=str(refusal))
             continue
         except CrashError as crash:
             if first is None:
                 raise ValueError(str(crash)) from crash
-            yield comparison.without_outputs(runtime, crash=str(crash))
+            yield judge.without_outputs(runtime, crash=str(crash))
             continue
         first = first or outputs
-        yield comparison.row(runtime, outputs, first, milliseconds)
+        yield judge.row(runtime, outputs, first, milliseconds)
 
 
 def _executed(
