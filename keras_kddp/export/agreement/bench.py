@@ -20,6 +20,7 @@ from keras_kddp.export.runtimes.runtimes import (
 )
 from keras_kddp.export.runtimes.vela import absence_of_vela, estimate_on_ethos_u
 from keras_kddp.export.tflite.to_tflite import to_tflite
+from keras_kddp.model_io import Arrays
 from keras_kddp.profiling import profile
 from keras_kddp.text_table import aligned
 
@@ -104,7 +105,7 @@ class Measurements:
 
 
 def bench(
-    models: Mapping[str, keras.Model], x: Any, *, samples: int = 200
+    models: Mapping[str, keras.Model], x: Arrays, *, samples: int = 200
 ) -> Measurements:
     """Measures models as float32 and int8 files, beside each other.
 
@@ -187,7 +188,7 @@ def _measurement(
 
 
 def _file(
-    model: keras.Model, x: Any, quantization: str, stem: Path
+    model: keras.Model, x: Arrays, quantization: str, stem: Path
 ) -> tuple[Path, dict[str, Array]]:
     """Returns the file of a model and samples by the names in it."""
     artifact = to_tflite(

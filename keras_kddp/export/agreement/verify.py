@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -29,6 +28,7 @@ from keras_kddp.export.model.signature import (
 )
 from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
+from keras_kddp.model_io import Arrays
 
 Artifact = TFLiteArtifact | str | os.PathLike[str]
 
@@ -42,8 +42,8 @@ _BATCH_SIZE = 256
 def verify(
     model: keras.Model,
     artifacts: Artifact | Iterable[Artifact],
-    x: Any,
-    y: Any = None,
+    x: Arrays,
+    y: Arrays | None = None,
     *,
     tolerance: float | None = None,
 ) -> Agreement:
@@ -155,7 +155,9 @@ def _keras_outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:
     return outputs
 
 
-def _labels(y: Any, reference: list[Array]) -> NDArray[np.int64] | None:
+def _labels(
+    y: Arrays | None, reference: list[Array]
+) -> NDArray[np.int64] | None:
     if y is None:
         return None
     if len(reference) > 1:

@@ -15,13 +15,12 @@ import numpy as np
 from keras_kddp.atomic_files import copy_files
 from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
 from keras_kddp.export.errors import CrashError, ExportError, RefusalError
+from keras_kddp.export.micro.readme import readme_of
 from keras_kddp.export.micro.sources import (
     SOURCES,
     Bundle,
     Golden,
-    resolver_method,
 )
-from keras_kddp.export.micro.templates import README
 from keras_kddp.export.model.samples import Array, arrange_inputs
 from keras_kddp.export.model.signature import check_exportable, input_signature
 from keras_kddp.export.runtimes.description import write_description
@@ -36,6 +35,7 @@ from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.export.tflite.calibration import check_finite
 from keras_kddp.export.tflite.metadata import operations_of
 from keras_kddp.export.tflite.to_tflite import to_tflite
+from keras_kddp.model_io import Arrays
 
 MICRO = ("none", "int8", "int16x8")
 
@@ -81,7 +81,7 @@ class MicroArtifact:
 def to_microcontroller(
     model: keras.Model,
     directory: str | os.PathLike[str],
-    calibration: Any = None,
+    calibration: Arrays | None = None,
     *,
     quantization: str = "int8",
     samples: int = 256,
@@ -144,7 +144,7 @@ def to_microcontroller(
         )
         bundle, measured = _bundle(artifact, rows, name)
         texts = bundle.sources()
-        texts["README.md"] = _readme(bundle, artifact, measured)
+        texts["README.md"] = readme_of(bundle, artifact, measured)
         for file_name, text in texts.items():
             (built / file_name).write_text(text)
         write_description(artifact.path)
@@ -262,31 +262,3 @@ def _check_equal(
                 "of them is wrong on TFLM (a RELU6 that stands alone is): fuse "
                 "the activation into the layer before it, or use another."
             )
-
-
-def _readme(bundle: Bundle, artifact: TFLiteArtifact, measured: int) -> str:
-    ends = "\n".join(
-        f"| {role} {index} | `{part.name}` | {part.dtype} | "
-        f"{' x '.join(map(str, part.shape))} | "
-        f"{'-' if part.scale is None else f'{part.scale:.8g}'} | "
-        f"{'-' if part.scale is None else part.zero_point} |"
-        for role, parts in (
-            ("input", bundle.inputs),
-            ("output", bundle.outputs),
-        )
-        for index, part in enumerate(parts)
-    )
-    operations = ", ".join(
-        f"{name} (`{resolver_method(name)}`)" for name in bundle.operations
-    )
-    return README.format(
-        name=bundle.name,
-        NAME=bundle.name.upper(),
-        quantization=artifact.quantization,
-        bytes=artifact.num_bytes,
-        arena=bundle.arena_bytes,
-        measured=measured,
-        operations=operations,
-        ends=ends,
-        count=len(bundle.golden.inputs[0]),
-    )

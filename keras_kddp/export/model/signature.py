@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_kddp.model_io import Tensor
+
 
 @dataclass(frozen=True)
 class InputSignature:
@@ -97,7 +99,7 @@ def input_structure(model: keras.Model) -> Any:
     )
 
 
-def infer(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
+def infer(model: keras.Model, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Returns the flat outputs of the model at inference, leaving no trace.
 
     Args:

@@ -48,7 +48,7 @@ def to_tflite(
     path: str | os.PathLike[str],
     *,
     quantization: str = "none",
-    calibration: Any = None,
+    calibration: Arrays | None = None,
     samples: int = 256,
     uint8_input: bool = False,
     metadata: Mapping[str, Any] | None = None,
