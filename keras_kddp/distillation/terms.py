@@ -78,9 +78,7 @@ class DistillationTerms:
                 had.
         """
         inputs, cached = unpacked(x)
-        students: Any = self._student.features(
-            inputs, y_pred, training
-        )
+        students: Any = self._student.features(inputs, y_pred, training)
         teachers: dict[str, Tensor] = {}
         if self._teacher.names or not cached:
             cached, teachers = self._of_teacher(inputs, cached)

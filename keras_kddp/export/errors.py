@@ -1,4 +1,4 @@
-"""Errors."""
+"""What can go wrong between a model and a device."""
 
 
 class ExportError(RuntimeError):

@@ -47,7 +47,7 @@ class TeacherCache:
     """The outputs of a teacher for some inputs, computed once.
 
     A training step then costs no teacher pass: with a teacher much larger
-    than the student, most of an epoch is saved. Rows are recognized by a
+    than the student, most of each epoch is saved. Rows are recognized by a
     checksum, so outputs never meet inputs that they do not belong to.
 
     Args:

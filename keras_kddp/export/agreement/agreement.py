@@ -21,8 +21,8 @@ class RuntimeAgreement:
         name: The runtime.
         path: The file.
         max_abs_error: Largest difference of any output value.
-        relative_error: The same, divided by the largest absolute value that
-            Keras puts out; the worst of several outputs.
+        relative_error: Largest difference divided by the largest absolute
+            value that Keras puts out; the worst of several outputs.
         top1_agreement: Share of equal arg max over the last axis, the worst
             of several outputs; None if no output is wider than 1.
         accuracy: Share of samples classified as `y` says; None without `y`.
@@ -31,7 +31,7 @@ class RuntimeAgreement:
         tolerance: Largest relative error that passes.
         minimum_agreement: Smallest top-1 agreement that passes, beside the
             tolerance; None for files that are held to the tolerance alone.
-        milliseconds: Median time of a sample on one thread.
+        milliseconds: Median per sample on one thread.
         error_to_litert: As `relative_error`, from what LiteRT puts out.
         refusal: Why the runtime cannot run the file; None where it did.
         crash: How its process died of it; None where it did not.
@@ -75,7 +75,7 @@ class Agreement:
     """Every runtime against Keras; `str()` is a table.
 
     Attributes:
-        rows: One a file and runtime, LiteRT first.
+        rows: One per file and runtime, LiteRT first.
         keras_accuracy: Accuracy of the Keras model; None without `y`.
         samples: Number of samples compared.
         absent: Runtime that is not here -> how to get it.

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from keras_kddp.export.runtimes.runtimes import (
 )
 from keras_kddp.export.runtimes.vela import absence_of_vela, estimate_on_ethos_u
 from keras_kddp.export.tflite.to_tflite import to_tflite
+from keras_kddp.model_io import Arrays
 from keras_kddp.profiling import profile
 from keras_kddp.text_table import aligned
 
@@ -38,14 +39,15 @@ class Measurement:
         quantization: Of the file.
         num_bytes: Size of the file.
         macs: Multiply-accumulates for one example.
-        one_thread: Milliseconds a sample on LiteRT with one thread.
-        all_threads: Likewise with a thread a core.
-        micro: Milliseconds a sample on TFLM; None where it is not here or
+        one_thread: Milliseconds per sample on LiteRT with one thread.
+        all_threads: Milliseconds per sample with one thread per core.
+        micro: Milliseconds per sample on TFLM; None where it is not here or
             cannot run the file.
-        arena_bytes: What TFLM needs for activations, likewise.
-        ethos_u: Milliseconds that Arm's Vela foretells of an int8 file on an
-            Ethos-U55; None where it is not here or refuses the file.
-        sram_bytes: Memory for activations there, likewise.
+        arena_bytes: What TFLM needs for activations; None as for `micro`.
+        ethos_u: Milliseconds per sample that Arm's Vela predicts of an int8
+            file on an Ethos-U55; None where it is not here or refuses the
+            file.
+        sram_bytes: Bytes for activations there; None as for `ethos_u`.
     """
 
     model: str
@@ -80,7 +82,7 @@ class Measurements:
         return found
 
     def __str__(self) -> str:
-        """Returns a line a file, and one a file for what was gained."""
+        """Returns one line per file, and one more for what was gained."""
         columns = _columns(self.rows)
         table = [("model", "file", *(head for head, _ in columns.values()))]
         for row in self.rows:
@@ -103,12 +105,12 @@ class Measurements:
 
 
 def bench(
-    models: Mapping[str, keras.Model], x: Any, *, samples: int = 200
+    models: Mapping[str, keras.Model], x: Arrays, *, samples: int = 200
 ) -> Measurements:
     """Measures models as float32 and int8 files, beside each other.
 
     Every file is loaded and run in turn, three times over, each time warm; the
-    fastest median of a sample counts, since other work on the machine only
+    fastest median per sample counts, since other work on the machine only
     ever adds to it.
 
     Args:
@@ -144,31 +146,49 @@ def bench(
             [_timed(path, inputs, samples) for path, inputs in files.values()]
             for _ in range(_ROUNDS)
         ]
-        rows = []
-        for (name, quantization), (path, _), *times in zip(
-            files, files.values(), *rounds, strict=True
-        ):
-            one, every, micro, arena = map(_fastest, zip(*times, strict=True))
-            foretold, sram = _on_ethos_u(path, quantization)
-            rows.append(
-                Measurement(
-                    model=name,
-                    quantization=quantization,
-                    num_bytes=path.stat().st_size,
-                    macs=profile(models[name]).macs,
-                    one_thread=one,
-                    all_threads=every,
-                    micro=micro,
-                    arena_bytes=arena,
-                    ethos_u=foretold,
-                    sram_bytes=sram,
-                )
+        rows = [
+            _measurement(name, models[name], quantization, path, times)
+            for (name, quantization), (path, _), *times in zip(
+                files, files.values(), *rounds, strict=True
             )
+        ]
     return Measurements(tuple(rows))
 
 
+def _measurement(
+    name: str,
+    model: keras.Model,
+    quantization: str,
+    path: Path,
+    times: Sequence[tuple[Any, ...]],
+) -> Measurement:
+    """Returns a row: the best of what all rounds found, and what is counted.
+
+    Args:
+        name: Of the model.
+        model: The model.
+        quantization: Of the file.
+        path: The file.
+        times: What `_timed` returned, by round.
+    """
+    one, every, micro, arena = map(_fastest, zip(*times, strict=True))
+    predicted, sram = _on_ethos_u(path, quantization)
+    return Measurement(
+        model=name,
+        quantization=quantization,
+        num_bytes=path.stat().st_size,
+        macs=profile(model).macs,
+        one_thread=one,
+        all_threads=every,
+        micro=micro,
+        arena_bytes=arena,
+        ethos_u=predicted,
+        sram_bytes=sram,
+    )
+
+
 def _file(
-    model: keras.Model, x: Any, quantization: str, stem: Path
+    model: keras.Model, x: Arrays, quantization: str, stem: Path
 ) -> tuple[Path, dict[str, Array]]:
     """Returns the file of a model and samples by the names in it."""
     artifact = to_tflite(

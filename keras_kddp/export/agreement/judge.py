@@ -42,10 +42,10 @@ LEAST_AGREEMENT = 0.98
 LEAST_AGREEMENT_OF_INT4 = 0.95
 
 
-"""The same with 16 values a weight: what they cost is the accuracy's to say."""
+"""That share in int4: what 16 values per weight cost, the accuracy says."""
 
 
-class Comparison:
+class Judge:
     """Judges what runtimes put out by what Keras does.
 
     Args:
@@ -84,24 +84,17 @@ class Comparison:
 
         Args:
             runtime: The runtime.
-            outputs: What it put out.
+            outputs: What it put out, (samples, ...) each.
             first: What LiteRT put out.
-            milliseconds: A sample.
+            milliseconds: Median per sample.
         """
         samples = len(self.reference[0])
-        same_class = [
-            (wanted.argmax(axis=-1) == actual.argmax(axis=-1)).mean()
-            for wanted, actual, by_class in zip(
-                self.reference, outputs, self._is_class, strict=True
-            )
-            if by_class
-        ]
         return RuntimeAgreement(
             name=runtime.name,
             path=runtime.path,
             max_abs_error=_largest(_errors(self.reference, outputs)),
             relative_error=_largest(_relative_errors(self.reference, outputs)),
-            top1_agreement=float(min(same_class)) if same_class else None,
+            top1_agreement=self._top1_agreement(outputs),
             accuracy=self.accuracy(outputs),
             num_bytes=runtime.path.stat().st_size,
             samples=samples,
@@ -135,6 +128,17 @@ class Comparison:
             refusal=refusal,
             crash=crash,
         )
+
+    def _top1_agreement(self, outputs: Sequence[Array]) -> float | None:
+        """Returns the share of equal classes, the worst of several outputs."""
+        shares = [
+            (wanted.argmax(axis=-1) == actual.argmax(axis=-1)).mean()
+            for wanted, actual, is_class in zip(
+                self.reference, outputs, self._is_class, strict=True
+            )
+            if is_class
+        ]
+        return float(min(shares)) if shares else None
 
     def _by_class(self, runtime: Runtime) -> bool:
         rounds = runtime.quantization in ROUNDING and self._tolerance is None

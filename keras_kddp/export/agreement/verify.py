@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +15,7 @@ from keras_kddp.export.agreement.judge import (
     LEAST_AGREEMENT,
     LEAST_AGREEMENT_OF_INT4,
     TOLERANCES,
-    Comparison,
+    Judge,
 )
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.model.float32 import in_float32
@@ -29,6 +28,7 @@ from keras_kddp.export.model.signature import (
 )
 from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
+from keras_kddp.model_io import Arrays
 
 Artifact = TFLiteArtifact | str | os.PathLike[str]
 
@@ -42,8 +42,8 @@ _BATCH_SIZE = 256
 def verify(
     model: keras.Model,
     artifacts: Artifact | Iterable[Artifact],
-    x: Any,
-    y: Any = None,
+    x: Arrays,
+    y: Arrays | None = None,
     *,
     tolerance: float | None = None,
 ) -> Agreement:
@@ -68,7 +68,7 @@ def verify(
             0.1 where some output is no wider than 1.
 
     Returns:
-        One row a file and runtime; `.passed` says whether all that ran agree.
+        One row per file and runtime; `.passed` says whether all that ran agree.
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
@@ -89,15 +89,15 @@ def verify(
     model = in_float32(model)
     inputs = arrange_inputs(x, input_signature(model))
     reference = _keras_outputs(model, inputs)
-    comparison = Comparison(reference, _labels(y, reference), tolerance)
+    judge = Judge(reference, _labels(y, reference), tolerance)
     rows: list[RuntimeAgreement] = []
     for source, runtimes in zip(sources, files, strict=True):
         names = _names(model, source)
         _warn_of_ranges(runtimes[0], names[0], inputs)
-        rows += _rows_of(runtimes, names, inputs, comparison)
+        rows += _rows_of(runtimes, names, inputs, judge)
     return Agreement(
         rows=tuple(rows),
-        keras_accuracy=comparison.accuracy(reference),
+        keras_accuracy=judge.accuracy(reference),
         samples=len(inputs[0]),
         absent={
             kind.name: how
@@ -155,7 +155,9 @@ def _keras_outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:
     return outputs
 
 
-def _labels(y: Any, reference: list[Array]) -> NDArray[np.int64] | None:
+def _labels(
+    y: Arrays | None, reference: list[Array]
+) -> NDArray[np.int64] | None:
     if y is None:
         return None
     if len(reference) > 1:
@@ -178,14 +180,14 @@ def _rows_of(
     runtimes: list[Runtime],
     names: _NameSets,
     inputs: list[Array],
-    comparison: Comparison,
+    judge: Judge,
 ) -> Iterable[RuntimeAgreement]:
-    """Yields a row a runtime for one file; LiteRT is the first of them."""
+    """Yields one row per runtime for a file; LiteRT is the first of them."""
     first: list[Array] | None = None
     for runtime in runtimes:
         try:
             outputs, milliseconds = _executed(
-                runtime, names, inputs, comparison.reference
+                runtime, names, inputs, judge.reference
             )
         except RefusalError as refusal:
             if first is None:
@@ -193,15 +195,15 @@ def _rows_of(
                     f"LiteRT must run {str(runtime.path)!r}. Received: "
                     f"{refusal}. Export the model again."
                 ) from refusal
-            yield comparison.without_outputs(runtime, refusal=str(refusal))
+            yield judge.without_outputs(runtime, refusal=str(refusal))
             continue
         except CrashError as crash:
             if first is None:
                 raise ValueError(str(crash)) from crash
-            yield comparison.without_outputs(runtime, crash=str(crash))
+            yield judge.without_outputs(runtime, crash=str(crash))
             continue
         first = first or outputs
-        yield comparison.row(runtime, outputs, first, milliseconds)
+        yield judge.row(runtime, outputs, first, milliseconds)
 
 
 def _executed(

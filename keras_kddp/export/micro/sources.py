@@ -57,8 +57,8 @@ class Golden:
     """Samples and what the model makes of them, as the file stores both.
 
     Attributes:
-        inputs: In the file's order, each (samples, ...).
-        outputs: Likewise.
+        inputs: In the file's order and dtypes, each (samples, ...).
+        outputs: In the file's order and dtypes, each (samples, ...).
     """
 
     inputs: Sequence[Array]
@@ -74,7 +74,7 @@ class Bundle:
         content: The .tflite file.
         operations: Names of its operations.
         inputs: In the file's order.
-        outputs: Likewise.
+        outputs: In the file's order.
         arena_bytes: Bytes that the self-test reserves.
         golden: What the self-test compares.
     """

@@ -16,25 +16,27 @@ from keras_kddp.atomic_files import copy_files
 from keras_kddp.data.batches import evenly_spaced
 from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
 from keras_kddp.export.errors import CrashError, ExportError, RefusalError
+from keras_kddp.export.micro.readme import readme_of
 from keras_kddp.export.micro.sources import (
     SOURCES,
     Bundle,
     Golden,
-    resolver_method,
 )
-from keras_kddp.export.micro.templates import README
 from keras_kddp.export.model.samples import Array, arrange_inputs
 from keras_kddp.export.model.signature import check_exportable, input_signature
 from keras_kddp.export.runtimes.description import write_description
 from keras_kddp.export.runtimes.runtimes import (
     Execution,
     LiteRTRuntime,
+    Runtime,
     TFLMRuntime,
 )
 from keras_kddp.export.runtimes.tensors import Tensor
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
+from keras_kddp.export.tflite.calibration import check_finite
 from keras_kddp.export.tflite.metadata import operations_of
 from keras_kddp.export.tflite.to_tflite import to_tflite
+from keras_kddp.model_io import Arrays
 
 MICRO = ("none", "int8", "int16x8")
 
@@ -80,7 +82,7 @@ class MicroArtifact:
 def to_microcontroller(
     model: keras.Model,
     directory: str | os.PathLike[str],
-    calibration: Any = None,
+    calibration: Arrays | None = None,
     *,
     quantization: str = "int8",
     samples: int = 256,
@@ -90,7 +92,7 @@ def to_microcontroller(
 ) -> MicroArtifact:
     """Writes a model as C++ sources for TensorFlow Lite for Microcontrollers.
 
-    `model.tflite`, `model.h` and `model.cc` (the same as an aligned array),
+    `model.tflite`, `model.h` and `model.cc` (its bytes as an aligned array),
     `op_resolver.h` (registers just its operations), `golden.h` and
     `golden.cc` (samples with the outputs that TFLM gives), `main.cc` (a
     self-test) and `README.md`. The file is run on TFLM and on LiteRT first:
@@ -104,7 +106,7 @@ def to_microcontroller(
             golden samples are drawn from them.
         quantization: `"int8"`, `"int16x8"` or `"none"`: what TFLM runs.
         samples: At most so many rows calibrate.
-        uint8_input: Inputs in uint8 in the place of int8.
+        uint8_input: Inputs in uint8 instead of int8.
         name: Prefix of the C symbols: lower-case letters, digits, `_`.
         metadata: Entries for the file, as `to_tflite` takes them.
 
@@ -127,11 +129,7 @@ def to_microcontroller(
     rows = arrange_inputs(
         calibration, input_signature(model), name="calibration"
     )
-    if not all(np.isfinite(array).all() for array in rows):
-        raise ValueError(
-            "`calibration` must be finite. Received: NaN or infinity. Clean "
-            "the data first."
-        )
+    check_finite(rows)
     target = Path(directory)
     _check_free(target)
     with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
@@ -146,10 +144,11 @@ def to_microcontroller(
             metadata=metadata,
         )
         bundle, measured = _bundle(artifact, rows, name)
-        for file_name, text in bundle.sources().items():
+        texts = bundle.sources()
+        texts["README.md"] = readme_of(bundle, artifact, measured)
+        for file_name, text in texts.items():
             (built / file_name).write_text(text)
         write_description(artifact.path)
-        (built / "README.md").write_text(_readme(bundle, artifact, measured))
         copy_files(built, target)
     return MicroArtifact(
         directory=target,
@@ -201,16 +200,7 @@ def _bundle(
         key: array[chosen]
         for key, array in zip(artifact.input_names, rows, strict=True)
     }
-    try:
-        found = chip.execute(given, arena=True)
-        wanted = phone.execute(given)
-    except (CrashError, RefusalError) as refusal:
-        raise ExportError(
-            "The model must consist of what TFLM and LiteRT can run. Received "
-            f"from one: {refusal}. Replace this layer, or widen one of one "
-            "unit; a phone may take it, with keras_kddp.export.to_tflite."
-        ) from None
-    _check_equal(found, wanted, artifact)
+    found = _executed(chip, phone, given)
     measured = int(found.arena_bytes or 0)
     first = slice(0, _GOLDEN_SAMPLES)
     inputs, outputs = _in_file(chip.inputs), _in_file(chip.outputs)
@@ -237,45 +227,38 @@ def _in_file(tensors: Mapping[str, Tensor]) -> list[Tensor]:
     return [by_position[position] for position in sorted(by_position)]
 
 
+def _executed(
+    chip: Runtime, phone: Runtime, given: Mapping[str, Array]
+) -> Execution:
+    """Returns what TFLM made of samples, its arena measured.
+
+    Raises:
+        ExportError: If it cannot run the file, or LiteRT computes otherwise.
+    """
+    try:
+        found = chip.execute(given, arena=True)
+        wanted = phone.execute(given)
+    except (CrashError, RefusalError) as refusal:
+        raise ExportError(
+            "The model must consist of what TFLM and LiteRT can run. Received "
+            f"from one: {refusal}. Replace this layer, or widen one of one "
+            "unit; a phone may take it, with keras_kddp.export.to_tflite."
+        ) from None
+    _check_equal(found.outputs, wanted.outputs, chip.path)
+    return found
+
+
 def _check_equal(
-    chip: Execution, phone: Execution, artifact: TFLiteArtifact
+    found: Mapping[str, Array], outputs: Mapping[str, Array], path: Path
 ) -> None:
-    for name, wanted in phone.outputs.items():
-        gap = float(np.abs(chip.outputs[name] - wanted).max())
+    for name, wanted in outputs.items():
+        gap = float(np.abs(found[name] - wanted).max())
         scale = float(np.abs(wanted).max())
         if not gap <= LITERT_TOLERANCE * scale:
             raise ExportError(
                 "TFLM must compute what LiteRT computes. Received outputs "
                 f"{name!r} that differ by {gap:.2g} of {scale:.2g}, for the "
-                f"operations {operations_of(artifact.path.read_bytes())}. One "
+                f"operations {operations_of(path.read_bytes())}. One "
                 "of them is wrong on TFLM (a RELU6 that stands alone is): fuse "
                 "the activation into the layer before it, or use another."
             )
-
-
-def _readme(bundle: Bundle, artifact: TFLiteArtifact, measured: int) -> str:
-    ends = "\n".join(
-        f"| {role} {index} | `{part.name}` | {part.dtype} | "
-        f"{' x '.join(map(str, part.shape))} | "
-        f"{'-' if part.scale is None else f'{part.scale:.8g}'} | "
-        f"{'-' if part.scale is None else part.zero_point} |"
-        for role, parts in (
-            ("input", bundle.inputs),
-            ("output", bundle.outputs),
-        )
-        for index, part in enumerate(parts)
-    )
-    operations = ", ".join(
-        f"{name} (`{resolver_method(name)}`)" for name in bundle.operations
-    )
-    return README.format(
-        name=bundle.name,
-        NAME=bundle.name.upper(),
-        quantization=artifact.quantization,
-        bytes=artifact.num_bytes,
-        arena=bundle.arena_bytes,
-        measured=measured,
-        operations=operations,
-        ends=ends,
-        count=len(bundle.golden.inputs[0]),
-    )

@@ -122,7 +122,7 @@ def _float32_layer(layer: keras.Layer) -> keras.Layer:
 
 
 def _float32_config(config: Any) -> Any:
-    """Returns the config with float32 in the place of every dtype policy."""
+    """Returns the config with float32 instead of every dtype policy."""
     if isinstance(config, dict):
         if config.get("class_name") == "DTypePolicy":
             return {**config, "config": {"name": "float32"}}

@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_kddp.export.model.signature import InputSignature
+from keras_kddp.model_io import Arrays
 
 Array: TypeAlias = NDArray[Any]
 """A NumPy array of any dtype."""
 
 
 def arrange_inputs(
-    x: Any, inputs: Sequence[InputSignature], *, name: str = "x"
+    x: Arrays, inputs: Sequence[InputSignature], *, name: str = "x"
 ) -> list[Array]:
     """Returns one array per input, in the order and dtype of the inputs.
 
@@ -40,7 +41,7 @@ def arrange_inputs(
     return arrays
 
 
-def class_labels(y: Any, output: Array) -> NDArray[np.int64]:
+def class_labels(y: Arrays, output: Array) -> NDArray[np.int64]:
     """Returns the class of every arg max of the output.
 
     Args:
@@ -82,7 +83,7 @@ def _is_one_hot(labels: Array) -> bool:
     return bool(is_binary and (labels.sum(axis=-1) == 1).all())
 
 
-def _parts(x: Any, inputs: Sequence[InputSignature], name: str) -> list[Any]:
+def _parts(x: Arrays, inputs: Sequence[InputSignature], name: str) -> list[Any]:
     names = [entry.keras_name for entry in inputs]
     if isinstance(x, Mapping):
         if set(x) != set(names):

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
-from keras_kddp.model_io import input_structure
+from keras_kddp.model_io import Tensor, input_structure
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def output_names(model: keras.Model) -> tuple[str, ...]:
     return file_names(model.output_names)
 
 
-def infer(model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
+def infer(model: keras.Model, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Returns the flat outputs of the model at inference, leaving no trace.
 
     Args:

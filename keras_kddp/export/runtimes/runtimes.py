@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -148,6 +148,21 @@ class Runtime:
         """
         inputs = {name: np.asarray(part) for name, part in inputs.items()}
         self._check(inputs)
+        reply, stored = self._ran(inputs, threads=threads, arena=arena)
+        return Execution(
+            outputs={
+                name: self.outputs[name].real(part)
+                for name, part in stored.items()
+            },
+            stored=stored,
+            milliseconds=reply["milliseconds"],
+            arena_bytes=reply["arena_bytes"],
+        )
+
+    def _ran(
+        self, inputs: Mapping[str, Array], **options: Any
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Returns what the process says, and the outputs as stored, by name."""
         with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
             given, found = Path(folder, "in.npz"), Path(folder, "out.npz")
             write_arrays(
@@ -164,22 +179,13 @@ class Runtime:
                 runtime=self.key,
                 inputs=str(given),
                 outputs=str(found),
-                threads=threads,
-                arena=arena,
+                **options,
             )
             arrays = read_arrays(found)
-        stored = {
+        return reply, {
             name: arrays[str(tensor.position)]
             for name, tensor in self.outputs.items()
         }
-        return Execution(
-            outputs={
-                n: self.outputs[n].real(part) for n, part in stored.items()
-            },
-            stored=stored,
-            milliseconds=reply["milliseconds"],
-            arena_bytes=reply["arena_bytes"],
-        )
 
     @classmethod
     def _python(cls) -> str:

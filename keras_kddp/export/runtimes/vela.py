@@ -1,4 +1,4 @@
-"""What Arm's Vela foretells of a file on an Ethos-U accelerator."""
+"""What Arm's Vela predicts of a file on an Ethos-U accelerator."""
 
 import csv
 import os
@@ -14,7 +14,7 @@ from keras_kddp.extras import absence_of, require
 ACCELERATOR = "ethos-u55-128"
 
 
-"""The accelerator in Vela's own words: 128 multiply-accumulates a cycle."""
+"""The accelerator in Vela's own words: 128 multiply-accumulates per cycle."""
 
 
 _KIBIBYTE = 1024
@@ -25,7 +25,7 @@ class EthosUEstimate:
     """A compiled file; nothing was run.
 
     Attributes:
-        milliseconds: Of an inference, at the clock of Vela's default system.
+        milliseconds: Per inference, at the clock of Vela's default system.
         sram_bytes: For activations, and for weights while they are read.
         flash_bytes: For the rest.
     """

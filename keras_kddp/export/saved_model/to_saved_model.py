@@ -25,7 +25,7 @@ from keras_kddp.export.model.signature import (
     require_tensorflow,
 )
 from keras_kddp.export.saved_model.model_card import card_text
-from keras_kddp.model_io import input_structure
+from keras_kddp.model_io import Tensor, input_structure
 from keras_kddp.profiling import profile
 
 CARD_FILES = ("README.md", "card.json")
@@ -54,8 +54,8 @@ def to_saved_model(
             float32.
         directory: Folder of the SavedModel; one that is there is replaced,
             anything else is refused.
-        features: Name of the layer whose output is exported in the place of
-            the model's: a body for other heads. None: the whole model.
+        features: Name of the layer whose output is exported instead of the
+            model's: a body for other heads. None: the whole model.
         card: Entries for `README.md` and `card.json` beside it, as JSON can
             hold them: `"description"`, `"data"`, `"accuracy"`, `"pruning"`,
             `"license"`, and others; sizes, inputs and outputs are added.
@@ -145,35 +145,20 @@ def _entries(
 def _save(model: keras.Model, folder: Path) -> None:
     import tensorflow as tf  # here: the other backends do without it
 
-    structure = input_structure(model)
-    names = iter(input_signature(model))
-    specs = keras.tree.map_structure(
-        lambda tensor: tf.TensorSpec(
-            (None, *tensor.shape[1:]), tensor.dtype, name=next(names).name
-        ),
-        structure,
-    )
+    structure, specs = input_structure(model), _input_specs(model)
 
     @tf.function
     def call(inputs: Any, training: bool = False) -> Any:
         return model(inputs, training=training)
 
-    # Not a tf.Module: its properties would hide these attributes.
-    reusable = tf.train.Checkpoint()
-    reusable.variables = [v.value for v in model.variables]
-    reusable.trainable_variables = [v.value for v in model.trainable_variables]
-    reusable.regularization_losses = [
-        _loss_of(variable)
-        for variable in model.trainable_variables
-        if getattr(variable, "regularizer", None) is not None
-    ]
+    reusable = _with_variables(model)
     reusable.__call__ = call
     try:
         for training in (True, False):
             call.get_concrete_function(specs, training=training)
 
         @tf.function(input_signature=keras.tree.flatten(specs))
-        def serve(*tensors: Any) -> dict[str, Any]:
+        def serve(*tensors: Tensor) -> dict[str, Tensor]:
             inputs = keras.tree.pack_sequence_as(structure, list(tensors))
             outputs = keras.tree.flatten(model(inputs, training=False))
             return dict(zip(output_names(model), outputs, strict=True))
@@ -187,6 +172,35 @@ def _save(model: keras.Model, folder: Path) -> None:
             f"{type(error).__name__}: {error}\nRemove what keeps state outside "
             "of Keras variables."
         ) from error
+
+
+def _input_specs(model: keras.Model) -> Any:
+    """Returns specs of any batch, in the structure that the model takes."""
+    import tensorflow as tf
+
+    names = iter(input_signature(model))
+    return keras.tree.map_structure(
+        lambda tensor: tf.TensorSpec(
+            (None, *tensor.shape[1:]), tensor.dtype, name=next(names).name
+        ),
+        input_structure(model),
+    )
+
+
+def _with_variables(model: keras.Model) -> Any:
+    """Returns what is saved, with all that fine-tuning needs but the call."""
+    import tensorflow as tf
+
+    # Not a tf.Module: its properties would hide these attributes.
+    reusable = tf.train.Checkpoint()
+    reusable.variables = [v.value for v in model.variables]
+    reusable.trainable_variables = [v.value for v in model.trainable_variables]
+    reusable.regularization_losses = [
+        _loss_of(variable)
+        for variable in model.trainable_variables
+        if getattr(variable, "regularizer", None) is not None
+    ]
+    return reusable
 
 
 def _check_saved(model: keras.Model, folder: Path) -> None:

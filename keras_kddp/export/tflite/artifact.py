@@ -1,4 +1,4 @@
-"""Artifact."""
+"""A .tflite file, and what is needed to run it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ class TFLiteArtifact:
         num_bytes: Size of the file.
         input_names: Names in the file's signature, in the order of the Keras
             model's inputs.
-        output_names: Likewise for the outputs.
+        output_names: Names in the file's signature, in the order of the Keras
+            model's outputs.
     """
 
     path: Path

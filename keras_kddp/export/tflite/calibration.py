@@ -1,15 +1,15 @@
-"""Calibration."""
+"""The rows that calibrate, checked before they do."""
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
 
 from keras_kddp.data.batches import evenly_spaced
-from keras_kddp.export.model.samples import arrange_inputs
+from keras_kddp.export.model.samples import Array, arrange_inputs
 from keras_kddp.export.model.signature import input_signature
+from keras_kddp.model_io import Arrays
 
 _PIXEL_SLACK = 1 / 512  # half a step of a byte
 
@@ -17,10 +17,15 @@ _PIXEL_SLACK = 1 / 512  # half a step of a byte
 CALIBRATED = ("int8", "int16x8")
 
 
-"""Those that need a calibration."""
+"""Quantizations that need a calibration."""
 
 
-def _warn_of_other_pixels(rows: Mapping[str, Any]) -> None:
+def warn_of_other_pixels(rows: Mapping[str, Array]) -> None:
+    """Warns where bytes would not stand for pixels / 255.
+
+    Args:
+        rows: What calibrates, by the name of the input.
+    """
     for name, array in rows.items():
         low, high = float(array.min()), float(array.max())
         if abs(low) > _PIXEL_SLACK or abs(high - 1) > _PIXEL_SLACK:
@@ -34,9 +39,18 @@ def _warn_of_other_pixels(rows: Mapping[str, Any]) -> None:
 
 
 def calibration_rows(
-    model: keras.Model, calibration: Any, samples: int
-) -> dict[str, Any]:
-    """Returns evenly spaced rows by the name of the input in the file."""
+    model: keras.Model, calibration: Arrays, samples: int
+) -> dict[str, Array]:
+    """Returns evenly spaced rows by the name of the input in the file.
+
+    Args:
+        model: The model.
+        calibration: Its inputs, as `to_tflite` takes them.
+        samples: At most so many rows are returned.
+
+    Raises:
+        ValueError: If they do not fit the model, or one is not finite.
+    """
     inputs = input_signature(model)
     arrays = arrange_inputs(calibration, inputs, name="calibration")
     chosen = evenly_spaced(len(arrays[0]), samples)
@@ -44,9 +58,18 @@ def calibration_rows(
         entry.name: array[chosen]
         for entry, array in zip(inputs, arrays, strict=True)
     }
-    if not all(np.isfinite(array).all() for array in rows.values()):
+    check_finite(rows.values())
+    return rows
+
+
+def check_finite(arrays: Iterable[Array]) -> None:
+    """Refuses inputs from which no range can be found.
+
+    Raises:
+        ValueError: If one holds NaN or infinity.
+    """
+    if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError(
             "`calibration` must be finite. Received: NaN or infinity. Clean "
             "the data first."
         )
-    return rows

@@ -38,8 +38,8 @@ class Converter(Worker):
             target: File to write; its folder exists.
             quantization: As `to_tflite` takes it.
             calibration: For int8 and int16x8, an .npz file of samples, one
-                array an input, by its name in the signature.
-            uint8_input: Inputs in uint8 in the place of int8.
+                array per input, "input:" and its name in the signature.
+            uint8_input: Inputs in uint8 instead of int8.
 
         Raises:
             ExportError: If the converter refuses the model or dies.

@@ -12,7 +12,7 @@ from keras_kddp.arguments import require_count
 from keras_kddp.atomic_files import replacing
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.float32 import in_float32
-from keras_kddp.export.model.samples import arrange_inputs
+from keras_kddp.export.model.samples import Array, arrange_inputs
 from keras_kddp.export.model.signature import (
     check_exportable,
     infer,
@@ -28,13 +28,14 @@ from keras_kddp.export.tflite.artifact import (
 )
 from keras_kddp.export.tflite.calibration import (
     CALIBRATED,
-    _warn_of_other_pixels,
     calibration_rows,
+    warn_of_other_pixels,
 )
 from keras_kddp.export.tflite.converter import shared_converter
 from keras_kddp.export.tflite.metadata import with_metadata
 from keras_kddp.export.tflite.quantizer import require_quantizer, to_int4
 from keras_kddp.export.workers.arrays import write_arrays
+from keras_kddp.model_io import Arrays, Tensor
 
 QUANTIZATIONS = ("none", "dynamic", "float16", "int8", "int16x8", "int4")
 
@@ -47,7 +48,7 @@ def to_tflite(
     path: str | os.PathLike[str],
     *,
     quantization: str = "none",
-    calibration: Any = None,
+    calibration: Arrays | None = None,
     samples: int = 256,
     uint8_input: bool = False,
     metadata: Mapping[str, Any] | None = None,
@@ -68,7 +69,7 @@ def to_tflite(
     | `"int4"` | int4, of convolutions int8 | as `"dynamic"` | LiteRT |
 
     In int8 and int16x8, weights have a scale for each output channel and
-    activations one a tensor (Jacob et al. 2018, arXiv 1712.05877).
+    activations one per tensor (Jacob et al. 2018, arXiv 1712.05877).
 
     Args:
         model: A built Sequential or Functional model, any number of inputs
@@ -81,7 +82,7 @@ def to_tflite(
             inputs a sequence or a dict of them. Required for int8 and
             int16x8.
         samples: At most so many evenly spaced rows of them are used.
-        uint8_input: Inputs in uint8 in the place of int8: where the model was
+        uint8_input: Inputs in uint8 instead of int8: where the model was
             trained on pixels / 255, the file takes the pixels themselves. Warns
             where the calibration spans something else than 0 to 1.
         metadata: What else the file shall say about itself, as JSON can hold
@@ -114,7 +115,7 @@ def to_tflite(
     if calibration is not None:
         rows = calibration_rows(model, calibration, samples)
     if rows is not None and uint8_input:
-        _warn_of_other_pixels(rows)
+        warn_of_other_pixels(rows)
     with (
         replacing(target) as partial,
         tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder,
@@ -136,7 +137,7 @@ def convert_into(
     target: Path,
     saved_model: Path,
     quantization: str,
-    rows: Mapping[str, Any] | None,
+    rows: Mapping[str, Array] | None,
     *,
     uint8_input: bool = False,
     entries: Mapping[str, Any],
@@ -174,7 +175,7 @@ def convert_into(
     target.write_bytes(with_metadata(target.read_bytes(), entries))
 
 
-def check_conversion(model: keras.Model, *inputs: Any) -> None:
+def check_conversion(model: keras.Model, *inputs: Arrays) -> None:
     """Checks what can be known about an export before a model is trained.
 
     Args:
@@ -226,7 +227,7 @@ def _save(model: keras.Model, folder: Path) -> None:
     """Writes the model at batch 1 as a SavedModel that holds its weights."""
     import tensorflow as tf  # here: the other backends do without it
 
-    def serve(*tensors: Any) -> dict[str, Any]:
+    def serve(*tensors: Tensor) -> dict[str, Tensor]:
         outputs = infer(model, tensors)
         return dict(zip(output_names(model), outputs, strict=True))
 

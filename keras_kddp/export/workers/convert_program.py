@@ -21,7 +21,7 @@ def answer(
         quantization: none, dynamic, float16, int8 or int16x8.
         calibration: For the last two, an .npz file of samples, named "input:"
             and the name of the input.
-        uint8_input: Inputs in uint8 in the place of int8.
+        uint8_input: Inputs in uint8 instead of int8.
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(
         saved_model, signature_keys=["serving_default"]

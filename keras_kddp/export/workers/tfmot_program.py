@@ -171,7 +171,7 @@ def _quantization(
 def _set_ranges(quantized: Any, student: Any, x: Any) -> None:
     """Starts activations with the ranges that the student has.
 
-    TFMOT starts them at -6 to 6 and moves them by a thousandth a step: in
+    TFMOT starts them at -6 to 6 and moves them by a thousandth per step: in
     short runs larger logits would stay cut off.
     """
     outputs = {layer.name: layer.output for layer in student.layers}

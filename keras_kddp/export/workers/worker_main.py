@@ -1,4 +1,4 @@
-"""The program of a worker: one JSON object a line in, one a line out.
+"""The program of a worker: one JSON object per line in, one per line out.
 
     python worker_main.py HANDLER
 
