@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from keras_kddp.compression.controls import CONTROLS
+from keras_kddp.compression.choices import CONTROLS
 from keras_kddp.compression.results import Compression
 
 
 def comparison_table(title: str, found: Sequence[Compression]) -> Table:
-    """Returns a row a model: units, live units, parameters, accuracy.
+    """Returns one row per model: units, live units, parameters, accuracy.
 
     Args:
         title: What the accuracies are on.
