@@ -53,20 +53,7 @@ def export_run(given: argparse.Namespace) -> int:
             run, directory, data, epochs=given.qat_epochs, metadata=metadata
         )
         return _verify(found.model, [found.tflite], data)
-    write = _write_bundle if given.format == "micro" else _write_tflite
-    files = [
-        write(
-            run.student,
-            directory,
-            data.train.x,
-            {
-                "quantization": quantization,
-                "uint8_input": given.uint8_input and quantization == "int8",
-                "metadata": metadata,
-            },
-        )
-        for quantization in given.quantization
-    ]
+    files = _write_files(given, run, directory, data.train.x, metadata)
     return _verify(run.student, files, data)
 
 
@@ -102,6 +89,30 @@ def _export_saved_model(
     )
     sys.stdout.write(f"{folder}: computes what Keras computes\n")
     return 0
+
+
+def _write_files(
+    given: argparse.Namespace,
+    run: Run,
+    directory: RunDirectory,
+    x: Arrays,
+    metadata: dict[str, Any],
+) -> list[TFLiteArtifact]:
+    """Writes one file or bundle per quantization that was asked for."""
+    write = _write_bundle if given.format == "micro" else _write_tflite
+    return [
+        write(
+            run.student,
+            directory,
+            x,
+            {
+                "quantization": quantization,
+                "uint8_input": given.uint8_input and quantization == "int8",
+                "metadata": metadata,
+            },
+        )
+        for quantization in given.quantization
+    ]
 
 
 def _verify(
