@@ -66,7 +66,7 @@ def checked(**options):
 def test_a_preflight_converts_three_int8_files(conversions):
     found = checked(
         pruning=kddp.DynamicPruning(unit_multiple=4),
-        budget=kddp.Budget(max_bytes=6_000),
+        budget=kddp.Budget(max_bytes=2_500),
     )
     assert len(conversions) == 3  # to judge widths; the largest; the smallest
     assert found.quota is not None
@@ -102,7 +102,7 @@ def test_compress_checks_once_before_it_trains(conversions, trained):
             DATA,
             epochs=4,
             pruning=kddp.DynamicPruning(unit_multiple=4),
-            budget=kddp.Budget(max_bytes=6_000),
+            budget=kddp.Budget(max_bytes=2_500),
         )
     assert len(conversions) == 3
     assert len(trained) == 1
@@ -124,7 +124,7 @@ def test_the_command_checks_once_for_all_seeds(
         out=str(tmp_path),
         epochs=4,
         teacher_epochs=0,
-        max_bytes=6_000,
+        max_bytes=2_500,
         unit_multiple=4,
         seeds=(0, 1, 2),
     )
