@@ -28,7 +28,8 @@ from report import write_report
 from steering import PenaltySteering
 
 from keras_kddp.compression import training as rules
-from keras_kddp.compression.controls import CONTROLS, SAMPLES, train_control
+from keras_kddp.compression.choices import CONTROLS
+from keras_kddp.compression.controls import SAMPLES, train_control
 from keras_kddp.data.datasets import Dataset, load_dataset
 from keras_kddp.distillation.packing import unpacked
 from keras_kddp.distillation.teacher.cache import TeacherCache
@@ -134,7 +135,7 @@ class Bench:
         self,
         method: str,
         experiment: Experiment,
-        common: rules.Comparison,
+        common: rules.Setting,
         widths: Mapping[str, int] | None,
     ) -> tuple[keras.Model, int]:
         if method in CONTROLS:
@@ -158,7 +159,7 @@ class Bench:
         self,
         model: keras.Model,
         experiment: Experiment,
-        common: rules.Comparison,
+        common: rules.Setting,
     ) -> dict[str, Any]:
         data = self.data
         prepared = prepare(common.start, 0.0, experiment.layers)
@@ -177,7 +178,7 @@ class Bench:
             "macs": size.macs,
         }
 
-    def common(self, experiment: Experiment, seed: int) -> rules.Comparison:
+    def common(self, experiment: Experiment, seed: int) -> rules.Setting:
         data = self.data
         if self._splits is None:
             teacher = self._teacher(data)
@@ -194,7 +195,7 @@ class Bench:
             temperature=experiment.temperature,
             student_loss_weight=experiment.student_loss_weight,
         )
-        return rules.Comparison(start, *self._splits, recipe)
+        return rules.Setting(start, *self._splits, recipe)
 
     def _recipe(
         self, training: Training, model: keras.Model, data: Dataset, seed: int

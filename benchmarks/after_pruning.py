@@ -83,7 +83,7 @@ class Student:
             self._train(method, common).save(path)
         return keras.saving.load_model(path)
 
-    def _train(self, method: str, common: rules.Comparison) -> keras.Model:
+    def _train(self, method: str, common: rules.Setting) -> keras.Model:
         if method == "kd":
             return train_control(method, common, common.start, [])
         if method == "same_size":

@@ -17,7 +17,7 @@ from rich.progress import (
 
 @contextmanager
 def epoch_bars(console: Console) -> Iterator[Progress]:
-    """Shows a bar a training run, with its last numbers beside it."""
+    """Shows one bar per training run, with its last numbers beside it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

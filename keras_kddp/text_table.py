@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Returns a line a row, its columns padded to one width.
+    """Returns one line per row, its columns padded to one width.
 
     Args:
         rows: Cells, the same number in every row.

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from keras_kddp.compression.job import Job, run_job
+from keras_kddp.compression.config import CompressionConfig
+from keras_kddp.compression.job import run_job
 from keras_kddp.compression.results import Compression
 
 # Chosen on splits of the training data alone: a strong penalty, and more than
 # half of the run to recover from it.
-DEMO = Job(
+DEMO = CompressionConfig(
     data="digits",
     teacher="digits_teacher",
     student="digits_student",
@@ -49,6 +50,6 @@ def run_demo(
         OSError: If the directory cannot be written to.
         RuntimeError: If an exported file disagrees with Keras.
     """
-    job = replace(DEMO, out=os.fspath(directory), seeds=[seed])
-    (found,) = run_job(job, console)
+    config = replace(DEMO, out=os.fspath(directory), seeds=[seed])
+    (found,) = run_job(config, console)
     return found

@@ -1,30 +1,25 @@
-"""Run data."""
+"""The data that a run was made with, or that a command names instead."""
 
 import argparse
-from typing import Any
 
-import keras
-
+from keras_kddp.compression.run_directory import Run
+from keras_kddp.compression.run_summary import RunSummary
 from keras_kddp.data.datasets import Dataset, load_dataset
 from keras_kddp.data.input_range import warn_of_other_range
 from keras_kddp.data.splits import check_split
 
 
-def _add_data(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--data",
-        help="as for compress (that of the run)",
-        default=argparse.SUPPRESS,
-    )
-
-
-def data_name(given: argparse.Namespace, summary: dict[str, Any]) -> str:
+def data_name(given: argparse.Namespace, summary: RunSummary) -> str:
     """Returns what data a run is for.
+
+    Args:
+        given: With `directory`, and with `data` where the command names some.
+        summary: Of the run.
 
     Raises:
         ValueError: If nothing says so.
     """
-    name = getattr(given, "data", None) or summary.get("job", {}).get("data")
+    name = getattr(given, "data", None) or summary.of_job("data")
     if not name:
         raise ValueError(
             f"'{given.directory}' does not say what data it is for. Received "
@@ -33,12 +28,21 @@ def data_name(given: argparse.Namespace, summary: dict[str, Any]) -> str:
     return str(name)
 
 
-def _data(
-    given: argparse.Namespace, summary: dict[str, Any], student: keras.Model
-) -> Dataset:
-    data = load_dataset(data_name(given, summary))
-    check_split("test", data.test, student)
-    if "input_range" in summary:
-        seen = tuple(summary["input_range"])
-        warn_of_other_range(seen, data.train.x, "train")
+def run_data(given: argparse.Namespace, run: Run) -> Dataset:
+    """Returns the data of a run, checked against its student.
+
+    Warns where they have another range than those of the training.
+
+    Args:
+        given: With `directory`, and with `data` where the command names some.
+        run: The run.
+
+    Raises:
+        ValueError: If nothing names the data, or they do not fit.
+        OSError: If a file cannot be read.
+    """
+    data = load_dataset(data_name(given, run.summary))
+    check_split("test", data.test, run.student)
+    if run.summary.input_range is not None:
+        warn_of_other_range(run.summary.input_range, data.train.x, "train")
     return data

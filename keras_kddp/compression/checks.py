@@ -1,36 +1,144 @@
-"""Checks."""
+"""What is known of a compression before anything is trained, checked once."""
 
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 import keras
 
-from keras_kddp.compression.controls import CONTROLS
+from keras_kddp.arguments import check_share, require_count
+from keras_kddp.compression.choices import CONTROLS
+from keras_kddp.compression.training import Recipe, default_loss
 from keras_kddp.data.input_range import input_range, warn_of_other_range
 from keras_kddp.data.splits import Split, as_split, check_split
 from keras_kddp.distillation.checks import check_models, check_soft_targets
+from keras_kddp.distillation.soft_targets import SoftTargets
+from keras_kddp.export.tflite.to_tflite import check_conversion
+from keras_kddp.layers.penalized_models import prepared_layers
+from keras_kddp.layers.preparation import prepare
+from keras_kddp.pruning.budget.accuracy_guard import check_judgeable
 from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.callback import DynamicPruning
 from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
 from keras_kddp.surgery.graph import ChannelGraph
 
 
-def checked_splits(
+@dataclass(frozen=True, eq=False)
+class Preflight:
+    """A compression whose models, data and arguments fit together.
+
+    Attributes:
+        student: The student as it starts; no run changes it.
+        splits: The data by split: "train", "validation" and perhaps "test".
+        prepared: Copy of the student with its penalties, which a run trains in
+            place: a preflight is for one run.
+        layers: The layers that pruning is for.
+        pruning: With its budget; only read.
+        recipe: How every student is trained.
+        l1: Charge for a mean activity of 1.
+        controls: Names of the students to compare with.
+        start: What pruning needs to know of the student, measured once for
+            all seeds.
+    """
+
+    student: keras.Model
+    splits: Mapping[str, Split]
+    prepared: keras.Model
+    layers: Sequence[str]
+    pruning: DynamicPruning
+    recipe: Recipe
+    l1: float
+    controls: Sequence[str]
+    start: PruningPreflight
+
+    @property
+    def judged(self) -> Split:
+        """What accuracies are reported on."""
+        return self.splits.get("test", self.splits["validation"])
+
+    def of_seed(self, seed: int, student: keras.Model) -> "Preflight":
+        """Returns the checked compression of a further seed.
+
+        Args:
+            seed: Of shuffling, Dropout and new weights.
+            student: The same layers, with the weights of that seed.
+        """
+        return replace(
+            self,
+            student=student,
+            prepared=prepare(student, l1=self.l1),
+            recipe=replace(self.recipe, seed=seed),
+        )
+
+
+def preflight(
     teacher: keras.Model,
     student: keras.Model,
-    train: Any,
-    validation: Any,
-    test: Any = None,
+    data: Mapping[str, Any],
+    recipe: Recipe,
+    *,
+    pruning: DynamicPruning,
+    budget: Budget | None,
+    l1: float,
+    controls: Sequence[str],
+    is_exported: bool,
+) -> Preflight:
+    """Checks a compression before anything is trained.
+
+    Args:
+        teacher: Trained or not yet.
+        student: Only read; with penalties or without.
+        data: By split, as `compress` takes them.
+        recipe: How every student is trained; without a loss it gets
+            cross-entropy.
+        pruning: Only read.
+        budget: Put into the pruning, which must have none then.
+        l1: Charge for a mean activity of 1.
+        controls: Names of the students to compare with.
+        is_exported: Whether the result will be written as .tflite files.
+
+    Returns:
+        What was checked, with what it took to check it.
+
+    Raises:
+        ValueError: If models, data and arguments do not fit together.
+        ExportError: If an int8 file cannot be made of the student.
+        ImportError: If a limit needs tflite-micro, and it is not installed.
+    """
+    check_options(pruning, controls, recipe)
+    pruning = with_budget(pruning, budget)
+    splits = checked_splits(teacher, student, data)
+    prepared = prepare(student, l1=l1)
+    if recipe.loss is None:
+        recipe = replace(recipe, loss=default_loss(student))
+    optimizer = recipe.fresh_optimizer()  # says if there is none of this name
+    if pruning.budget is not None:
+        check_judgeable(pruning.budget, student, optimizer)
+    if is_exported:
+        check_conversion(student, *(split.x for split in splits.values()))
+    graph = ChannelGraph(prepared)
+    return Preflight(
+        student=student,
+        splits=splits,
+        prepared=prepared,
+        layers=prepared_layers(graph),
+        pruning=pruning,
+        recipe=recipe,
+        l1=l1,
+        controls=controls,
+        start=check_pruning(pruning.settings(), graph, splits["train"].x),
+    )
+
+
+def checked_splits(
+    teacher: keras.Model, student: keras.Model, data: Mapping[str, Any]
 ) -> dict[str, Split]:
     """Returns the data as arrays, by split, after all checks.
 
     Args:
         teacher: Trained or not yet.
         student: The student.
-        train: See `compress`.
-        validation: See `compress`.
-        test: See `compress`.
+        data: "train", "validation" and "test" as `compress` takes them.
 
     Raises:
         ValueError: If models and data do not fit together.
@@ -38,11 +146,10 @@ def checked_splits(
     ChannelGraph(student)  # says if the student has no graph of layers
     check_models(teacher, student)
     check_soft_targets(teacher, student)
-    given = {"train": train, "validation": validation, "test": test}
     splits = {
-        name: as_split(name, data)
-        for name, data in given.items()
-        if data is not None or name != "test"
+        name: as_split(name, given)
+        for name, given in data.items()
+        if given is not None or name != "test"
     }
     for name, split in splits.items():
         check_split(name, split, student, every_class=name == "train")
@@ -52,9 +159,7 @@ def checked_splits(
     return splits
 
 
-def check_options(
-    pruning: Any, controls: Any, epochs: Any, batch_size: Any
-) -> None:
+def check_options(pruning: Any, controls: Any, recipe: Recipe) -> None:
     """Checks the arguments of `compress` that need no model.
 
     Raises:
@@ -75,43 +180,31 @@ def check_options(
             "`controls` must be a list of different names out of "
             f"{list(CONTROLS)}. Received: {controls!r}."
         )
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
-        if not is_integer or value < 1:
-            raise ValueError(
-                f"`{name}` must be an integer >= 1. Received: {name}={value!r}."
-            )
-    pruning.phases(epochs)
+    for name in ("epochs", "batch_size"):
+        require_count(name, getattr(recipe, name), smallest=1)
+    pruning.phases(recipe.epochs)
+    check_share(recipe.student_loss_weight)
+    SoftTargets(recipe.temperature)  # says if it is out of range
 
 
 def with_budget(pruning: DynamicPruning, budget: Any) -> DynamicPruning:
     """Returns the callback with a budget; the given one is left as it is.
 
     Raises:
-        ValueError: If it is no budget.
+        ValueError: If it is no budget, or the callback has one already.
     """
     if budget is None:
         return pruning
+    if pruning.budget is not None:
+        raise ValueError(
+            "`budget` must be given once. Received it and "
+            "pruning=DynamicPruning(budget=...). Leave one out."
+        )
     return pruning.replaced(budget=budget)
 
 
-def check_budget(
-    pruning: DynamicPruning, prepared: keras.Model, train: Split
-) -> PruningPreflight:
-    """Checks that budget and widths can be kept, before anything is trained.
-
-    Args:
-        pruning: With a budget or without.
-        prepared: The student with its penalties.
-        train: What it will be trained on, as it is.
-
-    Raises:
-        ValueError: If the smallest student that pruning may leave is larger.
-    """
-    return check_pruning(pruning.settings(), ChannelGraph(prepared), train.x)
-
-
-def _is_relative_to_student(budget: Any) -> TypeGuard[Budget]:
+def is_relative_to_student(budget: Budget | None) -> TypeGuard[Budget]:
+    """Says whether a budget counts from what the unpruned student reaches."""
     return (
         budget is not None
         and budget.max_accuracy_drop is not None

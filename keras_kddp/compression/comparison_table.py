@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from keras_kddp.compression.controls import CONTROLS
-from keras_kddp.compression.results import Compression
+from keras_kddp.compression.choices import CONTROLS
+from keras_kddp.compression.results import Compression, RunFiles
 
 
 def comparison_table(title: str, found: Sequence[Compression]) -> Table:
-    """Returns a row a model: units, live units, parameters, accuracy.
+    """Returns one row per model: units, live units, parameters, accuracy.
 
     Args:
         title: What the accuracies are on.
@@ -38,7 +38,12 @@ def comparison_table(title: str, found: Sequence[Compression]) -> Table:
             _mean([each.profile.parameters for each in results]),
             _percent([each.accuracy for each in results]),
         )
-    files = [each.files for each in found if each.files]
+    _add_files(table, [each.files for each in found if each.files])
+    return table
+
+
+def _add_files(table: Table, files: Sequence[RunFiles]) -> None:
+    """Adds one row per kind of file that has an accuracy."""
     for kind in ("float32", "int8"):
         rows = [each.agreement.row(getattr(each, kind).path) for each in files]
         accuracies = [row.accuracy for row in rows if row.accuracy is not None]
@@ -46,7 +51,6 @@ def comparison_table(title: str, found: Sequence[Compression]) -> Table:
             size = _mean([row.num_bytes for row in rows])
             name = f"  {kind}, {size} bytes"
             table.add_row(name, "", "", "", _percent(accuracies))
-    return table
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -2,44 +2,40 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from rich.console import Console
 
-from keras_kddp.arguments import check_share
 from keras_kddp.atomic_files import writable_directory
 from keras_kddp.compression.checks import (
-    _is_relative_to_student,
-    check_budget,
-    check_options,
-    checked_splits,
-    with_budget,
+    Preflight,
+    is_relative_to_student,
+    preflight,
 )
-from keras_kddp.compression.controls import CONTROLS, SAMPLES, train_control
+from keras_kddp.compression.choices import CONTROLS
+from keras_kddp.compression.controls import SAMPLES, train_control
+from keras_kddp.compression.finished_run import write_run
 from keras_kddp.compression.results import Compression, StudentResult
-from keras_kddp.compression.run_directory import write_run
+from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.training import (
-    Comparison,
     Recipe,
+    Setting,
     accuracy,
-    default_loss,
     train_distilled,
 )
 from keras_kddp.data.splits import Split
-from keras_kddp.distillation.soft_targets import SoftTargets
 from keras_kddp.distillation.teacher.cache import TeacherCache
-from keras_kddp.export.tflite.to_tflite import check_conversion
-from keras_kddp.layers.penalized_models import prepared_layers
 from keras_kddp.layers.preparation import finalize, prepare
+from keras_kddp.model_io import Arrays
 from keras_kddp.profiling import profile
 from keras_kddp.progress import EpochProgress, epoch_bars
 from keras_kddp.pruning.activity import activity_on, sampled
-from keras_kddp.pruning.budget.accuracy_guard import check_judgeable
 from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.callback import DynamicPruning
+from keras_kddp.pruning.certificates import Removal
 from keras_kddp.surgery.graph import ChannelGraph
 
 
@@ -66,8 +62,8 @@ def compress(
     """Distils a student with dynamic pruning and measures what came out.
 
     The teacher's outputs are computed once, in memory. Every control trains
-    with the same epochs, batches, optimizer, seed and teacher. Shows a bar a
-    run on standard error.
+    with the same epochs, batches, optimizer, seed and teacher. Shows one bar
+    per run on standard error.
 
     Seeds the global random states of Python, NumPy and the backend.
 
@@ -78,11 +74,12 @@ def compress(
             To prune some layers only, pass `prepare(student, layers=...)`.
         train: `(x, y)` or `(x, y, sample_weight)` arrays, `y` class numbers;
             or a finite iterable of such batches, which is read once.
-        validation: The same; its losses and metrics are logged, and a
-            `max_accuracy_drop` is judged on it.
-        test: The same; what accuracies are reported on. None: validation.
+        validation: Examples as for `train`; losses and metrics on them are
+            logged, and a `max_accuracy_drop` is judged on them.
+        test: Examples as for `train`, which accuracies are reported on. None:
+            those of `validation`.
         epochs: Passes over the training data, of each run.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         optimizer: A name, or an optimizer that each run gets a copy of, made
             from its config.
         loss: Hard loss of `(y, outputs)`. None: cross-entropy on class
@@ -98,7 +95,7 @@ def compress(
             trained first, and the pruned one starts from its weights.
         controls: Names of further students to train for comparison:
             `"kd"` (no penalty), `"same_size"` (widths of the result, from
-            scratch), `"same_size_labels"` (the same, without teacher), and
+            scratch), `"same_size_labels"` (these widths, without teacher), and
             `"random"`, `"magnitude"`, `"contribution"` (the distilled student
             is cut to these widths half-way).
         seed: Of shuffling, Dropout and new weights.
@@ -123,82 +120,67 @@ def compress(
         found.student.summary()
         ```
     """
-    started = time.monotonic()
-    pruning = (pruning or DynamicPruning()).replaced()
-    check_options(pruning, controls, epochs, batch_size)
-    if budget is not None and pruning.budget is not None:
-        raise ValueError(
-            "`budget` must be given once. Received it and "
-            "pruning=DynamicPruning(budget=...). Leave one out."
-        )
-    pruning = with_budget(pruning, budget)
-    splits = checked_splits(teacher, student, train, validation, test)
-    prepared = prepare(student, l1=l1)
-    layers = prepared_layers(ChannelGraph(prepared))
-    preflight = check_budget(pruning, prepared, splits["train"])
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
-        loss=default_loss(student) if loss is None else loss,
+        loss=loss,
         temperature=temperature,
         student_loss_weight=student_loss_weight,
         seed=seed,
     )
-    check_share(student_loss_weight)
-    SoftTargets(temperature)  # says now if it is out of range
-    trained_by = recipe.fresh_optimizer()  # says if there is none of this name
-    if pruning.budget is not None:
-        check_judgeable(pruning.budget, student, trained_by)
-    directory = None
-    if run_dir is not None:
-        check_conversion(student, *(split.x for split in splits.values()))
-        directory = writable_directory(run_dir)
-    common = Comparison(
+    checked = preflight(
+        teacher,
         student,
-        _with_teacher(teacher, splits["train"]),
-        _with_teacher(teacher, splits["validation"]),
+        {"train": train, "validation": validation, "test": test},
         recipe,
+        pruning=pruning or DynamicPruning(),
+        budget=budget,
+        l1=l1,
+        controls=controls,
+        is_exported=run_dir is not None,
     )
-    judged = splits.get("test", splits["validation"])
-    with epoch_bars(Console(stderr=True)) as bars:
+    if run_dir is None:
+        return compress_checked(checked, teacher, None)
+    directory = RunDirectory(writable_directory(run_dir))
+    return compress_checked(checked, teacher, directory)
 
-        def bar(description: str) -> EpochProgress:
-            return EpochProgress(bars, description, epochs)
 
-        def control(name: str, pruned: keras.Model) -> keras.Model:
-            shown = [bar(CONTROLS[name])]
-            return train_control(name, common, pruned, layers, shown)
+def compress_checked(
+    checked: Preflight, teacher: keras.Model, directory: RunDirectory | None
+) -> Compression:
+    """Distils, prunes, compares and exports what was checked before.
 
-        trained = {}
-        if _is_relative_to_student(pruning.budget):
-            trained["kd"] = control("kd", student)
-            reached = accuracy(trained["kd"], splits["validation"])
-            limits = replace(pruning.budget, reference=reached)
-            pruning = with_budget(pruning, limits)
-            prepared = prepare(trained["kd"], l1=l1, layers=layers)
-        pruning.preflight = preflight
-        compact, history = train_distilled(
-            prepared, common, [pruning, bar("student, dynamic pruning")]
-        )
-        trained = {
-            name: trained[name] if name in trained else control(name, compact)
-            for name in controls
-        }
-    rows = splits["train"].x
+    Args:
+        checked: From `preflight`, for this run alone.
+        teacher: Trained by now.
+        directory: Exists; None: nothing is left.
+
+    Returns:
+        The compact student and the numbers.
+
+    Raises:
+        ValueError: If the teacher's outputs are not finite.
+        OSError: If the run cannot be written.
+        ExportError: If the student cannot be converted.
+    """
+    started = time.monotonic()
+    rows, judged = checked.splits["train"].x, checked.judged
+    trained = _train(checked, teacher)
+
+    def measured(model: keras.Model) -> StudentResult:
+        return _measured(model, checked.layers, rows, judged)
+
     compression = Compression(
-        result=_measured(compact, layers, rows, judged),
+        result=measured(trained.compact),
         teacher_accuracy=accuracy(teacher, judged),
-        history=history,
-        before=profile(finalize(student)),
-        removals=tuple(pruning.removals),
-        units_before=_count_units(student, layers),
-        controls={
-            name: _measured(model, layers, rows, judged)
-            for name, model in trained.items()
-        },
-        split_sizes={name: len(split) for name, split in splits.items()},
-        seed=seed,
+        history=trained.history,
+        before=profile(finalize(checked.student)),
+        removals=trained.removals,
+        units_before=_count_units(checked.student, checked.layers),
+        controls={n: measured(x) for n, x in trained.controls.items()},
+        split_sizes={n: len(split) for n, split in checked.splits.items()},
+        seed=checked.recipe.seed,
         seconds=round(time.monotonic() - started, 1),
     )
     if directory is not None:
@@ -206,19 +188,99 @@ def compress(
     return compression
 
 
+class _Trained(NamedTuple):
+    """What the training of a compression gives.
+
+    Attributes:
+        compact: The pruned student, plain.
+        history: Logs of its epochs.
+        removals: What was removed from it, and when.
+        controls: The students to compare it with, by name.
+    """
+
+    compact: keras.Model
+    history: dict[str, list[float]]
+    removals: tuple[Removal, ...]
+    controls: dict[str, keras.Model]
+
+
+def _train(checked: Preflight, teacher: keras.Model) -> _Trained:
+    """Trains the pruned student and its controls, with a bar per run."""
+    setting = Setting(
+        checked.student,
+        _with_teacher(teacher, checked.splits["train"]),
+        _with_teacher(teacher, checked.splits["validation"]),
+        checked.recipe,
+    )
+    with epoch_bars(Console(stderr=True)) as bars:
+
+        def bar(description: str) -> EpochProgress:
+            return EpochProgress(bars, description, checked.recipe.epochs)
+
+        def control(name: str, pruned: keras.Model) -> keras.Model:
+            shown = [bar(CONTROLS[name])]
+            return train_control(name, setting, pruned, checked.layers, shown)
+
+        prepared, pruning, done = _start(checked, control)
+        compact, history = train_distilled(
+            prepared, setting, [pruning, bar("student, dynamic pruning")]
+        )
+        controls = {
+            name: done[name] if name in done else control(name, compact)
+            for name in checked.controls
+        }
+    return _Trained(compact, history, tuple(pruning.removals), controls)
+
+
+def _start(
+    checked: Preflight, control: Callable[[str, keras.Model], keras.Model]
+) -> tuple[keras.Model, DynamicPruning, dict[str, keras.Model]]:
+    """Returns what dynamic pruning starts with.
+
+    A budget that is relative to the student has it distilled first, and starts
+    from its weights.
+
+    Args:
+        checked: From `preflight`.
+        control: Trains a control of a name and a pruned student.
+
+    Returns:
+        The student with its penalties, the callback, and the controls that
+        are trained by now.
+    """
+    budget = checked.pruning.budget
+    if not is_relative_to_student(budget):
+        return checked.prepared, _callback(checked), {}
+    distilled = control("kd", checked.student)
+    reached = accuracy(distilled, checked.splits["validation"])
+    pruning = _callback(checked, budget=replace(budget, reference=reached))
+    prepared = prepare(distilled, l1=checked.l1, layers=checked.layers)
+    return prepared, pruning, {"kd": distilled}
+
+
+def _callback(checked: Preflight, **arguments: Any) -> DynamicPruning:
+    """Returns the callback of a run, which knows what was checked."""
+    pruning = checked.pruning.replaced(**arguments)
+    pruning.preflight = checked.start
+    return pruning
+
+
 def _with_teacher(teacher: keras.Model, split: Split) -> Split:
+    """Returns a split whose inputs are packed with the teacher's outputs."""
     cache = TeacherCache(teacher, split.x)
     return replace(split, x=cache.pack(split.x))
 
 
 def _count_units(model: keras.Model, layers: Sequence[str]) -> int:
+    """Returns how many units some layers have declared."""
     units = ChannelGraph(model).units
     return sum(len(units[name]) for name in layers)
 
 
 def _measured(
-    model: keras.Model, layers: Sequence[str], rows: Any, judged: Split
+    model: keras.Model, layers: Sequence[str], rows: Arrays, judged: Split
 ) -> StudentResult:
+    """Returns a trained student with its numbers."""
     graph = ChannelGraph(model)
     activity = activity_on(graph, sampled(graph, rows, SAMPLES))
     return StudentResult(

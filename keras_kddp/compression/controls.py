@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_kddp.compression.training import (
     Callbacks,
-    Comparison,
+    Setting,
     fresh,
     train_distilled,
     train_supervised,
@@ -24,28 +24,13 @@ from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.norms import incoming_norms
 from keras_kddp.surgery.rebuild import rebuild
 
-CONTROLS = {
-    "kd": "student, no penalty",
-    "same_size": "same size from scratch",
-    "same_size_labels": "same size, no teacher",
-    "random": "random cut half-way",
-    "magnitude": "magnitude cut half-way",
-    "contribution": "contribution cut half-way",
-}
-
-
-"""What each control is, by name."""
-
-
 SAMPLES = 4096
-
-
 """So many training examples are observed at most, as by `DynamicPruning`."""
 
 
 def train_control(
     name: str,
-    common: Comparison,
+    common: Setting,
     pruned: keras.Model,
     layers: Sequence[str],
     callbacks: Callbacks = (),
@@ -53,7 +38,7 @@ def train_control(
     """Trains one control of a pruned student.
 
     Args:
-        name: A key of `CONTROLS`.
+        name: A key of `keras_kddp.compression.choices.CONTROLS`.
         common: Data and rules, those of the pruned student.
         pruned: The pruned student, plain.
         layers: The layers that were pruned.
@@ -97,7 +82,7 @@ class RemovalHalfWay(keras.callbacks.Callback):
         ranking: str,
         pruned: keras.Model,
         layers: Sequence[str],
-        common: Comparison,
+        common: Setting,
     ) -> None:
         super().__init__()
         units = ChannelGraph(pruned).units

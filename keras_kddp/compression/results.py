@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_kddp.compression.run_summary import CONTROL_ENTRIES, RunSummary
 from keras_kddp.export import Agreement, MicroArtifact, TFLiteArtifact
 from keras_kddp.profiling import ModelProfile
 from keras_kddp.pruning.certificates import Removal
@@ -59,7 +60,7 @@ class Compression:
     Attributes:
         result: The student that was distilled with dynamic pruning.
         teacher_accuracy: On the same split as the students'.
-        history: Logs of its epochs: name -> one number an epoch.
+        history: Logs of its epochs: name -> one number per epoch.
         before: Profile of the student as it started.
         removals: What was removed, and when.
         units_before: Declared units, at the start, of the layers that pruning
@@ -95,28 +96,33 @@ class Compression:
 
     def summary(self) -> dict[str, Any]:
         """Returns the numbers, as `summary.json` has them."""
-        controls = {
-            _SUMMARY_NAMES[name]: control.accuracy
+        return self.run_summary().as_dict()
+
+    def run_summary(self) -> RunSummary:
+        """Returns the numbers as a value."""
+        controls: dict[str, Any] = {
+            CONTROL_ENTRIES[name]: control.accuracy
             for name, control in self.controls.items()
         }
-        return {
-            "teacher_accuracy": self.teacher_accuracy,
+        return RunSummary(
+            teacher_accuracy=self.teacher_accuracy,
+            kddp_accuracy=self.result.accuracy,
+            units_before=self.units_before,
+            units_after=self.result.units,
+            live_units_after=self.result.live_units,
+            parameters_before=self.before.parameters,
+            parameters_after=self.after.parameters,
+            macs_before=self.before.macs,
+            macs_after=self.after.macs,
+            split_sizes=dict(self.split_sizes),
+            seed=self.seed,
+            seconds=self.seconds,
             **controls,
-            "kddp_accuracy": self.result.accuracy,
             **self._file_numbers(),
-            "units_before": self.units_before,
-            "units_after": self.result.units,
-            "live_units_after": self.result.live_units,
-            "parameters_before": self.before.parameters,
-            "parameters_after": self.after.parameters,
-            "macs_before": self.before.macs,
-            "macs_after": self.after.macs,
-            "split_sizes": dict(self.split_sizes),
-            "seed": self.seed,
-            "seconds": self.seconds,
-        }
+        )
 
     def _file_numbers(self) -> dict[str, Any]:
+        """Returns what was measured of the files, by entry of the summary."""
         if self.files is None:
             return {}
         micro = self.files.micro
@@ -128,13 +134,3 @@ class Compression:
             "tflite_int8_bytes": self.files.int8.num_bytes,
             "arena_bytes": micro and micro.measured_arena_bytes,
         }
-
-
-_SUMMARY_NAMES = {
-    "kd": "kd_accuracy",
-    "same_size": "kd_same_size_accuracy",
-    "same_size_labels": "labels_same_size_accuracy",
-    "random": "random_removal_accuracy",
-    "magnitude": "magnitude_removal_accuracy",
-    "contribution": "contribution_removal_accuracy",
-}

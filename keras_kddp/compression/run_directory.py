@@ -1,195 +1,200 @@
-"""What a compression leaves on disk, and how it is found again."""
+"""The folder of a run: what each file is called, read, written, cleared."""
 
-import json
 import os
 import shutil
-import warnings
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_kddp.atomic_files import write_json
+from keras_kddp.compression.choices import QUANTIZATION_NAMES
+from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.model_sources import model_file
-from keras_kddp.compression.results import Compression, RunFiles
-from keras_kddp.data.input_range import input_range
-from keras_kddp.data.splits import Split
-from keras_kddp.export import (
-    ExportError,
-    MicroArtifact,
-    TFLMRuntime,
-    to_microcontroller,
-    to_tflite,
-    verify,
-)
+from keras_kddp.compression.run_summary import RunSummary, read_summary
 from keras_kddp.export.micro.to_microcontroller import BUNDLE_FILES
-from keras_kddp.export.runtimes.description import write_description
-from keras_kddp.export.tflite.to_tflite import QUANTIZATIONS
+from keras_kddp.pruning.certificates import Removal
 
-SUMMARY = "summary.json"
+_BUNDLES = {
+    "none": "micro_float32",
+    "int8": "micro",
+    "int16x8": "micro_int16x8",
+}
 
 
-STUDENT = "student.keras"
+class Run(NamedTuple):
+    """What a run directory holds.
 
-
-def write_run(
-    compression: Compression,
-    directory: Path,
-    calibration: Any,
-    test: Split,
-) -> Compression:
-    """Writes a run directory and returns the compression with it.
-
-    `student.keras` (plain), `student_float32.tflite`, `student_int8.tflite`,
-    each run on every runtime that is here over the whole test split, `micro`
-    (a bundle for microcontrollers, where TFLM is here and runs the student),
-    `removals.json` with the evidence for every unit that left, and
-    `summary.json`.
-
-    Args:
-        compression: What was found.
-        directory: Exists.
-        calibration: Inputs of the training, for int8.
-        test: What the files are compared with Keras on.
-
-    Returns:
-        The compression, with `files`.
-
-    Raises:
-        OSError: If a file cannot be written.
-        ExportError: If the student cannot be converted.
+    Attributes:
+        student: The compact student, plain Keras.
+        files: Paths of its .tflite files, sorted.
+        summary: The numbers.
     """
-    student = compression.student
-    _remove_files_of_another(directory)
-    student.save(directory / STUDENT)
-    float32 = to_tflite(student, directory / "student_float32.tflite")
-    int8 = to_tflite(
-        student,
-        directory / "student_int8.tflite",
-        quantization="int8",
-        calibration=calibration,
-    )
-    labels = keras.tree.flatten(test.y)
-    agreement = verify(
-        student,
-        [float32, int8],
-        test.x,
-        labels[0] if len(labels) == 1 else None,
-    )
-    for file in (float32, int8):
-        write_description(file.path)
-    micro = _bundle(student, directory / "micro", calibration)
-    files = RunFiles(directory, float32, int8, agreement, micro)
-    compression = replace(compression, files=files)
-    summary = {
-        **compression.summary(),
-        "input_range": input_range(calibration),
-    }
-    write_json(directory / "removals.json", _removals(compression))
-    write_json(directory / SUMMARY, summary)
-    return compression
+
+    student: keras.Model
+    files: list[Path]
+    summary: RunSummary
 
 
-def _remove_files_of_another(directory: Path) -> None:
-    """Removes what was exported from a student that was here before."""
-    names = ("float32", *QUANTIZATIONS)
-    files = [
-        directory / f"student_{name}{suffix}"
-        for name in names
-        for suffix in (".tflite", ".json")
-    ]
-    for folder in ("micro", "micro_float32", "micro_int16x8"):
-        files += [directory / folder / name for name in BUNDLE_FILES]
-    for name in (STUDENT, SUMMARY, "student_int8.tflite", "student_int8.json"):
-        files.append(directory / "qat" / name)
-    for file in files:
-        file.unlink(missing_ok=True)
-    for name in ("saved_model", "features"):
-        if (directory / name / "card.json").is_file():
-            shutil.rmtree(directory / name)
+@dataclass(frozen=True)
+class RunDirectory:
+    """The folder of a run, whether it is there yet or not.
 
-
-def _bundle(
-    student: keras.Model, directory: Path, calibration: Any
-) -> MicroArtifact | None:
-    if TFLMRuntime.absence() is not None:
-        return None
-    try:
-        return to_microcontroller(student, directory, calibration)
-    except ExportError as error:
-        warnings.warn(
-            f"There is no bundle for microcontrollers: {error}", stacklevel=3
-        )
-        return None
-
-
-def _removals(compression: Compression) -> list[dict[str, Any]]:
-    return [
-        {
-            **removal._asdict(),
-            "certificates": [c.as_dict() for c in removal.certificates],
-        }
-        for removal in compression.removals
-    ]
-
-
-def annotate_run(directory: Path, **entries: Any) -> None:
-    """Adds entries to the summary of a run directory."""
-    summary = json.loads((directory / SUMMARY).read_text())
-    write_json(directory / SUMMARY, {**summary, **entries})
-
-
-def read_run(
-    directory: str | os.PathLike[str],
-) -> tuple[keras.Model, list[Path], dict[str, Any]]:
-    """Returns what a run directory holds.
-
-    Returns:
-        The student, the paths of its .tflite files, and the summary.
-
-    Raises:
-        OSError: If one of them is missing.
-        ValueError: If one is damaged.
+    Attributes:
+        path: The folder.
     """
-    path = Path(directory)
-    files = sorted(path.glob("*.tflite"))
-    found = [path / STUDENT, path / SUMMARY]
-    if not files or not all(each.is_file() for each in found):
-        raise FileNotFoundError(
-            f"'{path}' must hold {STUDENT}, {SUMMARY} and .tflite files. "
-            "Received a directory without. Name what `kddp compress --out` or "
-            "`kddp demo --out` wrote."
-        )
-    return model_file(found[0]), files, _read_summary(found[1])
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> "RunDirectory":
+        """Returns the run directory of a path."""
+        return cls(Path(path))
+
+    # Names.
+
+    @property
+    def student_file(self) -> Path:
+        """The compact student, plain Keras."""
+        return self.path / "student.keras"
+
+    @property
+    def teacher_file(self) -> Path:
+        """The teacher, where the run has trained it."""
+        return self.path / "teacher.keras"
+
+    @property
+    def summary_file(self) -> Path:
+        """The numbers; it is written last, and complete or not there."""
+        return self.path / "summary.json"
+
+    @property
+    def removals_file(self) -> Path:
+        """The removals, with the evidence for every unit that left."""
+        return self.path / "removals.json"
+
+    def tflite_file(self, quantization: str) -> Path:
+        """Returns the path of the .tflite file of a quantization.
+
+        Args:
+            quantization: As `keras_kddp.export.to_tflite` takes it.
+        """
+        return self.path / f"student_{QUANTIZATION_NAMES[quantization]}.tflite"
+
+    def bundle(self, quantization: str = "int8") -> Path:
+        """Returns the folder of the bundle for microcontrollers.
+
+        Args:
+            quantization: As `keras_kddp.export.to_microcontroller` takes it.
+        """
+        return self.path / _BUNDLES[quantization]
+
+    def saved_model(self, features: str | None = None) -> Path:
+        """Returns the folder of a SavedModel.
+
+        Args:
+            features: The layer that it ends at; None: it is the whole student.
+        """
+        return self.path / ("saved_model" if features is None else "features")
+
+    @property
+    def quantization_aware(self) -> "RunDirectory":
+        """The run directory of the student that was fine-tuned for int8."""
+        return RunDirectory(self.path / "qat")
+
+    def of_seed(self, seed: int) -> "RunDirectory":
+        """Returns the run directory of one of several seeds."""
+        return RunDirectory(self.path / f"seed-{seed}")
+
+    # Reading.
+
+    def read(self) -> Run:
+        """Returns what the directory holds.
+
+        Raises:
+            OSError: If student, summary or files are missing.
+            ValueError: If one is damaged.
+        """
+        files = sorted(self.path.glob("*.tflite"))
+        needed = [self.student_file, self.summary_file]
+        if not files or not all(each.is_file() for each in needed):
+            raise FileNotFoundError(
+                f"'{self.path}' must hold {self.student_file.name}, "
+                f"{self.summary_file.name} and .tflite files. Received a "
+                "directory without. Name what `kddp compress --out` or `kddp "
+                "demo --out` wrote."
+            )
+        student = model_file(self.student_file)
+        return Run(student, files, read_summary(self.summary_file))
+
+    # Writing.
+
+    def write_student(self, student: keras.Model) -> None:
+        """Writes the compact student.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        student.save(self.student_file)
+
+    def write_summary(self, summary: RunSummary) -> None:
+        """Writes the numbers, in a file that is complete or not there.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        write_json(self.summary_file, summary.as_dict())
+
+    def write_configuration(self, config: CompressionConfig) -> None:
+        """Adds what the run was asked to do to its summary.
+
+        Raises:
+            OSError: If there is no summary, or it cannot be written.
+        """
+        summary = read_summary(self.summary_file)
+        self.write_summary(replace(summary, job=config.as_dict()))
+
+    def write_removals(self, removals: Sequence[Removal]) -> None:
+        """Writes the removals, in a file that is complete or not there.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        write_json(self.removals_file, [*map(_as_dict, removals)])
+
+    # Clearing.
+
+    def clear(self) -> None:
+        """Removes what was exported from a student that was here before.
+
+        Student, summary and removals are written over; what is not of a run
+        stays.
+        """
+        for file in (*self._exports(), *self.quantization_aware._results()):
+            file.unlink(missing_ok=True)
+        for folder in (self.saved_model(), self.saved_model("any layer")):
+            if (folder / "card.json").is_file():
+                shutil.rmtree(folder)
+
+    def _exports(self) -> list[Path]:
+        """Returns the paths of all files that devices take."""
+        files = [*map(self.tflite_file, QUANTIZATION_NAMES)]
+        files += [file.with_suffix(".json") for file in files]
+        bundles = [*map(self.bundle, _BUNDLES)]
+        return files + [
+            folder / name for folder in bundles for name in BUNDLE_FILES
+        ]
+
+    def _results(self) -> list[Path]:
+        """Returns the paths of what a fine-tuning for int8 leaves."""
+        int8 = self.tflite_file("int8")
+        described = int8.with_suffix(".json")
+        return [self.student_file, self.summary_file, int8, described]
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
-    """Returns a summary, in which what is read again has the right types."""
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"'{path}' must be JSON. Received: {error}."
-        ) from error
-    is_summary = (
-        isinstance(summary, dict)
-        and isinstance(summary.get("job", {}), dict)
-        and isinstance(summary.get("job", {}).get("data", ""), str)
-        and isinstance(summary.get("job", {}).get("student", ""), str)
-        and _is_range(summary.get("input_range", [0, 1]))
-    )
-    if not is_summary:
-        raise ValueError(
-            f"'{path}' must be the summary of a run, a JSON object. Received: "
-            f"{str(summary)[:200]}."
-        )
-    return summary
-
-
-def _is_range(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(isinstance(bound, (int, float)) for bound in value)
-    )
+def _as_dict(removal: Removal) -> Mapping[str, Any]:
+    """Returns a removal as JSON can hold it."""
+    certificates = [each.as_dict() for each in removal.certificates]
+    return {**removal._asdict(), "certificates": certificates}

@@ -2,15 +2,15 @@
 
 import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_kddp.atomic_files import write_json
 from keras_kddp.compression.model_sources import load_model
-from keras_kddp.compression.run_directory import STUDENT, SUMMARY
+from keras_kddp.compression.run_directory import Run, RunDirectory
+from keras_kddp.compression.run_summary import RunSummary
 from keras_kddp.data.datasets import Dataset
 from keras_kddp.export import (
     TFMOTResult,
@@ -32,24 +32,22 @@ _TAUGHT = ("batch_size", "temperature", "student_loss_weight")
 
 
 def write_saved_model(
-    student: keras.Model,
-    directory: Path,
-    summary: Mapping[str, Any],
+    run: Run,
+    directory: RunDirectory,
     *,
     features: str | None = None,
     license_name: str | None = None,
-    labels: list[str] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Path:
     """Writes the SavedModel of a run's student, with its card.
 
     Args:
-        student: The student.
+        run: With the student and what the run found.
         directory: Of the run; the SavedModel is in "saved_model" or, without
             head, in "features".
-        summary: What the run found.
         features: See `to_saved_model`.
         license_name: For the card.
-        labels: Names of the classes, likewise.
+        labels: Names of the classes, for the card.
 
     Returns:
         The folder of the SavedModel.
@@ -59,42 +57,54 @@ def write_saved_model(
         OSError: If it cannot be written.
         ExportError: If the student cannot be traced.
     """
-    job = summary.get("job", {})
+    scored = "accuracy" if features is None else "accuracy_of_the_whole"
     card: dict[str, Any] = {
         "description": "A compact student of a larger teacher, by knowledge "
         "distillation with dynamic pruning (Şener & Akbaş 2022, doi "
         "10.29109/gujsc.1141648).",
-        "data": {"name": job.get("data", "unknown")}
-        | dict(summary.get("split_sizes", {})),
-        "accuracy" if features is None else "accuracy_of_the_whole": {
-            name: f"{summary[key]:.2%}"
-            for key, name in _SCORES.items()
-            if key in summary
-        },
-        "pruning": {
-            measure: {
-                when: summary[f"{measure}_{when}"]
-                for when in ("before", "after")
-            }
-            for measure in ("units", "parameters", "macs")
-            if f"{measure}_before" in summary
-        },
+        "data": {"name": run.summary.of_job("data", "unknown")}
+        | dict(run.summary.split_sizes or {}),
+        scored: _scores(run.summary),
+        "pruning": _sizes(run.summary),
     }
-    if "input_range" in summary:
-        lowest, highest = summary["input_range"]
+    if run.summary.input_range is not None:
+        lowest, highest = run.summary.input_range
         card["input_range"] = {"lowest": lowest, "highest": highest}
     if labels is not None and features is None:
         card["labels"] = labels
     if license_name is not None:
         card["license"] = license_name
-    target = directory / ("saved_model" if features is None else "features")
-    return to_saved_model(student, target, features=features, card=card)
+    target = directory.saved_model(features)
+    return to_saved_model(run.student, target, features=features, card=card)
 
 
-def write_quantized(
-    student: keras.Model,
-    directory: Path,
-    summary: Mapping[str, Any],
+def _scores(summary: RunSummary) -> dict[str, str]:
+    """Returns the accuracies that there are, by who reached them."""
+    found = {name: getattr(summary, key) for key, name in _SCORES.items()}
+    return {
+        name: f"{accuracy:.2%}"
+        for name, accuracy in found.items()
+        if accuracy is not None
+    }
+
+
+def _sizes(summary: RunSummary) -> dict[str, dict[str, int]]:
+    """Returns the sizes that there are, before and after."""
+    found = {
+        measure: {
+            when: getattr(summary, f"{measure}_{when}")
+            for when in ("before", "after")
+        }
+        for measure in ("units", "parameters", "macs")
+    }
+    return {
+        m: sizes for m, sizes in found.items() if sizes["before"] is not None
+    }
+
+
+def write_quantization_aware(
+    run: Run,
+    directory: RunDirectory,
     data: Dataset,
     *,
     epochs: int,
@@ -105,9 +115,8 @@ def write_quantized(
     The teacher is the run's; without one the labels alone teach.
 
     Args:
-        student: The student; it stays as it is.
+        run: With the student, which stays as it is, and what the run found.
         directory: Of the run; the result is in "qat".
-        summary: What the run found.
         data: What the student was trained on.
         epochs: Of quantization-aware training.
         metadata: Entries for the file.
@@ -120,41 +129,45 @@ def write_quantized(
         ValueError: If TFMOT does not take the student.
         TFMOTError: If TFMOT fails.
     """
-    job = dict(summary.get("job", {}))
-    target = directory / "qat"
-    options = {name: job[name] for name in _TAUGHT if name in job}
+    summary, target = run.summary, directory.quantization_aware
+    job = dict(summary.job or {})
     teacher = _teacher(directory, job)
-    target.mkdir(exist_ok=True)
+    target.path.mkdir(exist_ok=True)
     try:
         found = finetune_with_tfmot(
-            student,
+            run.student,
             data.train,
-            target / "student_int8.tflite",
+            target.tflite_file("int8"),
             teacher=teacher,
             epochs=epochs,
-            seed=summary.get("seed", 0),
+            seed=0 if summary.seed is None else summary.seed,
             metadata=metadata,
-            **options,
+            **{name: job[name] for name in _TAUGHT if name in job},
         )
     except BaseException:
         with contextlib.suppress(OSError):  # it holds a former result
-            target.rmdir()
+            target.path.rmdir()
         raise
-    found.model.save(target / STUDENT)
+    target.write_student(found.model)
     write_description(found.tflite.path)
-    kept = {key: summary[key] for key in ("input_range",) if key in summary}
-    content = {"history": found.history, "job": job, **kept}
-    write_json(target / SUMMARY, content)
+    target.write_summary(
+        RunSummary(
+            history=found.history, job=job, input_range=summary.input_range
+        )
+    )
     return found
 
 
-def _teacher(directory: Path, job: Mapping[str, Any]) -> keras.Model | None:
-    for path in (directory / "teacher.keras", Path(job.get("teacher", ""))):
+def _teacher(
+    directory: RunDirectory, job: Mapping[str, Any]
+) -> keras.Model | None:
+    """Returns the teacher of a run, from its directory or its own file."""
+    for path in (directory.teacher_file, Path(job.get("teacher", ""))):
         if path.suffix == ".keras" and path.is_file():
             return load_model(str(path))
     warnings.warn(
-        f"'{directory}' has no teacher, neither as teacher.keras nor as the "
-        "file that it names: the labels alone teach.",
+        f"'{directory.path}' has no teacher, neither as teacher.keras nor as "
+        "the file that it names: the labels alone teach.",
         stacklevel=3,
     )
     return None

@@ -19,7 +19,7 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the training split.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         optimizer: A name, or an optimizer that each run gets a copy of.
         loss: Hard loss of `(y, outputs)`.
         temperature: Of the soft targets.
@@ -44,13 +44,13 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Setting:
     """What all runs of a comparison have in common.
 
     Attributes:
         start: The student as it starts; no run changes it.
         train: Training split, `x` packed with the teacher's outputs.
-        validation: The same for validation; it is logged.
+        validation: Validation split, packed as well; it is logged.
         recipe: How they train.
     """
 
@@ -71,7 +71,7 @@ def cosine_adamw(
     Args:
         learning_rate: At the start.
         epochs: Length of the run.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         examples: Size of the training split.
     """
     steps = epochs * -(-examples // batch_size)
@@ -93,7 +93,7 @@ def train_supervised(
     Args:
         model: A built classifier; compiled anew.
         train: What is learned from; `x` is plain.
-        validation: The same; it is logged.
+        validation: What is logged beside; `x` is plain.
         recipe: Its epochs, batches, optimizer, loss and seed.
         callbacks: Keras callbacks.
     """
@@ -104,7 +104,7 @@ def train_supervised(
 
 
 def train_distilled(
-    student: keras.Model, common: Comparison, callbacks: Callbacks = ()
+    student: keras.Model, common: Setting, callbacks: Callbacks = ()
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Trains a student under the teacher.
 
@@ -195,7 +195,7 @@ def _fit(
     validation: Split,
     recipe: Recipe,
     callbacks: Callbacks,
-) -> Any:
+) -> keras.callbacks.History:
     return model.fit(
         train.x,
         train.y,

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from keras_kddp.cli import commands as cli
-from keras_kddp.compression import run_directory
+from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.export import read_metadata
 
 MODELS = """
@@ -472,7 +472,7 @@ def test_a_new_run_leaves_no_file_of_the_former(run, tmp_path):
     (tmp_path / "student_float16.tflite").write_bytes(b"old")
     (tmp_path / "micro" / "own.txt").write_text("mine")
 
-    run_directory._remove_files_of_another(tmp_path)
+    RunDirectory(tmp_path).clear()
 
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {

@@ -121,7 +121,7 @@ def test_failures_have_exit_codes(error, code, monkeypatch):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(cli, "run_demo", fail)
+    monkeypatch.setattr(demo, "run_demo", fail)
     assert cli.main(["demo"]) == code
 
 

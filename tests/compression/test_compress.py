@@ -9,14 +9,11 @@ import tensorflow as tf
 from helpers import SUMMARY_FIELDS, to_numpy, variable_values
 
 import keras_kddp as kddp
-from keras_kddp.compression.controls import (
-    CONTROLS,
-    reinitialized,
-    train_control,
-)
+from keras_kddp.compression.choices import CONTROLS
+from keras_kddp.compression.controls import reinitialized, train_control
 from keras_kddp.compression.training import (
-    Comparison,
     Recipe,
+    Setting,
     accuracy,
     default_loss,
     fresh,
@@ -283,7 +280,7 @@ def common(start, epochs=2):
         loss=default_loss(start),
     )
     packed = kddp.TeacherCache(teacher(), TRAIN[0]).pack(TRAIN[0])
-    return Comparison(start, Split(packed, TRAIN[1]), Split(*TRAIN), recipe)
+    return Setting(start, Split(packed, TRAIN[1]), Split(*TRAIN), recipe)
 
 
 @pytest.fixture
@@ -315,7 +312,7 @@ def test_the_lowest_units_go_half_way(name, kept, with_weights):
 def packed_common(start):
     data = common(start)
     x = kddp.TeacherCache(teacher(), TRAIN[0]).pack(TRAIN[0])
-    return Comparison(start, data.train, Split(x, TRAIN[1]), data.recipe)
+    return Setting(start, data.train, Split(x, TRAIN[1]), data.recipe)
 
 
 def test_random_units_go_by_the_seed(with_weights):

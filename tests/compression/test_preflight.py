@@ -1,0 +1,137 @@
+"""What is checked before anything is trained is checked once."""
+
+import numpy as np
+import pytest
+
+import keras_kddp as kddp
+from keras_kddp.compression import compress as compression
+from keras_kddp.compression import job
+from keras_kddp.compression.checks import preflight
+from keras_kddp.compression.config import CompressionConfig
+from keras_kddp.compression.training import Recipe
+from keras_kddp.models import digits_student, digits_teacher
+from keras_kddp.pruning.budget import int8_trial
+
+X = np.random.default_rng(0).random((60, 64), dtype="float32")
+DATA = X, np.arange(60) % 10
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """Counts the int8 files that are made of students."""
+    made = []
+    convert = int8_trial.to_tflite
+
+    def counted(model, *arguments, **options):
+        made.append(model.name)
+        return convert(model, *arguments, **options)
+
+    monkeypatch.setattr(int8_trial, "to_tflite", counted)
+    return made
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Keeps preflights instead of training them."""
+    kept = []
+
+    def keep(checked, teacher, directory):
+        kept.append(checked)
+        raise StopIteration
+
+    monkeypatch.setattr(compression, "compress_checked", keep)
+    monkeypatch.setattr(job, "compress_checked", keep)
+    return kept
+
+
+def checked(**options):
+    settings = {
+        "pruning": kddp.DynamicPruning(),
+        "budget": None,
+        "l1": 1.0,
+        "controls": (),
+        "is_exported": False,
+        **options,
+    }
+    recipe = Recipe(epochs=4, batch_size=20, optimizer="adam", loss=None)
+    return preflight(
+        digits_teacher(),
+        digits_student(16),
+        {"train": DATA, "validation": DATA, "test": None},
+        recipe,
+        **settings,
+    )
+
+
+def test_a_preflight_converts_three_int8_files(conversions):
+    found = checked(
+        pruning=kddp.DynamicPruning(unit_multiple=4),
+        budget=kddp.Budget(max_bytes=2_500),
+    )
+    assert len(conversions) == 3  # to judge widths; the largest; the smallest
+    assert found.quota is not None
+    assert found.layers == ["hidden"]
+
+
+@pytest.mark.parametrize(
+    ("multiple", "budget", "count"),
+    [
+        (1, None, 0),
+        (4, None, 1),
+        (1, kddp.Budget(max_parameters=600), 0),
+        (1, kddp.Budget(max_accuracy_drop=0.1), 0),
+    ],
+)
+def test_only_what_is_asked_for_is_measured(
+    multiple, budget, count, conversions
+):
+    pruning = kddp.DynamicPruning(unit_multiple=multiple)
+    found = checked(pruning=pruning, budget=budget)
+    assert len(conversions) == count
+    has_sizes = budget is not None and bool(budget.sizes())
+    assert (found.quota is not None) == has_sizes
+    assert pruning.budget is None
+
+
+def test_compress_checks_once_before_it_trains(conversions, trained):
+    with pytest.raises(StopIteration):
+        kddp.compress(
+            digits_teacher(),
+            digits_student(16),
+            DATA,
+            DATA,
+            epochs=4,
+            pruning=kddp.DynamicPruning(unit_multiple=4),
+            budget=kddp.Budget(max_bytes=2_500),
+        )
+    assert len(conversions) == 3
+    assert len(trained) == 1
+
+
+def test_the_command_checks_once_for_all_seeds(
+    conversions, monkeypatch, tmp_path
+):
+    kept = []
+    keep = lambda checked, *_: kept.append(checked)  # noqa: E731
+    monkeypatch.setattr(job, "compress_checked", keep)
+    monkeypatch.setattr(job.RunDirectory, "write_configuration", keep)
+    monkeypatch.setattr(job, "_show", keep)
+    monkeypatch.setattr(job, "_check_agreement", keep)
+    config = CompressionConfig(
+        teacher="digits_teacher",
+        student="digits_student",
+        data="digits",
+        out=str(tmp_path),
+        epochs=4,
+        teacher_epochs=0,
+        max_bytes=2_500,
+        unit_multiple=4,
+        seeds=(0, 1, 2),
+    )
+    job.run_job(config)
+    assert len(conversions) == 3
+    runs = [each for each in kept if hasattr(each, "prepared")]
+    assert [run.recipe.seed for run in runs] == [0, 1, 2]
+    assert [run.quota is not None for run in runs] == [True, False, False]
+    kernels = [run.prepared.get_layer("hidden").kernel.numpy() for run in runs]
+    assert not np.array_equal(kernels[0], kernels[1])

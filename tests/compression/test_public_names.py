@@ -1,0 +1,138 @@
+"""The top of the package: its names, and what Keras knows after its import."""
+
+import ast
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_kddp
+
+LOADING = {
+    "keras first": "import keras\nimport keras_kddp",
+    "keras last": "import keras_kddp\nimport keras",
+    "a folder alone": "import keras_kddp.layers\nimport keras",
+    "one name": "from keras_kddp import prepare\nimport keras",
+}
+
+
+def run(code, *words):
+    """Runs code in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_import_alone_brings_no_keras():
+    shown = run(
+        "import sys, keras_kddp\n"
+        "assert not {'keras', 'tensorflow', 'numpy'} & set(sys.modules)\n"
+        "print(*dir(keras_kddp), keras_kddp.__version__)"
+    )
+    *names, number = shown.split()
+    assert names == sorted([*keras_kddp.__all__, "__version__"])
+    assert number == keras_kddp.__version__
+
+
+def test_a_star_import_brings_every_public_name():
+    names = {}
+    exec("from keras_kddp import *", names)
+    assert set(keras_kddp.__all__) <= set(names)
+    assert names["compress"] is keras_kddp.compress
+
+
+def test_type_checkers_see_what_is_there():
+    tree = ast.parse(Path(keras_kddp.__file__).read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    homes = {
+        alias.name: node.module.removeprefix("keras_kddp").lstrip(".")
+        for node in block.body
+        for alias in node.names
+    }
+    assert set(homes) == set(keras_kddp.__all__)
+    modules = {name for name, home in homes.items() if not home}
+    assert modules == {"export", "layers", "surgery"} & modules
+    assert {n: x for n, x in homes.items() if x} == keras_kddp._HOMES
+    for name in keras_kddp.__all__:
+        assert getattr(keras_kddp, name) is not None
+
+
+def test_a_misspelt_name_is_no_attribute():
+    with pytest.raises(AttributeError, match="has no attribute 'prepair'"):
+        keras_kddp.prepair  # noqa: B018
+
+
+def test_public_objects_are_pickled_by_their_module():
+    for name in ("Budget", "compress", "DynamicPruning"):
+        public = getattr(keras_kddp, name)
+        assert pickle.loads(pickle.dumps(public)) is public
+
+
+def test_all_that_registers_is_registered():
+    package = Path(keras_kddp.__file__).parent
+    registering = {
+        ".".join(path.relative_to(package).with_suffix("").parts)
+        for path in package.rglob("*.py")
+        if "@keras.saving.register_keras_serializable" in path.read_text()
+    }
+    assert registering == set(keras_kddp._REGISTERED)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Returns a prepared student and a compiled Distiller, as files."""
+    folder = tmp_path_factory.mktemp("saved")
+
+    def model(units):
+        return keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(units, "relu", name="hidden"),
+                keras.layers.Dense(3, name="logits"),
+            ]
+        )
+
+    student = keras_kddp.prepare(model(4))
+    distiller = keras_kddp.Distiller(
+        model(8),
+        student,
+        [
+            keras_kddp.SoftTargets(2.0),
+            keras_kddp.FeatureHints("hidden", "hidden"),
+        ],
+    )
+    distiller.compile(
+        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    distiller.fit(np.zeros((2, 4)), np.zeros(2), verbose=0)
+    student.save(folder / "prepared.keras")
+    distiller.save(folder / "distiller.keras")
+    return folder
+
+
+@pytest.mark.parametrize("order", LOADING)
+def test_saved_models_load_after_the_import_alone(order, saved):
+    shown = run(
+        LOADING[order] + "\nimport sys\n"
+        "for path in sys.argv[1:]:\n"
+        "    print(type(keras.saving.load_model(path)).__name__)\n"
+        "print(keras.saving.get_registered_object('keras_kddp>SoftTargets')"
+        ".__name__)\n"
+        "from keras_kddp.layers import ActivityPenalty\n"
+        "name = 'keras_kddp>ActivityPenalty'\n"
+        "assert keras.saving.get_registered_object(name) is ActivityPenalty\n"
+        "names = [type(x).__name__ for x in sys.meta_path]\n"
+        "assert '_Registration' not in names",
+        saved / "prepared.keras",
+        saved / "distiller.keras",
+    )
+    assert shown.split() == ["Sequential", "Distiller", "SoftTargets"]

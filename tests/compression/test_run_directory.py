@@ -1,0 +1,137 @@
+"""A run directory: its names, its summary, what is read and cleared."""
+
+import json
+
+import keras
+import pytest
+
+from keras_kddp.compression.choices import CONTROLS
+from keras_kddp.compression.config import CompressionConfig
+from keras_kddp.compression.run_directory import RunDirectory
+from keras_kddp.compression.run_summary import (
+    CONTROL_ENTRIES,
+    VERSION,
+    RunSummary,
+    read_summary,
+)
+from keras_kddp.models import digits_student
+
+# What the code before summaries had a version wrote, shortened.
+FORMER = {
+    "teacher_accuracy": 0.97,
+    "kd_accuracy": 0.95,
+    "kddp_accuracy": 0.94,
+    "int8_accuracy": 0.93,
+    "int8_agreement": 0.99,
+    "tflite_float32_bytes": 9000,
+    "tflite_int8_bytes": 4000,
+    "arena_bytes": None,
+    "units_before": 128,
+    "units_after": 20,
+    "split_sizes": {"train": 10, "validation": 2},
+    "seed": 0,
+    "seconds": 1.5,
+    "input_range": [0.0, 1.0],
+    "job": {"data": "digits", "student": "digits_student"},
+    "an_entry_of_later": {"x": 1},
+}
+
+
+def test_names_are_those_of_every_run(tmp_path):
+    run = RunDirectory.at(str(tmp_path))
+    names = {
+        run.student_file: "student.keras",
+        run.teacher_file: "teacher.keras",
+        run.summary_file: "summary.json",
+        run.removals_file: "removals.json",
+        run.tflite_file("none"): "student_float32.tflite",
+        run.tflite_file("int4"): "student_int4.tflite",
+        run.bundle(): "micro",
+        run.bundle("none"): "micro_float32",
+        run.bundle("int16x8"): "micro_int16x8",
+        run.saved_model(): "saved_model",
+        run.saved_model("hidden"): "features",
+        run.quantization_aware.path: "qat",
+        run.of_seed(3).path: "seed-3",
+    }
+    for path, name in names.items():
+        assert path == tmp_path / name
+
+
+def test_a_summary_of_before_is_read(tmp_path):
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps(FORMER))
+    summary = read_summary(path)
+    assert summary.version == 0
+    assert summary.kddp_accuracy == 0.94
+    assert summary.macs_after is None
+    assert summary.input_range == (0.0, 1.0)
+    assert summary.of_job("data") == "digits"
+    assert summary.of_job("temperature", 4.0) == 4.0
+
+
+def test_a_configuration_is_added_and_the_rest_stays(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.summary_file.write_text(json.dumps(FORMER))
+    config = CompressionConfig(
+        teacher="t", student="s", data="d", out="o", epochs=3
+    )
+    run.write_configuration(config)
+    found = json.loads(run.summary_file.read_text())
+    job = found.pop("job")
+    assert (job["data"], job["epochs"], job["seeds"]) == ("d", 3, [0])
+    assert found.pop("version") == 0
+    assert found == {n: x for n, x in FORMER.items() if n != "job"}
+
+
+def test_a_summary_is_flat_and_leaves_out_what_there_is_not():
+    assert RunSummary(seed=3).as_dict() == {"version": VERSION, "seed": 3}
+    measured = RunSummary(tflite_int8_bytes=10).as_dict()
+    assert measured["arena_bytes"] is None
+
+
+def test_every_control_has_an_entry():
+    assert list(CONTROL_ENTRIES) == list(CONTROLS)
+    assert set(CONTROL_ENTRIES.values()) < set(RunSummary.__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "must be JSON"),
+        ("3", "must be the summary of a run, a JSON object. Received: 3"),
+        ('{"version": "1"}', "must be the summary of a run"),
+        ('{"job": {"data": 1}}', "must be the summary of a run"),
+        ('{"input_range": [0, "1"]}', "must be the summary of a run"),
+    ],
+)
+def test_what_is_no_summary_is_refused(text, message, tmp_path):
+    path = tmp_path / "summary.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_summary(path)
+
+
+def test_a_directory_without_files_is_no_run(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.write_student(digits_student(4))
+    run.write_summary(RunSummary())
+    with pytest.raises(FileNotFoundError, match="and .tflite files"):
+        run.read()
+    run.tflite_file("int8").write_bytes(b"TFL3")
+    found = run.read()
+    assert isinstance(found.student, keras.Model)
+    assert found.files == [run.tflite_file("int8")]
+    assert found.summary == RunSummary()
+
+
+def test_clearing_leaves_what_is_not_of_a_run(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.bundle("int16x8").mkdir()
+    (run.bundle("int16x8") / "model.tflite").write_bytes(b"old")
+    run.saved_model().mkdir()
+    (run.saved_model() / "notes.txt").write_text("no card: not ours")
+    run.teacher_file.write_bytes(b"a teacher")
+    run.clear()
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"notes.txt", "teacher.keras"}
