@@ -37,8 +37,8 @@ class Preflight:
         recipe: How every student is trained.
         l1: Charge for a mean activity of 1.
         controls: Names of the students to compare with.
-        start: What pruning needs to know of the student, measured once for
-            all seeds.
+        pruned: What was checked of `prepared` with these weights, for which
+            its int8 file was measured; None for the starts of other seeds.
     """
 
     student: keras.Model
@@ -49,7 +49,7 @@ class Preflight:
     recipe: Recipe
     l1: float
     controls: Sequence[str]
-    start: PruningPreflight
+    pruned: PruningPreflight | None
 
     @property
     def judged(self) -> Split:
@@ -68,6 +68,7 @@ class Preflight:
             student=student,
             prepared=prepare(student, l1=self.l1),
             recipe=replace(self.recipe, seed=seed),
+            pruned=None,
         )
 
 
@@ -117,6 +118,7 @@ def preflight(
     if is_exported:
         check_conversion(student, *(split.x for split in splits.values()))
     graph = ChannelGraph(prepared)
+    inputs = splits["train"].x
     return Preflight(
         student=student,
         splits=splits,
@@ -126,7 +128,7 @@ def preflight(
         recipe=recipe,
         l1=l1,
         controls=controls,
-        start=check_pruning(pruning.settings(), graph, splits["train"].x),
+        pruned=check_pruning(pruning.settings(), graph, inputs),
     )
 
 

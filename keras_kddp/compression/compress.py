@@ -248,21 +248,17 @@ def _start(
         The student with its penalties, the callback, and the controls that
         are trained by now.
     """
-    budget = checked.pruning.budget
+    pruning = checked.pruning.replaced()
+    budget = pruning.budget
     if not is_relative_to_student(budget):
-        return checked.prepared, _callback(checked), {}
+        pruning.preflight = checked.pruned
+        return checked.prepared, pruning, {}
     distilled = control("kd", checked.student)
     reached = accuracy(distilled, checked.splits["validation"])
-    pruning = _callback(checked, budget=replace(budget, reference=reached))
+    # Without the preflight: int8 files change a little with the weights.
+    pruning = pruning.replaced(budget=replace(budget, reference=reached))
     prepared = prepare(distilled, l1=checked.l1, layers=checked.layers)
     return prepared, pruning, {"kd": distilled}
-
-
-def _callback(checked: Preflight, **arguments: Any) -> DynamicPruning:
-    """Returns the callback of a run, which knows what was checked."""
-    pruning = checked.pruning.replaced(**arguments)
-    pruning.preflight = checked.start
-    return pruning
 
 
 def _with_teacher(teacher: keras.Model, split: Split) -> Split:

@@ -11,6 +11,7 @@ from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.training import Recipe
 from keras_kddp.models import digits_student, digits_teacher
 from keras_kddp.pruning.budget import int8_trial
+from keras_kddp.pruning.run import PruningRun
 
 X = np.random.default_rng(0).random((60, 64), dtype="float32")
 DATA = X, np.arange(60) % 10
@@ -69,7 +70,7 @@ def test_a_preflight_converts_three_int8_files(conversions):
         budget=kddp.Budget(max_bytes=2_500),
     )
     assert len(conversions) == 3  # to judge widths; the largest; the smallest
-    assert found.quota is not None
+    assert found.pruned.quota is not None
     assert found.layers == ["hidden"]
 
 
@@ -89,7 +90,7 @@ def test_only_what_is_asked_for_is_measured(
     found = checked(pruning=pruning, budget=budget)
     assert len(conversions) == count
     has_sizes = budget is not None and bool(budget.sizes())
-    assert (found.quota is not None) == has_sizes
+    assert (found.pruned.quota is not None) == has_sizes
     assert pruning.budget is None
 
 
@@ -106,6 +107,24 @@ def test_compress_checks_once_before_it_trains(conversions, trained):
         )
     assert len(conversions) == 3
     assert len(trained) == 1
+
+
+def test_three_files_are_made_before_the_first_epoch(conversions, monkeypatch):
+    def stop(*_):
+        raise StopIteration
+
+    monkeypatch.setattr(PruningRun, "begin_epoch", stop)
+    with pytest.raises(StopIteration):
+        kddp.compress(
+            digits_teacher(),
+            digits_student(16),
+            DATA,
+            DATA,
+            epochs=4,
+            pruning=kddp.DynamicPruning(unit_multiple=4),
+            budget=kddp.Budget(max_bytes=2_500),
+        )
+    assert len(conversions) == 3
 
 
 def test_the_command_checks_once_for_all_seeds(
@@ -132,6 +151,6 @@ def test_the_command_checks_once_for_all_seeds(
     assert len(conversions) == 3
     runs = [each for each in kept if hasattr(each, "prepared")]
     assert [run.recipe.seed for run in runs] == [0, 1, 2]
-    assert [run.quota is not None for run in runs] == [True, False, False]
+    assert [run.pruned is not None for run in runs] == [True, False, False]
     kernels = [run.prepared.get_layer("hidden").kernel.numpy() for run in runs]
     assert not np.array_equal(kernels[0], kernels[1])
