@@ -65,7 +65,6 @@ __all__ = [
     "surgery",
     "unit_groups",
 ]
-
 _HOMES = {
     "Budget": "pruning.budget.budget",
     "Compression": "compression.results",
@@ -92,7 +91,6 @@ _HOMES = {
 """Module of each public name; the other public names are modules."""
 
 _MODULES = ("export", "layers", "models", "surgery")
-
 _REGISTERED = (
     "distillation.distiller",
     "distillation.feature_hints",

@@ -20,7 +20,6 @@ _HANDING_ON = (
     keras.layers.Identity,
     keras.layers.Reshape,
 )
-
 _OPERATIONS_HANDING_ON = {"cast", "clip", "reshape", "squeeze"}
 
 

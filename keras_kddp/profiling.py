@@ -19,7 +19,6 @@ TRANSPOSED = (
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
-
 _MULTIPLYING = (
     keras.layers.Dense,
     keras.layers.Conv1D,

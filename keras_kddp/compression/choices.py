@@ -10,7 +10,6 @@ CONTROLS = {
 }
 """What each control is, by name."""
 
-
 QUANTIZATION_NAMES = {
     "none": "float32",
     "dynamic": "dynamic",

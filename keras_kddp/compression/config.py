@@ -16,9 +16,7 @@ from keras_kddp.compression.choices import CONTROLS
 from keras_kddp.compression.option_types import count, rate, seed, whole_number
 
 _MODEL = "a .keras file, a name of keras_kddp.models, or module:function"
-
 _OWN_SIZE = "(default: the method finds its own size)"
-
 ALL_CONTROLS = "all"
 """What stands for every control on the command line."""
 

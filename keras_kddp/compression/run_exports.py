@@ -26,8 +26,6 @@ _SCORES = {
     "kd_accuracy": "unpruned student",
     "kd_same_size_accuracy": "same size from scratch",
 }
-
-
 _TAUGHT = ("batch_size", "temperature", "student_loss_weight")
 
 

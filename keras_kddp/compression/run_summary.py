@@ -106,7 +106,6 @@ CONTROL_ENTRIES = {
 """Where the accuracy of each control stands, by its name."""
 
 _NAMES = tuple(x.name for x in fields(RunSummary) if x.name != "others")
-
 _OF_FILES = ("int8_accuracy", "int8_agreement", "arena_bytes")
 
 

@@ -14,7 +14,6 @@ from keras_kddp.extras import absence_of, require
 SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]
 """Split -> inputs and labels."""
 
-
 _IDX_DTYPES = {
     b"\x08": "u1",
     b"\x09": "i1",
@@ -23,7 +22,6 @@ _IDX_DTYPES = {
     b"\x0d": ">f4",
     b"\x0e": ">f8",
 }
-
 _SPLITS = ("train", "validation", "test")
 
 

@@ -14,7 +14,6 @@ from keras_kddp.data.dataset_files import (
 from keras_kddp.data.splits import Split
 
 _REAL = (np.integer, np.floating)
-
 _VALIDATION_SHARE = 12  # one in twelve: Fashion-MNIST's last 5,000
 
 

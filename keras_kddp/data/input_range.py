@@ -9,7 +9,6 @@ from keras_kddp.model_io import Arrays
 
 Range = tuple[float, float]
 
-
 _FACTOR = 8  # 255 against 1 is far above, other samples are far below
 
 

@@ -5,17 +5,9 @@ from typing import Any, NamedTuple
 
 # No `keras.Input` has such a name, so a student of dict inputs is told apart.
 _PREFIX = "keras_kddp."
-
-
 _INPUTS = f"{_PREFIX}inputs"
-
-
 _LOGITS = f"{_PREFIX}teacher_logits."
-
-
 _PROBABILITIES = f"{_PREFIX}teacher_probabilities."
-
-
 _LOGARITHMS = f"{_PREFIX}teacher_log_probabilities."
 
 

@@ -17,7 +17,6 @@ OBSERVED_DEAD = "observed dead"
 CONSTANT = "constant"
 NEGLIGIBLE = "negligible"
 
-
 # With fewer examples whatever varies may look constant.
 FEWEST_FOR_CONSTANT = 32
 

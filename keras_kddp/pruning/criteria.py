@@ -9,7 +9,6 @@ from keras_kddp.pruning.activity import UnitActivity
 
 Criterion = Callable[[UnitActivity, np.ndarray], np.ndarray]
 
-
 _PACKAGE = "keras_kddp"
 
 
@@ -106,8 +105,6 @@ CRITERIA: dict[str, tuple[Criterion, float]] = {
     "zero_fraction": (zero_fraction, 0.01),
     "contribution": (contribution, 0.02),
 }
-
-
 """Criterion and default threshold by name."""
 
 

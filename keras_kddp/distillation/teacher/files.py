@@ -12,11 +12,7 @@ from keras_kddp.atomic_files import making_folder, write_json
 from keras_kddp.distillation.packing import TeacherOutput
 
 _KEY = "key.json"
-
-
 _NUMBERS = 1 << 22  # read at once
-
-
 _FORMAT = 2
 
 

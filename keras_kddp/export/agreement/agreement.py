@@ -8,8 +8,6 @@ from pathlib import Path
 from keras_kddp.text_table import aligned
 
 LITERT_TOLERANCE = 0.1
-
-
 """Largest relative difference between two runtimes of one file."""
 
 

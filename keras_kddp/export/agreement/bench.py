@@ -25,8 +25,6 @@ from keras_kddp.profiling import profile
 from keras_kddp.text_table import aligned
 
 _QUANTIZATIONS = ("none", "int8")
-
-
 _ROUNDS = 3
 
 

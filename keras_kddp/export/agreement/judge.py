@@ -18,30 +18,19 @@ TOLERANCES = {
     "int16x8": 0.1,
     "int4": 0.2,
 }
-
-
 """Largest relative error that passes, by quantization."""
 
-
 ROUNDING = {"dynamic": 0.5, "int8": 0.5, "int16x8": 0.1, "int4": 0.5}
-
-
 """Quantizations of which classifiers are held to the classes they name.
 
 With the largest relative error that passes beside: the same classes may come
 out of other weights.
 """
 
-
 LEAST_AGREEMENT = 0.98
-
-
 """Share of the classes that a classifier in one of these must name."""
 
-
 LEAST_AGREEMENT_OF_INT4 = 0.95
-
-
 """That share in int4: what 16 values per weight cost, the accuracy says."""
 
 

@@ -32,9 +32,7 @@ from keras_kddp.model_io import Arrays
 
 Artifact = TFLiteArtifact | str | os.PathLike[str]
 
-
 _NameSets = tuple[tuple[str, ...], tuple[str, ...]]
-
 
 _BATCH_SIZE = 256
 

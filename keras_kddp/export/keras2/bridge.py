@@ -16,8 +16,6 @@ from keras_kddp.export.workers import portable_models
 from keras_kddp.export.workers.arrays import read_arrays, write_arrays
 
 _SUFFIXES = (".h5", ".keras")
-
-
 _TWO = "Keras 3 and tf_keras"
 
 

@@ -15,7 +15,6 @@ from keras_kddp.export.keras2.tfmot_process import Trained
 
 _SLACK = 0.01  # of the share of zeros
 
-
 TECHNIQUES = (
     ("quantization",),
     ("sparsity",),
@@ -25,8 +24,6 @@ TECHNIQUES = (
     ("clustering", "quantization"),
     ("sparsity", "clustering", "quantization"),
 )
-
-
 """What TFMOT can do one after the other; the later keeps the former."""
 
 

@@ -27,10 +27,7 @@ SOURCES = (
     "golden.cc",
     "main.cc",
 )
-
-
 """Names of the files."""
-
 
 _TYPES = {
     "int8": "int8_t",
@@ -41,7 +38,6 @@ _TYPES = {
     "bool": "bool",
     "float32": "float",
 }
-
 
 # Methods of MicroMutableOpResolver that are not the operation's words.
 _METHODS = {

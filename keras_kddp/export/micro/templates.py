@@ -26,7 +26,6 @@ extern const size_t ${name}_model_size;
 #endif  /* ${NAME}_MODEL_H_ */
 """
 
-
 MODEL_SOURCE = """
 #include "model.h"
 
@@ -40,7 +39,6 @@ const size_t ${name}_model_size = $size;
 
 }  // extern "C"
 """
-
 
 RESOLVER = """
 #ifndef ${NAME}_OP_RESOLVER_H_
@@ -58,7 +56,6 @@ $calls
 
 #endif  // ${NAME}_OP_RESOLVER_H_
 """
-
 
 GOLDEN_HEADER = """
 #ifndef ${NAME}_GOLDEN_H_
@@ -82,7 +79,6 @@ $arrays
 #endif  /* ${NAME}_GOLDEN_H_ */
 """
 
-
 GOLDEN_SOURCE = """
 #include "golden.h"
 
@@ -92,7 +88,6 @@ $arrays
 
 }  // extern "C"
 """
-
 
 MAIN = """
 // Self-test: runs the golden samples and compares every output value.
@@ -143,7 +138,6 @@ $main_body
   return wrong == 0 ? 0 : 4;
 }
 """
-
 
 README = """\
 # `{name}` for TensorFlow Lite for Microcontrollers

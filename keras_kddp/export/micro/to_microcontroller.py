@@ -39,23 +39,13 @@ from keras_kddp.export.tflite.to_tflite import to_tflite
 from keras_kddp.model_io import Arrays
 
 MICRO = ("none", "int8", "int16x8")
-
-
 """The quantizations that TFLM runs."""
 
-
 BUNDLE_FILES = ("model.tflite", "model.json", "README.md", *SOURCES)
-
-
 """Names of the files in a bundle."""
 
-
 _GOLDEN_SAMPLES = 4
-
-
 _CHECKED_SAMPLES = 64
-
-
 _MARGIN = 1.1  # of the measured arena
 
 

@@ -266,6 +266,4 @@ RUNTIMES: tuple[type[Runtime], ...] = (
     TFLiteRuntime,
     TFLMRuntime,
 )
-
-
 """All of them, LiteRT first."""

@@ -12,10 +12,7 @@ from keras_kddp.export.errors import RefusalError
 from keras_kddp.extras import absence_of, require
 
 ACCELERATOR = "ethos-u55-128"
-
-
 """The accelerator in Vela's own words: 128 multiply-accumulates per cycle."""
-
 
 _KIBIBYTE = 1024
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 _ORDER = ("description", "data", "accuracy", "pruning")
-
-
 _USE = """\
 ## Use
 

@@ -29,8 +29,6 @@ from keras_kddp.model_io import Tensor, input_structure
 from keras_kddp.profiling import profile
 
 CARD_FILES = ("README.md", "card.json")
-
-
 """What stands beside the SavedModel, for people and for programs."""
 
 

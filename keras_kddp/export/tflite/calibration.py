@@ -12,11 +12,7 @@ from keras_kddp.export.model.signature import input_signature
 from keras_kddp.model_io import Arrays
 
 _PIXEL_SLACK = 1 / 512  # half a step of a byte
-
-
 CALIBRATED = ("int8", "int16x8")
-
-
 """Quantizations that need a calibration."""
 
 

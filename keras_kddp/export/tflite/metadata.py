@@ -12,11 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
 _NAME = "keras_kddp"
-
-
 _IDENTIFIER = b"TFL3"
-
-
 _KEPT = (b"min_runtime_version",)
 
 

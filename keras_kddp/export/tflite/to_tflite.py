@@ -38,8 +38,6 @@ from keras_kddp.export.workers.arrays import write_arrays
 from keras_kddp.model_io import Arrays, Tensor
 
 QUANTIZATIONS = ("none", "dynamic", "float16", "int8", "int16x8", "int4")
-
-
 """What `to_tflite` can do to the numbers."""
 
 

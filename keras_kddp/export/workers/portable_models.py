@@ -21,8 +21,6 @@ MERGING = (
     *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
     "Concatenate",
 )
-
-
 ORDINARY = (
     *("Dense", "Conv1D", "Conv2D", "Conv2DTranspose"),
     *("DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"),
@@ -38,24 +36,15 @@ ORDINARY = (
     "Rescaling",
     *MERGING,
 )
-
-
 """Layers that Keras 3 and tf_keras compute alike."""
 
-
 _RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
-
-
 """(class, name in Keras 3) -> name in tf_keras."""
-
-
 # What says nothing about what a built layer computes, or is said elsewhere.
 _LEFT_OUT = (
     *("batch_input_shape", "batch_shape", "build_config", "dtype", "name"),
     *("seed", "trainable"),
 )
-
-
 # Values of arguments that one library has not, and always computes.
 _ALWAYS = {
     "data_format": "channels_last",

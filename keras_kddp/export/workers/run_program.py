@@ -12,8 +12,6 @@ from typing import Any
 import numpy
 
 _ARENAS = (1 << 24, 1 << 28)  # bytes; the second for large activations
-
-
 _ARENA_STEP = 16  # bytes
 
 

@@ -11,11 +11,7 @@ import tf_keras
 _models: Any = runpy.run_path(
     str(Path(__file__).with_name("portable_models.py"))
 )
-
-
 _NotSharedError: Any = _models["NotSharedError"]
-
-
 _SAMPLES = 8
 
 

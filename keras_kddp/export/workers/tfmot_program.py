@@ -14,29 +14,15 @@ from tensorflow_model_optimization.python.core.clustering.keras.experimental imp
 )  # noqa: E501
 
 _FOLDER = Path(__file__).parent
-
-
 _bridge: Any = runpy.run_path(str(_FOLDER / "tf_keras_program.py"))
-
-
 _models: Any = _bridge["_models"]
-
-
 _distillation: Any = runpy.run_path(str(_FOLDER / "distillation_program.py"))
-
-
 _OWN = (
     *("kernel", "bias", "pointwise_kernel", "alpha"),
     *("gamma", "beta", "moving_mean", "moving_variance"),
 )
-
-
 _RANGE_ROWS = 512
-
-
 _DECAYING = 0.6  # of the sparsity's stage; then it stays
-
-
 _MASK_UPDATES = 50
 
 

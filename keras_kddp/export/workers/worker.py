@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 _PROGRAM = Path(__file__).with_name("worker_main.py")
-
-
 LOG_CHARACTERS = 2000
 
 

@@ -6,8 +6,6 @@ from numbers import Integral, Real
 from typing import Any
 
 MEASURES = ("parameters", "macs", "bytes", "arena_bytes")
-
-
 """What a budget may limit the size of a student in."""
 
 

@@ -18,8 +18,6 @@ from keras_kddp.export.tflite.to_tflite import to_tflite
 from keras_kddp.layers.preparation import finalize
 
 _TRAINED_BIAS = 1e-3
-
-
 _CALIBRATION_ROWS = 8  # the numbers in a file do not change its size
 
 

@@ -13,17 +13,9 @@ from keras_kddp.surgery.graph import ChannelGraph
 # multiplier and a shift as long as it runs, and two zero points, of weight and
 # bias, while it prepares.
 _KEPT_BYTES = 8
-
-
 _PREPARING_BYTES = 8
-
-
 _SUM_BYTES = 4  # that a transposed convolution adds up in
-
-
 _NO_ACTIVATION = (None, "linear")
-
-
 _RENAMING = (
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise"),
     *("ActivityPenalty", "ActivityRegularization", "Identity"),

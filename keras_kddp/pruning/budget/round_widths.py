@@ -14,14 +14,8 @@ from keras_kddp.pruning.ranking import Ranking
 from keras_kddp.surgery.graph import ChannelGraph
 
 _LEAST_GAIN = 0.05
-
-
 _LARGEST_LOSS = 0.1  # of a layer's units
-
-
 _SAMPLES = 200
-
-
 _ROUNDS = 3
 
 

@@ -8,19 +8,12 @@ from keras_kddp.surgery.registry import block_class
 
 layers = keras.layers
 
-
 _NORMALIZES = "normalizes over its channels, so that each depends on all"
-
 _MIXES = "mixes its channels without weights that could be cut"
-
 _RECURS = "ties its units by their recurrence"
-
 _ATTENDS = "splits its channels into heads or compares them"
-
 _WRAPS = "wraps a layer whose channels surgery does not follow"
-
 _PREPARES = "prepares data, whose channels stay"
-
 _FOREIGN = "runs code of another framework"
 
 REASONS: dict[str, tuple[Any, ...]] = {

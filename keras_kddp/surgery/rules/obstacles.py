@@ -13,14 +13,11 @@ _RISING = (
     *["linear", "log_sigmoid", "relu", "relu6", "selu", "sigmoid", "softplus"],
     *["softsign", "sparse_plus", "sparse_sigmoid", "squareplus", "tanh"],
 )
-
 _OTHERS = (
     *["celu", "gelu", "hard_shrink", "hard_silu", "hard_swish", "mish"],
     *["silu", "soft_shrink", "swish", "tanh_shrink", "threshold"],
 )
-
 MONOTONE = [getattr(keras.activations, name) for name in _RISING]
-
 _ELEMENTWISE = MONOTONE + [getattr(keras.activations, name) for name in _OTHERS]
 
 
