@@ -61,7 +61,7 @@ def assert_swap_is_exact(
     optimizer: str,
     *,
     dead: bool = False,
-    epochs: int = 4,
+    epochs: int = 3,
     steps: int = 4,
     **execution: Any,
 ) -> None:
