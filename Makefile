@@ -4,13 +4,25 @@ PYTHON ?=
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+# Each worker imports TensorFlow; a file's tests stay together where they can.
+WORKERS ?= 2
+PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+# The slow tests in parts: make test-slow PART=graphs
+PART := all
+SLOW_all := tests
+SLOW_graphs := tests/surgery
+SLOW_files := tests/export
+SLOW_runs := tests/benchmarks tests/cli tests/docs tests/pruning
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test test-slow runtimes lint clean
 
 help:
 	@echo "make demo       distil, prune and export a digits model: runs/demo"
-	@echo "make test       ruff, mypy and the tests"
-	@echo "make test-slow  the tests that take minutes"
+	@echo "make test       ruff, mypy and the tests, on $(WORKERS) workers"
+	@echo "make test-slow  the tests that take minutes; of them, PART=graphs,"
+	@echo "                PART=files or PART=runs"
 	@echo "make runtimes   tflite-runtime beside the rest, for kddp verify"
 	@echo "make lint       ruff and mypy only"
 	@echo "make clean      remove .venv, caches and build output; keep runs/"
@@ -19,10 +31,10 @@ demo: $(VENV)/.installed-demo
 	$(VENV)/bin/kddp demo --out runs/demo
 
 test: lint
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/.installed-test runtimes
-	$(VENV)/bin/python -m pytest -m slow
+	$(PYTEST) -m slow $(or $(SLOW_$(PART)),$(error no part $(PART)))
 
 # tflite-runtime needs NumPy below 2 and Python 3.11.
 runtimes: $(VENV)/tflite-runtime/.installed

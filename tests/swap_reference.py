@@ -312,7 +312,7 @@ def trained(
     distiller: kddp.Distiller,
     design: Design,
     at: Mapping[int, Units] | None = None,
-    epochs: int = 4,
+    epochs: int = 3,
     steps: int = 4,
 ) -> Outcome:
     """Trains; units leave, or are masked where there are masks.

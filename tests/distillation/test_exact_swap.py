@@ -61,7 +61,7 @@ def assert_swap_is_exact(
     optimizer: str,
     *,
     dead: bool = False,
-    epochs: int = 4,
+    epochs: int = 3,
     steps: int = 4,
     **execution: Any,
 ) -> None:
@@ -202,7 +202,7 @@ def test_a_run_without_the_swap_differs():
         TOLERANCE
     )
     expected = reference(
-        "dense", "adam", dead=False, epochs=4, steps=4, run_eagerly=True
+        "dense", "adam", dead=False, epochs=3, steps=4, run_eagerly=True
     )
     losses = unchanged.values["loss"], expected.values["loss"]
     assert relative_error([losses[0][:1]], [losses[1][:1]]) <= TOLERANCE

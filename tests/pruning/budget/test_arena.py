@@ -26,7 +26,7 @@ def train(student, limit, *, epochs=6, **pruning):
     """Returns the student and the callback of a run under a budget."""
     keras.utils.set_random_seed(0)
     distiller = Distiller(fashion_mlp_student(16), prepare(student))
-    distiller.compile("adam", CROSSENTROPY)
+    distiller.compile("adam", CROSSENTROPY, run_eagerly=True)
     budget = Budget(max_arena_bytes=limit)
     callback = DynamicPruning(budget=budget, **pruning)
     distiller.fit(X, Y, epochs=epochs, verbose=0, callbacks=[callback])
@@ -100,7 +100,7 @@ def test_arena_and_bytes_are_kept_together():
     keras.utils.set_random_seed(0)
     student = prepare(fashion_cnn_student())
     distiller = Distiller(fashion_mlp_student(16), student)
-    distiller.compile("adam", CROSSENTROPY)
+    distiller.compile("adam", CROSSENTROPY, run_eagerly=True)
     budget = Budget(max_arena_bytes=16_000, max_bytes=60_000)
 
     distiller.fit(

@@ -75,7 +75,7 @@ def test_80_000_bytes_of_the_cnn_are_kept_by_the_exported_file(tmp_path):
     y = np.arange(128) % 10
     student = prepare(fashion_cnn_student(), layers=["hidden"])
     distiller = Distiller(fashion_cnn_student(16), student)
-    distiller.compile("adam", CROSSENTROPY)
+    distiller.compile("adam", CROSSENTROPY, run_eagerly=True)
     callback = DynamicPruning(budget=Budget(max_bytes=80_000))
 
     distiller.fit(x, y, epochs=5, verbose=0, callbacks=[callback])

@@ -145,7 +145,7 @@ def test_a_run_ends_in_a_round_width_within_its_budget():
     distiller = Distiller(
         fashion_mlp_student(16), prepare(fashion_mlp_student(120))
     )
-    distiller.compile("adam", CROSSENTROPY)
+    distiller.compile("adam", CROSSENTROPY, run_eagerly=True)
     pruning = DynamicPruning(
         # 44 units of 795 weights, and 10 biases
         budget=Budget(max_parameters=44 * 795 + 10),
@@ -169,7 +169,7 @@ def test_a_student_that_cannot_be_measured_is_refused_before_training():
     x = keras.layers.GlobalAveragePooling1D()(x)
     student = keras.Model(inputs, keras.layers.Dense(10)(x))
     distiller = Distiller(student, prepare(student))
-    distiller.compile("adam", CROSSENTROPY)
+    distiller.compile("adam", CROSSENTROPY, run_eagerly=True)
 
     with pytest.raises(ValueError, match="`unit_multiple`.* must be fixed"):
         distiller.fit(
@@ -184,7 +184,7 @@ def test_a_student_that_cannot_be_measured_is_refused_before_training():
 def test_rows_that_no_file_takes_are_refused_before_training():
     student = prepare(fashion_mlp_student(20))
     distiller = Distiller(fashion_mlp_student(4), student)
-    distiller.compile("adam", CROSSENTROPY)
+    distiller.compile("adam", CROSSENTROPY, run_eagerly=True)
     weights = student.get_weights()
 
     with pytest.raises(ValueError, match="`unit_multiple`"):
@@ -227,7 +227,7 @@ def test_what_fits_already_is_not_rounded():
     distiller = Distiller(
         fashion_mlp_student(16), prepare(fashion_mlp_student(44))
     )
-    distiller.compile("adam", CROSSENTROPY)
+    distiller.compile("adam", CROSSENTROPY, run_eagerly=True)
     pruning = DynamicPruning(
         budget=Budget(max_parameters=10**6), unit_multiple=8, threshold=0.0
     )

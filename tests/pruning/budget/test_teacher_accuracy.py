@@ -3,7 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from budgeted_runs import CROSSENTROPY, X, Y, make_student, small
+from budgeted_runs import (
+    X,
+    Y,
+    compile_eagerly,
+    make_student,
+    small,
+)
 
 import keras_kddp.pruning.budget.accuracy_guard
 from keras_kddp import Budget, Distiller, DynamicPruning, TeacherCache, prepare
@@ -29,7 +35,7 @@ def test_the_teacher_is_the_reference_if_asked(
     distiller = Distiller(
         None if is_packed else teacher, prepare(make_student())
     )
-    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    compile_eagerly(distiller)
     budget = Budget(max_accuracy_drop=0.5, reference="teacher")
 
     distiller.fit(
@@ -37,6 +43,7 @@ def test_the_teacher_is_the_reference_if_asked(
         y,
         validation_data=(x_validation, y_validation),
         epochs=4,
+        batch_size=128,
         verbose=0,
         callbacks=[DynamicPruning(budget=budget)],
     )
@@ -59,7 +66,7 @@ def test_the_teacher_of_a_sequence_is_judged_at_every_position():
     teacher = model(8)
     y = teacher.predict(x, verbose=0).argmax(axis=-1)
     distiller = Distiller(teacher, prepare(model(4)))
-    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    compile_eagerly(distiller)
     budget = Budget(max_accuracy_drop=0.99, reference="teacher")
 
     distiller.fit(
@@ -74,7 +81,7 @@ def test_the_teacher_of_a_sequence_is_judged_at_every_position():
 
 def judged_by_the_teacher(validation):
     distiller = Distiller(small(), prepare(small()))
-    distiller.compile("adam", CROSSENTROPY, metrics=["accuracy"])
+    compile_eagerly(distiller)
     budget = Budget(max_accuracy_drop=0.5, reference="teacher")
     distiller.fit(
         X,
