@@ -52,7 +52,7 @@ def held_outputs(
     Args:
         model: A built Sequential or Functional model; left as it is.
         units: Layer name -> the units that are held.
-        x: One array an input of the model, or the array of the only one.
+        x: One array per input of the model, or the array of the only one.
         constants: Layer name -> unit -> the value held; 0 by default.
         training: The mode that layers run in.
     """
@@ -162,7 +162,7 @@ def randomize(model: keras.Model, seed: int) -> keras.Model:
 def random_inputs(
     model: keras.Model, seed: int, batch_size: int = 3
 ) -> list[np.ndarray]:
-    """Returns one standard normal float64 array an input of a model."""
+    """Returns one standard normal float64 array per input of a model."""
     random = np.random.default_rng(seed)
     return [
         random.normal(size=(batch_size, *symbol.shape[1:]))

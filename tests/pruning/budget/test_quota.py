@@ -32,7 +32,7 @@ def test_a_roomy_file_does_not_cancel_another_limit():
 
 @pytest.mark.parametrize("start", range(0, 21, 2))
 def test_the_fewest_groups_are_found_from_any_first_guess(start, monkeypatch):
-    # A file that is not as the line foretells: k groups save k^2 bytes.
+    # A file that is not as the line predicts: k groups save k^2 bytes.
     quota = object.__new__(FallingQuota)
     quota._limits = {"bytes": 1_000 + 64}
     sizes = lambda k: {"bytes": 1_400 - 20 * k}  # noqa: E731
