@@ -33,7 +33,7 @@ OPTIMIZERS: dict[str, MakeOptimizer] = {
     "ema": lambda _: optimizers.Adam(
         0.01, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=5
     ),
-    # 4 steps an epoch: a gradient waits in the accumulator at the swap.
+    # 4 steps per epoch: a gradient waits in the accumulator at the swap.
     "gradient_accumulation": lambda _: optimizers.Adam(
         0.01, gradient_accumulation_steps=3
     ),
@@ -59,7 +59,7 @@ SPECIAL_CASES: dict[str, MakeOptimizer] = {
     "unregistered_schedule": lambda _: optimizers.Adam(Unregistered()),
     "callable_learning_rate": lambda _: optimizers.Adam(lambda: 0.02),
     "decay_without_exclusions": decay_without_exclusions,
-    "one_optimizer_a_layer": lambda _: optimizers.MultiOptimizer(
+    "one_optimizer_per_layer": lambda _: optimizers.MultiOptimizer(
         optimizers.OptimizerMap(
             optimizers.Adam(0.01),
             {"fc1/.*": optimizers.SGD(0.05, momentum=0.9)},

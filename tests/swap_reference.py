@@ -1,7 +1,7 @@
 """The exact swap's reference: a student that is masked and never rebuilt.
 
 Nothing here asks the package what a removal deletes: every student lists by
-hand which of its weights have an entry a unit, and along which axis.
+hand which of its weights have an entry per unit, and along which axis.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ class Entries(NamedTuple):
     Attributes:
         layer: Name of the layer that has the weight.
         weight: Name of the weight.
-        axis: Axis with one entry a unit, in turn at every position.
+        axis: Axis with one entry per unit, in turn at every position.
         units_of: Name of the layer that has the units.
     """
 
@@ -322,7 +322,7 @@ def trained(
         design: Its design.
         at: Epoch -> units; by default `design.removed` after one epoch.
         epochs: Number of epochs.
-        steps: Batches an epoch.
+        steps: Batches per epoch.
     """
     at = {1: design.removed} if at is None else at
     is_masked = any(isinstance(x, Mask) for x in distiller.student.layers)

@@ -71,7 +71,7 @@ def test_strengths_of_penalties_do_not_count():
     assert profile(prepare(model)).parameters == model.count_params()
 
 
-def test_the_table_has_a_line_a_layer_and_totals():
+def test_the_table_has_one_line_per_layer_and_totals():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(8, name="fc")])
     table = str(profile(model)).splitlines()
     assert table[0].split() == [

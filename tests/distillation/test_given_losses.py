@@ -64,7 +64,7 @@ def test_an_empty_list_of_losses_is_refused():
 @pytest.mark.parametrize(
     "weights", [[], [1.0, 2.0], 1.0, "1", [-1.0], [float("nan")], ["1"]]
 )
-def test_weights_that_are_not_one_number_a_loss_are_refused(weights):
+def test_weights_that_are_not_one_number_per_loss_are_refused(weights):
     message = r"must have one number >= 0 per loss \(1\)"
     with pytest.raises(ValueError, match=message):
         Distiller(make_teacher(), make_student(), SoftTargets(), weights)

@@ -48,7 +48,7 @@ def test_a_logger_has_the_columns_wherever_it_is_listed(tmp_path, order):
         assert [float(row[name]) for row in rows] == history[name]
 
 
-def test_a_verbose_run_prints_a_line_a_removal(capsys):
+def test_a_verbose_run_prints_one_line_per_removal(capsys):
     fit(make_distiller(), pruning(verbose=1))
 
     printed = capsys.readouterr().out.split("\n")

@@ -282,7 +282,7 @@ def test_a_run_that_is_stopped_early_keeps_the_student_of_its_last_epoch():
         lambda units: 5.0,
     ],
 )
-def test_scores_that_are_not_one_number_a_unit_are_refused(scores):
+def test_scores_that_are_not_one_number_per_unit_are_refused(scores):
     def criterion(activity, outgoing_norm):
         return scores(len(activity.mean)) * np.ones(1)
 

@@ -129,7 +129,7 @@ def planned(student):
     return PlannedArena(graph).without(np.zeros(graph.records.size, bool))
 
 
-def test_memory_is_foretold_where_a_branch_is_held():
+def test_memory_is_predicted_where_a_branch_is_held():
     # While the wide output is made and read: 144 * (12 + 20 + 12); and eight
     # bytes for each of 12 + 20 + 12 + 4 channels.
     assert planned(wide_and_narrow()) == 144 * 44 + 8 * 48
@@ -144,20 +144,20 @@ def test_memory_is_foretold_where_a_branch_is_held():
         (wide_and_narrow, {"wide": range(15)}),
     ],
 )
-def test_the_saved_arena_is_foretold_to_a_hundred_bytes(make, smaller):
+def test_the_saved_arena_is_predicted_to_a_hundred_bytes(make, smaller):
     student = randomize(make(), 0)
     x = X[:, :12, :12] if make is wide_and_narrow else X
     graph = ChannelGraph(student)
     gone = np.zeros(graph.records.size, bool)
     for name, units in smaller.items():
         gone[graph.units[name][list(units)]] = True
-    foretold = planned(student) - PlannedArena(graph).without(gone)
+    predicted = planned(student) - PlannedArena(graph).without(gone)
 
     saved = int8_arena_bytes(student, x) - int8_arena_bytes(
         keras_kddp.remove_units(student, smaller), x
     )
 
-    assert saved == pytest.approx(foretold, abs=100)
+    assert saved == pytest.approx(predicted, abs=100)
 
 
 def test_zero_biases_count_as_what_training_makes_of_them():
