@@ -2,11 +2,10 @@
 
 import keras
 import numpy as np
+from classifiers import CROSSENTROPY
 
 from keras_kddp import Distiller, DynamicPruning, prepare
 from keras_kddp.surgery import ChannelGraph
-
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def make_student():

@@ -7,7 +7,6 @@ X = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]], dtype="float32")
 Y = np.array([0, 1, 1])
 KERNEL = np.array([[0.0, 3.0], [2.0, 0.0]])
 LOGITS = np.array([[0.0, 3.0], [4.0, 0.0], [2.0, 9.0]])  # X @ KERNEL
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def make_teacher(activation=None):

@@ -2,12 +2,12 @@
 
 import keras
 import numpy as np
+from classifiers import CROSSENTROPY
 
 from keras_kddp import Distiller, DynamicPruning, prepare
 
 X = np.array([[1.0, 2.0], [3.0, 1.0], [2.0, 2.0], [4.0, 1.0]], "float32")
 Y = np.array([0, 1, 0, 1])
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # Unit 0 hands the first input on, unit 1 the second; unit 2 is dead, and unit
 # 3 sends a thousandth of what unit 0 sends.
 KERNEL = np.array([[1.0, 0.0, 0.0, 0.001], [0.0, 1.0, 0.0, 0.0]])

@@ -240,6 +240,7 @@ def distiller_of(
     """
     student = student_of(design, masked=masked, dead=dead)
     distiller = kddp.Distiller(teacher_of(design), student, losses)
+    # Made here: a loss has the dtype of its making, float64 in most tests.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     arguments = {"loss": loss, "jit_compile": False, **arguments}
     distiller.compile(optimizer=optimizer(student), **arguments)

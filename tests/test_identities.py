@@ -92,6 +92,7 @@ def fitted(
         ]
     )
     distiller = kddp.Distiller(teacher, student)
+    # Made here: a loss has the dtype of its making, float64 in most tests.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.Adam(0.003)
     distiller.compile(optimizer, loss, run_eagerly=run_eagerly)

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from classifiers import CROSSENTROPY, softmax
 from helpers import to_numpy
 
 from keras_kddp import Distiller
@@ -11,7 +12,6 @@ from keras_kddp import Distiller
 X = np.array([[1.0, 0.0], [0.0, 2.0]], dtype="float32")
 TEACHER_LOGITS = np.array([[0.0, 3.0], [4.0, 0.0]])
 Y = np.array([0, 0])
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def linear(kernel, *layers, **arguments):
@@ -33,11 +33,6 @@ def make_teacher(*layers, **arguments):
 def make_student(*layers, **arguments):
     """Returns a model that hands its inputs on as logits."""
     return linear(np.eye(2), *layers, **arguments)
-
-
-def softmax(logits):
-    powers = np.exp(logits, dtype="float64")
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def soft_losses(temperature):

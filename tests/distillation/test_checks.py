@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
+from classifiers import Subclassed
 from two_examples import X, compiled, linear, make_student, make_teacher
 
 from keras_kddp import Distiller
@@ -55,14 +56,6 @@ def test_inputs_of_different_shapes_are_refused():
 
 
 def test_outputs_that_are_known_only_in_training_are_compared_then():
-    class Subclassed(keras.Model):
-        def __init__(self, classes):
-            super().__init__()
-            self.dense = keras.layers.Dense(classes)
-
-        def call(self, inputs):
-            return self.dense(inputs)
-
     for classes in (1, 3):  # one class would be broadcast
         student = Subclassed(classes)
         distiller = Distiller(make_teacher(), student, student_loss_weight=0)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from classifiers import Subclassed
 from helpers import to_numpy, variable_values
 from two_examples import (
     X,
@@ -124,14 +125,6 @@ def test_a_second_fit_goes_on_where_the_first_stopped():
 
 
 def test_a_subclassed_student_can_be_distilled():
-    class Subclassed(keras.Model):
-        def __init__(self, **arguments):
-            super().__init__(**arguments)
-            self.dense = keras.layers.Dense(2)
-
-        def call(self, inputs):
-            return self.dense(inputs)
-
     distiller = ours(make_teacher(), Subclassed())
 
     losses = distiller.fit(X, Y, epochs=5, verbose=0).history["loss"]

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from classifiers import CROSSENTROPY
 
 from keras_kddp import (
     Distiller,
@@ -14,7 +15,6 @@ from keras_kddp import (
     prepare,
 )
 
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 X = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
 Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
 

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from classifiers import CROSSENTROPY, softmax
 from helpers import to_numpy
 
 import keras_kddp as kddp
 
 X = np.array([[1.0, 0.0], [0.0, 2.0]], dtype="float32")
 Y = {"digit": np.array([0, 1]), "parity": np.array([2, 0])}
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 KERNELS = {
     "digit": np.array([[0.0, 3.0], [2.0, 0.0]]),
     "parity": np.array([[1.0, 0.0, 2.0], [0.0, 1.0, 1.0]]),
@@ -30,11 +30,6 @@ def two_heads(scale, activation=None, structure=dict):
     return keras.Model(inputs, outputs)
 
 
-def softmax(logits):
-    powers = np.exp(logits)
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
 def soft_loss(kernel, temperature, weights=(1.0, 1.0)):
     """Returns T^2 KL(teacher || student) where the student has half of it."""
     p = softmax(X @ kernel / temperature)
@@ -49,9 +44,9 @@ def hard_loss(kernel, labels):
 
 def compiled(distiller, structure=dict):
     losses = (
-        structure([LOSS, LOSS])
+        structure([CROSSENTROPY, CROSSENTROPY])
         if structure is not dict
-        else dict.fromkeys(KERNELS, LOSS)
+        else dict.fromkeys(KERNELS, CROSSENTROPY)
     )
     distiller.compile("sgd", loss=losses)
     return distiller

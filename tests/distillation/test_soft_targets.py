@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from classifiers import softmax
 
 from keras_kddp import SoftTargets
 from keras_kddp.model_io import (
@@ -14,11 +15,6 @@ from keras_kddp.model_io import (
 
 TEACHER = np.array([[2.0, 0.0, -1.0], [0.0, 4.0, 1.0]])
 STUDENT = np.array([[0.5, 1.0, 0.0], [-1.0, 0.0, 2.0]])
-
-
-def softmax(logits):
-    powers = np.exp(logits)
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def divergence(temperature):

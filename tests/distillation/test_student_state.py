@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from classifiers import CROSSENTROPY
 from helpers import (
     held_outputs,
     outputs_of,
@@ -114,7 +115,7 @@ def test_a_bias_that_folding_adds_is_trained():
     distiller = kddp.Distiller(keras.models.clone_model(student), student)
     distiller.compile(
         optimizers.Adam(0.01),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        CROSSENTROPY,
         run_eagerly=True,
     )
     random = np.random.default_rng(0)

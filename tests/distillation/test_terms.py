@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from classifiers import softmax
 from helpers import to_numpy
 from two_examples import (
     TEACHER_LOGITS,
@@ -14,7 +15,6 @@ from two_examples import (
     make_teacher,
     ours,
     soft_losses,
-    softmax,
     trained_kernel,
     training_loss,
 )

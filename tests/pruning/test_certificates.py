@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from classifiers import CROSSENTROPY
 from helpers import float64, random_inputs, randomize
 
 import keras_kddp as kddp
@@ -145,7 +146,7 @@ def test_a_constant_unit_leaves_inside_fit_and_its_value_is_folded():
     distiller = kddp.Distiller(None, model)
     distiller.compile(
         keras.optimizers.SGD(0.0),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        CROSSENTROPY,
     )
     pruning = kddp.DynamicPruning(
         warmup_epochs=0,

@@ -4,16 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from known_activity import (
-    BIAS,
-    CROSSENTROPY,
-    KERNEL,
-    X,
-    Y,
-    fit,
-    make_distiller,
-    pruning,
-)
+from classifiers import CROSSENTROPY
+from known_activity import BIAS, KERNEL, X, Y, fit, make_distiller, pruning
 
 from keras_kddp import Distiller, prepare
 

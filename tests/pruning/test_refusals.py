@@ -6,16 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from classifiers import CROSSENTROPY, Subclassed
 from helpers import variable_values
-from known_activity import (
-    CROSSENTROPY,
-    X,
-    Y,
-    fit,
-    make_distiller,
-    make_student,
-    pruning,
-)
+from known_activity import X, Y, fit, make_distiller, make_student, pruning
 
 from keras_kddp import Distiller, DynamicPruning, finalize
 from keras_kddp.layers.penalized_models import set_penalty_strength
@@ -82,14 +75,6 @@ def test_a_student_whose_only_layer_is_pinned_is_refused():
 
 
 def test_a_subclassed_student_is_refused():
-    class Subclassed(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = keras.layers.Dense(2)
-
-        def call(self, inputs):
-            return self.dense(inputs)
-
     student = Subclassed()
     student(X)
     distiller = make_distiller(student, rate=0.5)

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from classifiers import CROSSENTROPY
 from helpers import to_numpy
 from known_activity import (
     BIAS,
-    CROSSENTROPY,
     KERNEL,
     PARAMETERS,
     Changing,

@@ -4,15 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cached_examples import (
-    KERNEL,
-    LOGITS,
-    LOSS,
-    X,
-    Y,
-    make_student,
-    make_teacher,
-)
+from cached_examples import KERNEL, LOGITS, X, Y, make_student, make_teacher
+from classifiers import CROSSENTROPY
 from helpers import to_numpy, variable_values
 
 import keras_kddp as kddp
@@ -21,7 +14,9 @@ from keras_kddp.distillation.packing import TeacherOutput, packed, unpacked
 
 def compiled(teacher, student=None, **options):
     distiller = kddp.Distiller(teacher, student or make_student(), **options)
-    distiller.compile(keras.optimizers.SGD(0.1), LOSS, metrics=["accuracy"])
+    distiller.compile(
+        keras.optimizers.SGD(0.1), CROSSENTROPY, metrics=["accuracy"]
+    )
     return distiller
 
 

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cached_examples import LOGITS, LOSS, X, Y, make_student, make_teacher
+from cached_examples import LOGITS, X, Y, make_student, make_teacher
+from classifiers import CROSSENTROPY
 
 import keras_kddp as kddp
 from keras_kddp.distillation.packing import unpacked
@@ -94,7 +95,7 @@ def test_training_on_a_file_is_training_on_the_teacher(tmp_path):
     for path in (None, tmp_path / "cache", tmp_path / "cache"):
         cache = kddp.TeacherCache(make_teacher(), X, path=path)
         distiller = kddp.Distiller(None, make_student())
-        distiller.compile(keras.optimizers.SGD(0.1), LOSS)
+        distiller.compile(keras.optimizers.SGD(0.1), CROSSENTROPY)
         history = distiller.fit(
             cache.pack(X), Y, epochs=3, shuffle=False, verbose=0
         )
@@ -268,7 +269,7 @@ def test_views_follow_from_the_seed_and_the_row_alone():
 def test_fit_takes_the_views_with_weights_and_pruning():
     cache = kddp.TeacherCache(make_teacher(), X, augment=shift, views=2)
     distiller = kddp.Distiller(None, kddp.prepare(make_student()))
-    distiller.compile("adam", LOSS)
+    distiller.compile("adam", CROSSENTROPY)
     data = cache.batches(X, Y, np.ones(3), batch_size=2)
 
     history = distiller.fit(
@@ -282,7 +283,7 @@ def test_fit_moves_on_to_the_next_view_in_every_epoch(monkeypatch):
     cache = kddp.TeacherCache(make_teacher(), X, augment=shift, views=3)
     data = cache.batches(X, Y, batch_size=3)
     distiller = kddp.Distiller(None, make_student())
-    distiller.compile("adam", LOSS)
+    distiller.compile("adam", CROSSENTROPY)
     seen = []
     original = Views.of
     monkeypatch.setattr(

@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from budgeted_runs import CROSSENTROPY
+from classifiers import CROSSENTROPY
 from sklearn.datasets import load_digits
 
 

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from budgeted_runs import (
-    CROSSENTROPY,
     Judged,
     X,
     Y,
@@ -15,6 +14,7 @@ from budgeted_runs import (
     train,
     units_of,
 )
+from classifiers import CROSSENTROPY
 
 from keras_kddp import Budget, Distiller, DynamicPruning, prepare
 from keras_kddp.profiling import profile

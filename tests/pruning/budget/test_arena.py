@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from classifiers import CROSSENTROPY
 from helpers import randomize
 
 import keras_kddp.pruning.budget.forecast
@@ -17,7 +18,6 @@ from keras_kddp.pruning.budget.int8_trial import int8_arena_bytes
 from keras_kddp.pruning.budget.planned_arena import PlannedArena
 from keras_kddp.surgery import ChannelGraph
 
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 X = np.random.default_rng(0).random((128, 28, 28, 1), dtype="float32")
 Y = np.arange(128) % 10
 

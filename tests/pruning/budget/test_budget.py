@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from budgeted_runs import CROSSENTROPY, make_student, train, units_of
+from budgeted_runs import make_student, train, units_of
+from classifiers import CROSSENTROPY
 
 from keras_kddp import Budget, Distiller, DynamicPruning, finalize, prepare
 from keras_kddp.export import to_tflite

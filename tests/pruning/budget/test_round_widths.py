@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from classifiers import CROSSENTROPY
 
 import keras_kddp.compression.compress
 import keras_kddp.pruning.budget.round_widths
@@ -15,7 +16,6 @@ from keras_kddp.pruning.budget.round_widths import round_widths
 from keras_kddp.pruning.ranking import rank_groups
 from keras_kddp.surgery import ChannelGraph
 
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 X = np.random.default_rng(0).random((64, 28, 28, 1), dtype="float32")
 Y = np.arange(64) % 10
 
