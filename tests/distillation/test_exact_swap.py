@@ -220,7 +220,7 @@ def test_a_swap_that_forgets_the_optimizer_differs(optimizer, monkeypatch):
         return successor
 
     monkeypatch.setattr(
-        "keras_kddp.distillation.distiller.carry_optimizer", fresh
+        "keras_kddp.distillation.student_state.carry_optimizer", fresh
     )
     with pytest.raises(AssertionError, match="differs by"):
         assert_swap_is_exact("dense", optimizer, run_eagerly=True)
