@@ -202,7 +202,7 @@ def with_budget(pruning: DynamicPruning, budget: Any) -> DynamicPruning:
             "`budget` must be given once. Received it and "
             "pruning=DynamicPruning(budget=...). Leave one out."
         )
-    return pruning.replaced(budget=budget)
+    return pruning.for_another_run(budget)
 
 
 def is_relative_to_student(budget: Budget | None) -> TypeGuard[Budget]:

@@ -248,7 +248,7 @@ def _start(
         The student with its penalties, the callback, and the controls that
         are trained by now.
     """
-    pruning = checked.pruning.replaced()
+    pruning = checked.pruning.for_another_run()
     budget = pruning.budget
     if not is_relative_to_student(budget):
         pruning.preflight = checked.pruned
@@ -256,7 +256,7 @@ def _start(
     distilled = control("kd", checked.student)
     reached = accuracy(distilled, checked.splits["validation"])
     # Without the preflight: int8 files change a little with the weights.
-    pruning = pruning.replaced(budget=replace(budget, reference=reached))
+    pruning = pruning.for_another_run(replace(budget, reference=reached))
     prepared = prepare(distilled, l1=checked.l1, layers=checked.layers)
     return prepared, pruning, {"kd": distilled}
 

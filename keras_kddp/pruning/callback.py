@@ -141,16 +141,21 @@ class DynamicPruning(keras.callbacks.Callback):
             **{field.name: getattr(self, field.name) for field in _SETTINGS}
         )
 
-    def replaced(self, **arguments: Any) -> "DynamicPruning":
-        """Returns a callback with some other arguments; this one stays.
+    def for_another_run(self, budget: Budget | None = None) -> "DynamicPruning":
+        """Returns a callback with these arguments that no run has used.
 
         Args:
-            **arguments: Of the constructor.
+            budget: Stands in the place of the callback's own; None: that.
 
         Raises:
-            ValueError: If one is out of range.
+            ValueError: If it is no budget.
         """
-        return type(self)(**{**vars(self.settings()), **arguments})
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)  # those of a subclass too
+        other.budget = self.budget if budget is None else budget
+        other.removals, other.preflight, other._run = [], None, None
+        other.settings()  # says now what is out of range
+        return other
 
     def phases(self, epochs: int) -> Phases:
         """Returns the phases of a run of so many epochs.
@@ -175,7 +180,10 @@ class DynamicPruning(keras.callbacks.Callback):
         _check_prepared(distiller)
         check_callbacks(distiller.fit_callbacks, DynamicPruning)
         self._run = PruningRun(
-            self.settings(), distiller, self.params["epochs"], self.preflight
+            self.settings(),
+            self.phases(self.params["epochs"]),
+            distiller,
+            self.preflight,
         )
         self.removals = self._run.removals
         distiller.build_optimizer()
@@ -192,6 +200,7 @@ class DynamicPruning(keras.callbacks.Callback):
     ) -> None:
         """Observes the student, writes its size and plans a removal."""
         if self._run is not None:
+            self._run.settings = self.settings()  # others may have moved them
             self._run.end_epoch(epoch, {} if logs is None else logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

@@ -27,6 +27,7 @@ from keras_kddp.pruning.certificates import (
 )
 from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
 from keras_kddp.pruning.ranking import Ranking, group_scores, rank_groups
+from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
 from keras_kddp.surgery.folding import Constants
 from keras_kddp.surgery.graph import ChannelGraph
@@ -53,12 +54,13 @@ class PruningRun:
 
     Args:
         settings: What `DynamicPruning` was told.
+        phases: Of the run.
         distiller: Inside its `fit`.
-        epochs: Length of the run.
         preflight: What was checked before; None, or one of another student:
             it is checked here.
 
     Attributes:
+        settings: What `DynamicPruning` is told, as it is now.
         removals: What was removed so far.
 
     Raises:
@@ -70,15 +72,15 @@ class PruningRun:
     def __init__(
         self,
         settings: PruningSettings,
+        phases: Phases,
         distiller: Distiller,
-        epochs: int,
         preflight: PruningPreflight | None = None,
     ) -> None:
         """Checks the run, before anything is changed."""
         self.removals: list[Removal] = []
-        self._settings = settings
+        self.settings = settings
         self._distiller = distiller
-        self._phases = settings.phases(epochs)
+        self._phases = phases
         graph = self._graph()
         if preflight is None or not preflight.is_for(settings, graph):
             preflight = check_pruning(settings, graph, distiller.fit_inputs)
@@ -153,20 +155,20 @@ class PruningRun:
         ranking, inactive = self._ranked(graph, activity)
         count = self._removal_count(epoch, ranking, inactive)
         is_last = self._phases.is_last_removal(epoch)
-        multiple = self._settings.unit_multiple
+        multiple = self.settings.unit_multiple
         if multiple > 1 and is_last and (count or self.removals):
             leaving = round_widths(
                 ranking, count, multiple=multiple, data=self._observed
             )
             ranking, count = ranking.led_by(leaving), len(leaving)
         units = ranking.units(count)
-        least = self._settings.minimum_change * _live_units(activity)
+        least = self.settings.minimum_change * _live_units(activity)
         is_enough = sum(map(len, units.values())) >= least
         if not units or not (is_enough or is_last):
             return None
         plan = ranking.plan(count)
         evidence = certify(
-            graph, units, activity, plan.constants, self._settings.input_range
+            graph, units, activity, plan.constants, self.settings.input_range
         )
         return _PlannedRemoval(plan, evidence)
 
@@ -177,11 +179,11 @@ class PruningRun:
         constants = constant_units(activity)
         scores = self._scores(graph, activity, constants)
         ranked_by = scores
-        if self._settings.budget is not None:
+        if self.settings.budget is not None:
             ranked_by = self._scores(graph, activity, constants, balanced=True)
-        widths = dict.fromkeys(graph.units, self._settings.minimum_units)
+        widths = dict.fromkeys(graph.units, self.settings.minimum_units)
         ranking = rank_groups(graph, ranked_by, widths, constants)
-        threshold = self._settings.threshold
+        threshold = self.settings.threshold
         are_inactive = (scores[group] <= threshold for group in ranking.order)
         return ranking, sum(takewhile(bool, are_inactive))
 
@@ -221,7 +223,7 @@ class PruningRun:
         *,
         balanced: bool = False,
     ) -> dict[int, float]:
-        criterion = self._settings.criterion
+        criterion = self.settings.criterion
         return group_scores(
             graph, activity, criterion, constants, balanced=balanced
         )
@@ -271,7 +273,7 @@ class PruningRun:
         )
 
     def _show(self, line: str) -> None:
-        if self._settings.verbose:
+        if self.settings.verbose:
             sys.stdout.write(f"\n{line}\n")
 
     def _stop(self, epoch: int) -> None:

@@ -5,10 +5,12 @@ import csv
 import keras
 import numpy as np
 import pytest
-from known_activity import PARAMETERS, fit, make_distiller, pruning
+from known_activity import PARAMETERS, X, fit, make_distiller, pruning
 
-from keras_kddp import DynamicPruning
+from keras_kddp import Budget, DynamicPruning, prepare
 from keras_kddp.layers.penalized_models import penalty_layers
+from keras_kddp.pruning.preflight import check_pruning
+from keras_kddp.surgery import ChannelGraph
 
 
 class Spy(keras.callbacks.Callback):
@@ -127,3 +129,70 @@ def test_numbers_may_be_of_numpy():
     history = fit(make_distiller(), callback, epochs=3)
 
     assert history["units"][-1] < 4
+
+
+def test_an_argument_that_is_moved_in_the_middle_counts_from_then_on():
+    callback = pruning(threshold=0.0, finetune_epochs=0)
+    moving = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: setattr(
+            callback, "threshold", 0.02 * (epoch >= 2)
+        )
+    )
+
+    history = fit(make_distiller(), callback, moving)
+
+    assert history["units"] == [4, 4, 3, 2]
+
+
+def test_an_argument_that_is_spoilt_is_refused_before_the_run():
+    callback = pruning()
+    callback.threshold = 2
+
+    with pytest.raises(ValueError, match=r"`threshold` must be .* \[0, 1\)"):
+        fit(make_distiller(), callback)
+
+
+class Late(DynamicPruning):
+    """A subclass with arguments and phases of its own."""
+
+    def __init__(self, note, **arguments):
+        super().__init__(**arguments)
+        self.note = note
+
+    def phases(self, epochs):
+        return super().phases(epochs)._replace(warmup=2, ramp=1, finetune=1)
+
+
+def test_the_phases_of_a_subclass_are_the_phases_of_its_runs():
+    history = fit(make_distiller(), Late("late"))
+
+    assert history["penalty_strength"] == [0.0, 0.0, 1.0, 0.0]
+
+
+def test_a_callback_for_another_run_has_all_arguments_and_no_state():
+    callback = Late("late", threshold=0.1)
+    fit(make_distiller(), callback)
+    budget = Budget(max_parameters=10)
+
+    other = callback.for_another_run(budget)
+
+    assert (other.note, other.threshold, other.budget) == ("late", 0.1, budget)
+    assert other.removals == []
+    assert callback.budget is None
+    assert callback.removals != []
+
+
+def test_what_was_checked_of_another_student_is_not_used():
+    small, callback = make_distiller(), pruning()
+    graph = ChannelGraph(small.student)
+    callback.preflight = check_pruning(callback.settings(), graph, X[:1])
+    inputs = keras.Input((2,))
+    x = keras.layers.Dense(7, "relu", name="fc")(inputs)
+    wide = prepare(keras.Model(inputs, keras.layers.Dense(2)(x)))
+
+    assert callback.preflight.is_for(callback.settings(), graph)
+    assert not callback.preflight.is_for(
+        callback.settings(), ChannelGraph(wide)
+    )
+    fit(make_distiller(wide), callback)  # observes the rows of this fit
+    assert callback.removals[0].certificates[0].examples == len(X)
