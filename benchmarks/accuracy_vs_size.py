@@ -25,7 +25,7 @@ import keras
 from cells import CellStore
 from experiments import ABLATIONS, COMPARISONS, Comparison, Experiment, Training
 from report import write_report
-from steering import PenaltySteering
+from steering import PenaltySteering, PruningAtTheEnd
 
 from keras_kddp.compression import training as rules
 from keras_kddp.compression.choices import CONTROLS
@@ -46,7 +46,6 @@ CRITERIA = {
     "paper_criterion": "never_active",
     "mean_activity": "mean_activity",
 }
-AT_THE_END = 0.999  # less is not worth a removal, save the last
 
 
 def pruning_of(method: str, experiment: Experiment) -> DynamicPruning:
@@ -54,13 +53,12 @@ def pruning_of(method: str, experiment: Experiment) -> DynamicPruning:
     arguments = dict(experiment.phases)
     if method not in ("paper_criterion", "penalty_steering"):
         arguments["budget"] = experiment.budget_object()
-    if method == "prune_at_end":
-        arguments["minimum_change"] = AT_THE_END
     if method == "no_warmup":
         arguments |= {"warmup_epochs": 0, "ramp_epochs": 0}
     if method == "no_finetune":
         arguments["finetune_epochs"] = 1
-    return DynamicPruning(CRITERIA.get(method, "contribution"), **arguments)
+    kind = PruningAtTheEnd if method == "prune_at_end" else DynamicPruning
+    return kind(CRITERIA.get(method, "contribution"), **arguments)
 
 
 class Bench:

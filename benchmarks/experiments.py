@@ -43,7 +43,7 @@ class Training:
 
     Attributes:
         epochs: Passes over the training split.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         learning_rate: At the start.
     """
 

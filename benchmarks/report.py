@@ -233,7 +233,7 @@ def _line(row: Row) -> str:
 def _verdicts(
     comparison: str, student: str, rows: Mapping[str, Row]
 ) -> Iterable[str]:
-    """Yields a line a bar, met or missed, and one for the controls."""
+    """Yields one line per bar, met or missed, and one for the controls."""
     if not {"kddp", "kd"} <= set(rows):
         return
     pruned, whole = rows["kddp"], rows["kd"]

@@ -1,4 +1,4 @@
-"""Another way to reach a size, for an ablation."""
+"""Two other ways to reach a size, for the ablations."""
 
 import math
 from typing import Any
@@ -7,7 +7,25 @@ import keras
 
 from keras_kddp.layers.penalized_models import set_penalty_strength
 from keras_kddp.pruning.budget.budget import Budget
+from keras_kddp.pruning.callback import DynamicPruning
 from keras_kddp.pruning.schedule import Phases
+
+
+class OneRemoval(Phases):
+    """Phases of which the last removal is the only one."""
+
+    def removes_after(self, epoch: int) -> bool:
+        """Says whether a removal may be planned at the end of an epoch."""
+        is_early = super().removes_after(epoch + 1)
+        return super().removes_after(epoch) and not is_early
+
+
+class PruningAtTheEnd(DynamicPruning):
+    """Removes everything at once, with the last removal."""
+
+    def phases(self, epochs: int) -> Phases:
+        """Returns the phases of a run of so many epochs."""
+        return OneRemoval(*super().phases(epochs))
 
 
 class PenaltySteering(keras.callbacks.Callback):

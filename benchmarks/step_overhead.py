@@ -117,7 +117,7 @@ def measure(
     low, high = interval(ratios)
     print(
         f"{name:4} stock {np.median(seconds[:, 0]) / steps * 1e3:7.2f} ms  "
-        f"ours {np.median(seconds[:, 1]) / steps * 1e3:7.2f} ms CPU a step  "
+        f"ours {np.median(seconds[:, 1]) / steps * 1e3:7.2f} ms CPU per step  "
         f"ratio {np.median(ratios):.3f}  90 % interval {low:.3f} to {high:.3f}"
         f"  ({blocks} blocks of {steps} steps, batch {BATCH})",
         flush=True,

@@ -2,10 +2,12 @@
 
 import importlib
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -118,7 +120,8 @@ if not TYPE_CHECKING:  # else every misspelt name would be one
 
     def __dir__() -> list[str]:
         """Returns the public names, imported by now or not."""
-        return sorted([*__all__, "__version__"])
+        module = [name for name in globals() if name.startswith("__")]
+        return sorted([*__all__, "models", *module])
 
 
 def _register() -> None:
@@ -139,7 +142,7 @@ class _Registration(MetaPathFinder):
     """
 
     def __init__(self) -> None:
-        self._depth = 0
+        self._imports = threading.local()
 
     def find_spec(
         self,
@@ -147,27 +150,40 @@ class _Registration(MetaPathFinder):
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """Returns the spec of Keras or of a module here, which then tells."""
+        """Returns what the other finders say, and is told when it has run."""
         if fullname != "keras" and not fullname.startswith("keras_kddp."):
             return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            run = partial(self._run, spec.loader.exec_module)
-            spec.loader.exec_module = run  # type: ignore[method-assign]
-        return spec
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            if finder is self or find is None:
+                continue
+            spec: ModuleSpec | None = find(fullname, path, target)
+            if spec is not None and spec.loader is not None:
+                run = partial(self._run, spec.loader.exec_module)
+                spec.loader.exec_module = run  # type: ignore[method-assign]
+                return spec
+        return None
 
     def _run(
         self, run: Callable[[ModuleType], None], module: ModuleType
     ) -> None:
-        """Runs a module, and registers after the outermost."""
-        self._depth += 1
+        """Runs a module, and registers after the outermost of its thread."""
+        depth = getattr(self._imports, "depth", 0)
+        self._imports.depth = depth + 1
         try:
             run(module)
         finally:
-            self._depth -= 1
-        if not self._depth and self in sys.meta_path and "keras" in sys.modules:
+            self._imports.depth = depth
+        if not depth and self in sys.meta_path and "keras" in sys.modules:
             sys.meta_path.remove(self)
-            _register()
+            try:
+                _register()
+            except ImportError as error:  # not the fault of `import keras`
+                warnings.warn(
+                    "Saved models with layers of keras_kddp cannot be loaded: "
+                    f"{error}",
+                    stacklevel=2,
+                )
 
 
 if "keras" in sys.modules:

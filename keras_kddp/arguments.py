@@ -35,12 +35,22 @@ def require_share(name: str, value: Any) -> None:
         )
 
 
-def require_count(name: str, value: Any, *, smallest: int) -> None:
-    """Raises ValueError unless `value` is an integer >= `smallest`."""
+def require_count(
+    name: str, value: Any, *, smallest: int, usual: int | None = None
+) -> None:
+    """Raises ValueError unless `value` is an integer >= `smallest`.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        smallest: The smallest number that it may be.
+        usual: A number to try instead, said if there is one.
+    """
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or value < smallest:
+        hint = "" if usual is None else f" ({usual} is usual)"
         raise ValueError(
-            f"`{name}` must be an integer >= {smallest}. Received: "
+            f"`{name}` must be an integer >= {smallest}{hint}. Received: "
             f"{name}={value!r}."
         )
 

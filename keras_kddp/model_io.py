@@ -1,14 +1,18 @@
-"""What a model takes and gives: structures and last activations."""
+"""What a model takes and gives: structures, last activations, numbers."""
 
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_kddp import _compat
 
 Tensor: TypeAlias = Any
 """A tensor of the backend, or a symbolic one: Keras ships no types."""
+
+Array: TypeAlias = NDArray[Any]
+"""A NumPy array of any dtype."""
 
 Arrays: TypeAlias = Any
 """An array, or a structure of arrays as a model takes or gives them."""

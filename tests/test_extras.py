@@ -79,7 +79,8 @@ STUDENT = fashion_mlp_student(2)
         ),
         (
             lambda path: finetune_with_tfmot(STUDENT, None, path),
-            "Students are fine-tuned by TFMOT in tf_keras, which",
+            "Students are fine-tuned in tf_keras by "
+            "tensorflow_model_optimization, which",
             "tfmot",
         ),
         (
@@ -89,7 +90,8 @@ STUDENT = fashion_mlp_student(2)
         ),
         (
             lambda _: load_dataset("tfds:mnist"),
-            "tfds: is read by tensorflow-datasets, which",
+            "tfds: is read by tensorflow-datasets with importlib_resources, "
+            "which",
             "data",
         ),
     ],

@@ -136,7 +136,3 @@ def _load_verify() -> Command:
     from keras_kddp.cli.run_commands import verify_run
 
     return verify_run
-
-
-if __name__ == "__main__":
-    sys.exit(main())

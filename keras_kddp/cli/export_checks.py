@@ -73,6 +73,6 @@ def _check_labels(given: argparse.Namespace, student: keras.Model) -> None:
     labels = getattr(given, "labels", None)
     if labels is not None and len(labels) != classes:
         raise ValueError(
-            f"`--labels` must be {classes} names, one a class. Received: "
+            f"`--labels` must be {classes} names, one per class. Received: "
             f"{len(labels)}. Name every class in its order."
         )

@@ -10,7 +10,7 @@ from dataclasses import (
     fields,
     replace,
 )
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from keras_kddp.compression.choices import CONTROLS
 from keras_kddp.compression.option_types import count, rate, seed, whole_number
@@ -58,9 +58,6 @@ def _limit(meaning: str) -> Any:
     return _option(
         f"budget: {meaning} {_OWN_SIZE}", None, kind=count, goes_to="budget"
     )
-
-
-Config = TypeVar("Config", bound="CompressionConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +183,7 @@ class CompressionConfig:
             if option is not None and option.goes_to == receiver
         }
 
-    def of_seed(self: Config, number: int) -> Config:
+    def of_seed(self, number: int) -> Self:
         """Returns the configuration of the run of one seed alone."""
         return replace(self, seeds=[number])
 

@@ -52,7 +52,7 @@ def run_job(
     out = RunDirectory(writable_directory(config.out))
     if not is_trained(config.teacher):
         teacher = _trained_teacher(config, teacher, data)
-        teacher.save(out.teacher_file)
+        out.write_teacher(teacher)
     found = []
     for seed in config.seeds:
         directory = out if len(config.seeds) == 1 else out.of_seed(seed)

@@ -34,7 +34,7 @@ class StudentResult:
 
 @dataclass(frozen=True, eq=False)
 class RunFiles:
-    """A run directory.
+    """The files that a run wrote, and how they agree with Keras.
 
     Attributes:
         directory: Where it is.
@@ -68,7 +68,8 @@ class Compression:
         controls: Name -> the student of each control.
         split_sizes: Number of examples by split.
         seed: Of weights, shuffling and Dropout.
-        seconds: How long training and measuring took, without the export.
+        seconds: How long training and measuring took, without the checks
+            before and the export behind.
         files: The run directory; None where none was asked for.
     """
 

@@ -139,6 +139,14 @@ class RunDirectory:
         """
         student.save(self.student_file)
 
+    def write_teacher(self, teacher: keras.Model) -> None:
+        """Writes the teacher that the run has trained.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        teacher.save(self.teacher_file)
+
     def write_summary(self, summary: RunSummary) -> None:
         """Writes the numbers, in a file that is complete or not there.
 

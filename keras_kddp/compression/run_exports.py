@@ -96,7 +96,7 @@ def _sizes(summary: RunSummary) -> dict[str, dict[str, int]]:
         for measure in ("units", "parameters", "macs")
     }
     return {
-        m: sizes for m, sizes in found.items() if sizes["before"] is not None
+        m: sizes for m, sizes in found.items() if None not in sizes.values()
     }
 
 

@@ -14,7 +14,8 @@ VERSION = 1
 class RunSummary:
     """The numbers of a run; None is what a run does not have.
 
-    Accuracies and agreements are shares in [0, 1], on the test split.
+    Accuracies and agreements are shares in [0, 1], on the test split, or on
+    that of validation where there is no test.
 
     Attributes:
         version: Of the entries; 0 in a file that does not say so.

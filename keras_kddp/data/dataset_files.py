@@ -1,4 +1,4 @@
-"""SplitArrays out of IDX, NPZ and tensorflow-datasets, split by split."""
+"""Arrays out of IDX, NPZ and tensorflow-datasets, split by split."""
 
 import gzip
 import math
@@ -178,7 +178,7 @@ def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
     """Returns the splits, each a dict of features, and the data set's info."""
     require(
         "tfds: is read by",
-        "tensorflow-datasets",
+        "tensorflow-datasets with importlib_resources",
         absence_of("tensorflow_datasets", "importlib_resources"),
     )
     import tensorflow_datasets as tfds

@@ -34,8 +34,17 @@ class StudentSwapping:
         return find_pinned_layers(self.distillation_losses, self.student)
 
     def build_optimizer(self) -> None:
-        """Makes the optimizer's state, if the first step has not yet."""
+        """Makes the optimizer's state, if the first step has not yet.
+
+        Raises:
+            ValueError: If there is no optimizer.
+        """
         state = self._state()
+        if state.optimizer is None:
+            raise ValueError(
+                "The optimizer's state must be made after `compile`. Received "
+                "a Distiller that was not compiled. Call compile() first."
+            )
         if not state.optimizer.built:
             with self._scope():
                 state.optimizer.build(state.trainable_variables)

@@ -107,7 +107,7 @@ def collect_activity(
         data: Inputs as arrays (a dict or list of them for several inputs), or
             a finite iterable of batches `x`, `(x, y)` or `(x, y, w)`, such as
             a `tf.data.Dataset` or `keras.utils.PyDataset`.
-        batch_size: Rows a step, for arrays.
+        batch_size: Rows per step, for arrays.
 
     Returns:
         Layer name -> its units' statistics.
@@ -136,7 +136,7 @@ def activity_on(
         graph: The channels of the model.
         data: See `collect_activity`.
         layers: The removable layers to observe; None: all.
-        batch_size: Rows a step, for arrays.
+        batch_size: Rows per step, for arrays.
     """
     names = graph.removable_layers() if layers is None else layers
     points = {name: graph.observation_points(name) for name in names}

@@ -1,7 +1,8 @@
 """What is checked of a student before a run prunes it, once for all runs."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,25 +25,27 @@ class PruningPreflight:
     `keras_kddp.DynamicPruning` hand the one that they have on.
 
     Attributes:
-        widths: Layer name -> units, of every layer of the student.
+        settings: What was asked for.
+        shapes: Of the student's inputs and, by layer, its number of units.
         observed: The inputs that activity is observed on.
         quota: Of the budget's sizes; None where it has none.
-        unit_multiple: The one for which the student was found measurable.
     """
 
-    widths: Mapping[str, int]
+    settings: PruningSettings
+    shapes: Sequence[Any]
     observed: Batches
     quota: FallingQuota | None
-    unit_multiple: int
 
     def is_for(self, settings: PruningSettings, graph: ChannelGraph) -> bool:
-        """Says whether a student of these widths and limits was checked."""
-        limits = {} if settings.budget is None else settings.budget.sizes()
-        checked = {} if self.quota is None else self.quota.limits
+        """Says whether what matters here is what was checked."""
+        checked = self.settings
         return (
-            self.widths == _widths(graph)
-            and limits == checked
-            and min(settings.unit_multiple, 2) <= self.unit_multiple
+            self.shapes == _shapes(graph)
+            and settings.data is checked.data
+            and settings.samples == checked.samples
+            and settings.minimum_units == checked.minimum_units
+            and settings.unit_multiple == checked.unit_multiple
+            and _limits(settings) == _limits(checked)
         )
 
 
@@ -80,9 +83,7 @@ def check_pruning(
             settings.minimum_units,
             observed,
         )
-    return PruningPreflight(
-        _widths(graph), observed, quota, settings.unit_multiple
-    )
+    return PruningPreflight(settings, _shapes(graph), observed, quota)
 
 
 def _observed(
@@ -99,5 +100,10 @@ def _observed(
     return sampled(graph, data, settings.samples)
 
 
-def _widths(graph: ChannelGraph) -> dict[str, int]:
-    return {name: len(labels) for name, labels in graph.units.items()}
+def _limits(settings: PruningSettings) -> dict[str, int]:
+    return {} if settings.budget is None else settings.budget.sizes()
+
+
+def _shapes(graph: ChannelGraph) -> list[Any]:
+    inputs = [tuple(symbol.shape) for symbol in graph.model.inputs]
+    return [inputs, {name: len(units) for name, units in graph.units.items()}]

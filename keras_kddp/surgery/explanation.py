@@ -1,7 +1,5 @@
 """What surgery can do: to the layers of a model, and to each layer class."""
 
-import sys
-
 import keras
 
 from keras_kddp.surgery.graph import ChannelGraph
@@ -115,7 +113,3 @@ def _covered_names() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         text = (type(rule).__doc__ or "").strip()
         texts.setdefault(text, []).extend(names)
     return texts, blocked
-
-
-if __name__ == "__main__":
-    sys.stdout.write(coverage_table() + "\n")

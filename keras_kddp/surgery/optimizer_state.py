@@ -114,14 +114,14 @@ def _build_recording(
 
 
 def _warn_of_matrices(optimizer: Any) -> None:
-    """Warns, in the name of the caller's caller, where state is not exact."""
+    """Warns where state is not exact, as of who replaced the student."""
     for part in _parts(optimizer):
         if isinstance(part, _LOOKING_AT_MATRICES):
             warnings.warn(
                 f"The state of {type(part).__name__} goes on, but the removed "
                 "units had a part in it that cannot be told apart: its next "
                 "steps are not quite those of the larger student.",
-                stacklevel=4,
+                stacklevel=5,
             )
 
 

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import accuracy_vs_size
 import cells
+import keras
+import numpy as np
 import pytest
 import report
 from experiments import COMPARISONS
+from steering import PruningAtTheEnd
 
+from keras_kddp import Budget, Distiller, prepare
 from keras_kddp.models import digits_student
 from keras_kddp.profiling import profile
 
@@ -198,6 +202,39 @@ def test_the_report_has_table_bars_json_and_picture(tmp_path, monkeypatch):
     assert content["method_hashes"] == ["abc"]
     assert [row["seeds"] for row in content["rows"]["mlp"]] == [1, 1, 1, 1]
     assert (tmp_path / "accuracy_vs_size.png").stat().st_size > 5_000
+
+
+def test_a_run_that_prunes_at_the_end_removes_once_however_many_are_dead():
+    student = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(40, "relu", name="hidden"),
+            keras.layers.Dense(3),
+        ]
+    )
+    hidden = student.get_layer("hidden")
+    kernel, bias = hidden.get_weights()
+    bias[2:] = -100  # they never fire
+    hidden.set_weights([kernel, bias])
+    distiller = Distiller(
+        keras.models.clone_model(student), prepare(student, l1=0.0)
+    )
+    distiller.compile(
+        keras.optimizers.SGD(0.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    pruning = PruningAtTheEnd(
+        budget=Budget(max_parameters=4 * 5 + 5 + 5 * 3 + 3)
+    )
+    x = np.random.default_rng(0).random((32, 4), "float32")
+
+    distiller.fit(
+        x, np.arange(32) % 3, epochs=12, verbose=0, callbacks=[pruning]
+    )
+
+    (removal,) = pruning.removals
+    assert removal.epoch == 8  # after the last epoch of the hold
+    assert distiller.student.get_layer("hidden").units == 5
 
 
 def test_a_model_is_narrowed_to_given_widths():

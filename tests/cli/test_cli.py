@@ -390,7 +390,7 @@ def test_damaged_files_beside_good_ones_are_named(
             "TFLM run",
         ),
         (["--quantization", "float16", "--uint8-input"], "must stand beside"),
-        (["--labels", "a", "b"], "must be 3 names, one a class"),
+        (["--labels", "a", "b"], "must be 3 names, one per class"),
         (["--qat", "--format", "micro"], "`--qat` must stand beside"),
         (["--qat", "--quantization", "none"], "`--qat` must stand beside"),
         (["--qat", "--uint8-input"], "`--qat` must stand beside"),

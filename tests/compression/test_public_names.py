@@ -20,6 +20,22 @@ LOADING = {
 }
 
 
+HOOK = """
+import importlib.machinery
+import sys
+
+class Hook:
+    seen = []
+
+    def find_spec(self, name, path=None, target=None):
+        if name in ("keras", "keras_kddp.pruning.criteria"):
+            self.seen.append(name)
+            return importlib.machinery.PathFinder.find_spec(name, path, target)
+
+sys.meta_path.insert(0, Hook())
+"""
+
+
 def run(code, *words):
     """Runs code in a process of its own."""
     done = subprocess.run(
@@ -39,8 +55,37 @@ def test_the_import_alone_brings_no_keras():
         "print(*dir(keras_kddp), keras_kddp.__version__)"
     )
     *names, number = shown.split()
-    assert names == sorted([*keras_kddp.__all__, "__version__"])
+    public = [name for name in names if not name.startswith("__")]
+    assert public == sorted([*keras_kddp.__all__, "models"])
+    assert {"__version__", "__doc__", "__file__"} < set(names)
     assert number == keras_kddp.__version__
+
+
+def test_hooks_that_were_there_before_see_what_is_imported():
+    shown = run(
+        f"{HOOK}\nimport keras_kddp\nimport keras\nprint(*Hook.seen)\n"
+        "print(keras.saving.get_registered_object('keras_kddp>SoftTargets')"
+        ".__name__)"
+    )
+    assert shown.split() == [
+        "keras",
+        "keras_kddp.pruning.criteria",
+        "SoftTargets",
+    ]
+
+
+def test_a_package_that_does_not_register_leaves_keras_alone(tmp_path):
+    shown = run(
+        "import sys, warnings, keras_kddp\n"
+        "sys.modules['keras_kddp.pruning.criteria'] = None\n"
+        "with warnings.catch_warnings(record=True) as found:\n"
+        "    warnings.simplefilter('always')\n"
+        "    import keras\n"
+        "print(keras.__name__)\n"
+        "print(*(str(x.message) for x in found))"
+    )
+    assert shown.startswith("keras\n")
+    assert "layers of keras_kddp cannot be loaded" in shown
 
 
 def test_a_star_import_brings_every_public_name():

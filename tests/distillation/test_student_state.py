@@ -377,3 +377,11 @@ def test_optimizers_that_look_at_whole_matrices_warn_and_train_on(name):
     assert values["fc1 kernel "].shape == (6, 5)
     assert all(np.isfinite(value).all() for value in values.values())
     assert type(distiller.optimizer).__name__ == name
+
+
+def test_the_optimizers_state_is_refused_before_compile():
+    student = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    distiller = Distiller(keras.models.clone_model(student), student)
+
+    with pytest.raises(ValueError, match="that was not compiled. Call compile"):
+        distiller.build_optimizer()

@@ -78,7 +78,7 @@ def test_bench_measures_both_models_in_one_run():
     table = str(found).splitlines()
     assert len(table) == 1 + 4 + 2
     assert "16.00x" in table[-1]
-    assert 0 < after.ethos_u < before.ethos_u  # as Vela foretells
+    assert 0 < after.ethos_u < before.ethos_u  # as Vela predicts
     assert 0 < after.sram_bytes < before.sram_bytes
     assert found.row("after", "none").ethos_u is None
 

@@ -194,5 +194,6 @@ def test_what_was_checked_of_another_student_is_not_used():
     assert not callback.preflight.is_for(
         callback.settings(), ChannelGraph(wide)
     )
+    assert not callback.preflight.is_for(pruning(data=X).settings(), graph)
     fit(make_distiller(wide), callback)  # observes the rows of this fit
     assert callback.removals[0].certificates[0].examples == len(X)

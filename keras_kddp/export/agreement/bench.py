@@ -11,7 +11,7 @@ import keras
 
 from keras_kddp.arguments import require_count
 from keras_kddp.export.errors import CrashError, ExportError, RefusalError
-from keras_kddp.export.model.samples import Array, arrange_inputs
+from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import input_signature
 from keras_kddp.export.runtimes.runtimes import (
     LiteRTRuntime,
@@ -20,7 +20,7 @@ from keras_kddp.export.runtimes.runtimes import (
 )
 from keras_kddp.export.runtimes.vela import absence_of_vela, estimate_on_ethos_u
 from keras_kddp.export.tflite.to_tflite import to_tflite
-from keras_kddp.model_io import Arrays
+from keras_kddp.model_io import Array, Arrays
 from keras_kddp.profiling import profile
 from keras_kddp.text_table import aligned
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_kddp.export.agreement.agreement import RuntimeAgreement
-from keras_kddp.export.model.samples import Array
 from keras_kddp.export.runtimes.runtimes import Runtime
+from keras_kddp.model_io import Array
 
 TOLERANCES = {
     "none": 1e-4,

@@ -19,7 +19,7 @@ from keras_kddp.export.agreement.judge import (
 )
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.model.float32 import in_float32
-from keras_kddp.export.model.samples import Array, arrange_inputs, class_labels
+from keras_kddp.export.model.samples import arrange_inputs, class_labels
 from keras_kddp.export.model.signature import (
     check_exportable,
     infer,
@@ -28,7 +28,7 @@ from keras_kddp.export.model.signature import (
 )
 from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
-from keras_kddp.model_io import Arrays
+from keras_kddp.model_io import Array, Arrays
 
 Artifact = TFLiteArtifact | str | os.PathLike[str]
 

@@ -11,9 +11,9 @@ from keras_kddp.export.keras2.descriptions import describe, refusal_of
 from keras_kddp.export.keras2.tf_keras_process import ask_tf_keras
 from keras_kddp.export.model.float32 import plain_copy
 from keras_kddp.export.model.sameness import check_same, outputs_of, samples_of
-from keras_kddp.export.model.samples import Array
 from keras_kddp.export.workers import portable_models
 from keras_kddp.export.workers.arrays import read_arrays, write_arrays
+from keras_kddp.model_io import Array
 
 _SUFFIXES = (".h5", ".keras")
 _TWO = "Keras 3 and tf_keras"

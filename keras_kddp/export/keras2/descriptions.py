@@ -6,10 +6,10 @@ from typing import Any
 import keras
 
 from keras_kddp._compat import CallNode
-from keras_kddp.export.model.samples import Array
 from keras_kddp.export.model.signature import file_names, input_signature
 from keras_kddp.export.workers import portable_models
 from keras_kddp.export.workers.portable_models import MERGING, ORDINARY
+from keras_kddp.model_io import Array
 from keras_kddp.surgery.calls import flat_calls
 
 

@@ -26,7 +26,6 @@ from keras_kddp.export.keras2.tfmot_process import (
     train_with_tfmot,
 )
 from keras_kddp.export.model.float32 import plain_copy
-from keras_kddp.export.model.samples import Array
 from keras_kddp.export.model.signature import output_names
 from keras_kddp.export.tflite.artifact import (
     TFLiteArtifact,
@@ -37,7 +36,7 @@ from keras_kddp.export.tflite.artifact import (
 from keras_kddp.export.tflite.calibration import calibration_rows
 from keras_kddp.export.tflite.to_tflite import convert_into
 from keras_kddp.export.workers import portable_models
-from keras_kddp.model_io import output_activations
+from keras_kddp.model_io import Array, output_activations
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from keras_kddp.export.errors import TFMOTError
-from keras_kddp.export.model.samples import Array
 from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.arrays import read_arrays, write_arrays
 from keras_kddp.export.workers.worker import Worker, WorkerError
 from keras_kddp.extras import absence_of, require
+from keras_kddp.model_io import Array
 from keras_kddp.progress import EpochProgress, epoch_bars
 
 
@@ -38,8 +38,8 @@ class Trained(NamedTuple):
 def require_tfmot() -> None:
     """Raises an ImportError where TFMOT or tf_keras is not installed."""
     require(
-        "Students are fine-tuned by",
-        "TFMOT in tf_keras",
+        "Students are fine-tuned in tf_keras by",
+        "tensorflow_model_optimization",
         absence_of("tensorflow_model_optimization", "tf_keras"),
     )
 

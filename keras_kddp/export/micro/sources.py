@@ -16,8 +16,8 @@ from keras_kddp.export.micro.templates import (
     MODEL_SOURCE,
     RESOLVER,
 )
-from keras_kddp.export.model.samples import Array
 from keras_kddp.export.runtimes.tensors import Tensor
+from keras_kddp.model_io import Array
 
 SOURCES = (
     "model.h",

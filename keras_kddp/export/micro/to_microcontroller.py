@@ -22,7 +22,7 @@ from keras_kddp.export.micro.sources import (
     Bundle,
     Golden,
 )
-from keras_kddp.export.model.samples import Array, arrange_inputs
+from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import check_exportable, input_signature
 from keras_kddp.export.runtimes.description import write_description
 from keras_kddp.export.runtimes.runtimes import (
@@ -36,7 +36,7 @@ from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.export.tflite.calibration import check_finite
 from keras_kddp.export.tflite.metadata import operations_of
 from keras_kddp.export.tflite.to_tflite import to_tflite
-from keras_kddp.model_io import Arrays
+from keras_kddp.model_io import Array, Arrays
 
 MICRO = ("none", "int8", "int16x8")
 """The quantizations that TFLM runs."""

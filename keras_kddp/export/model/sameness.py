@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from keras_kddp.export.errors import ExportError
-from keras_kddp.export.model.samples import Array
 from keras_kddp.export.model.signature import infer, input_signature
+from keras_kddp.model_io import Array
 
 TOLERANCE = 1e-5
 """Largest difference of an output, relative to the largest, at least 1."""

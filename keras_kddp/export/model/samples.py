@@ -1,16 +1,13 @@
 """Data as users hold it, checked and laid out as the runtimes take it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_kddp.export.model.signature import InputSignature
-from keras_kddp.model_io import Arrays
-
-Array: TypeAlias = NDArray[Any]
-"""A NumPy array of any dtype."""
+from keras_kddp.model_io import Array, Arrays
 
 
 def arrange_inputs(

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_kddp.data.input_range import Range
-from keras_kddp.export.model.samples import Array
 from keras_kddp.export.runtimes.process import (
     describe_file,
     failure_of,
@@ -23,6 +22,7 @@ from keras_kddp.export.runtimes.tensors import (
 )
 from keras_kddp.export.workers.arrays import read_arrays, write_arrays
 from keras_kddp.extras import absence_of, require
+from keras_kddp.model_io import Array
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_kddp.data.input_range import Range
-from keras_kddp.export.model.samples import Array
+from keras_kddp.model_io import Array
 
 
 @dataclass(frozen=True)

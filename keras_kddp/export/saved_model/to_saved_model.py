@@ -28,7 +28,6 @@ from keras_kddp.export.saved_model.model_card import card_text
 from keras_kddp.model_io import Tensor, input_structure
 from keras_kddp.profiling import profile
 
-CARD_FILES = ("README.md", "card.json")
 """What stands beside the SavedModel, for people and for programs."""
 
 

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 
 from keras_kddp.data.batches import evenly_spaced
-from keras_kddp.export.model.samples import Array, arrange_inputs
+from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import input_signature
-from keras_kddp.model_io import Arrays
+from keras_kddp.model_io import Array, Arrays
 
 _PIXEL_SLACK = 1 / 512  # half a step of a byte
 CALIBRATED = ("int8", "int16x8")

@@ -12,7 +12,7 @@ from keras_kddp.arguments import require_count
 from keras_kddp.atomic_files import replacing
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.float32 import in_float32
-from keras_kddp.export.model.samples import Array, arrange_inputs
+from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import (
     check_exportable,
     infer,
@@ -35,7 +35,7 @@ from keras_kddp.export.tflite.converter import shared_converter
 from keras_kddp.export.tflite.metadata import with_metadata
 from keras_kddp.export.tflite.quantizer import require_quantizer, to_int4
 from keras_kddp.export.workers.arrays import write_arrays
-from keras_kddp.model_io import Arrays, Tensor
+from keras_kddp.model_io import Array, Arrays, Tensor
 
 QUANTIZATIONS = ("none", "dynamic", "float16", "int8", "int16x8", "int4")
 """What `to_tflite` can do to the numbers."""
@@ -213,7 +213,7 @@ def _check_options(
             "Received: calibration=None. Pass some inputs of the training, "
             "calibration=x[:256]."
         )
-    require_count("samples", samples, smallest=1)
+    require_count("samples", samples, smallest=1, usual=256)
     if uint8_input and quantization != "int8":
         raise ValueError(
             '`uint8_input` must be False but for quantization="int8". '

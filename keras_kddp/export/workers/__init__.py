@@ -1,1 +1,1 @@
-"""Programs that run in processes of their own."""
+"""Programs that run in processes of their own, and how they are asked."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kddp.export.model.samples import Array
+from keras_kddp.model_io import Array
 
 
 def write_arrays(path: str | Path, arrays: Mapping[Any, Array]) -> None:

@@ -128,7 +128,7 @@ class AccuracyGuard:
                 "No student of this run kept the validation accuracy within "
                 f"max_accuracy_drop={self._drop} of {self._reference:.4f}, not "
                 "even the unpruned one. Train longer or allow a larger drop.",
-                stacklevel=3,
+                stacklevel=4,
             )
         if self._good is None or self._is_good or not self._has_removed:
             return False

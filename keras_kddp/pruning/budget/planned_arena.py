@@ -27,7 +27,7 @@ class _Buffer(NamedTuple):
     """Memory of an activation in int8, for one example.
 
     Attributes:
-        positions: Bytes a channel.
+        positions: Bytes per channel.
         labels: Its channels; None where they cannot leave.
         first: Step that writes it.
         last: Last step that reads it.
@@ -43,8 +43,8 @@ class PlannedArena:
     """The int8 arena of a student without some groups of units, about.
 
     The largest sum of activations alive at a time, where what is fused or
-    only renamed shares its input's memory; and what TFLM keeps a channel. What
-    it needs beside is measured: this tells students of one kind apart.
+    only renamed shares its input's memory; and what TFLM keeps per channel.
+    What it needs beside is measured: this tells students of one kind apart.
 
     Args:
         graph: The channels of the student.

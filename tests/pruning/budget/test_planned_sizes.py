@@ -25,12 +25,12 @@ def test_planned_sizes_are_those_of_the_smaller_model(case: Case):
     names = {
         (name, unit) for name, units in case.units.items() for unit in units
     }
-    roots = {
-        root
-        for root, group in graph.groups().items()
+    numbers = {
+        number
+        for number, group in graph.groups().items()
         if names & set(group.members)
     }
-    gone = np.isin(graph.group_numbers, list(roots))
+    gone = np.isin(graph.group_numbers, list(numbers))
 
     planned = PlannedSizes(graph).without(gone)
 
