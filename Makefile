@@ -21,8 +21,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 help:
 	@echo "make demo       distil, prune and export a digits model: runs/demo"
 	@echo "make test       ruff, mypy and the tests, on $(WORKERS) workers"
-	@echo "make test-slow  the tests that take minutes; of them, PART=graphs,"
-	@echo "                PART=files or PART=runs"
+	@echo "make test-slow  the tests that take minutes; in parts: PART=graphs"
+	@echo "                (6 minutes), PART=files (2) or PART=runs (10)"
 	@echo "make runtimes   tflite-runtime beside the rest, for kddp verify"
 	@echo "make lint       ruff and mypy only"
 	@echo "make clean      remove .venv, caches and build output; keep runs/"
