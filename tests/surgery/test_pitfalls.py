@@ -360,3 +360,23 @@ def test_the_error_is_measured_where_sizes_are_unknown(data_format):
         ).errors["two"]
 
     assert error(None) == pytest.approx(error(60))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    "make", [keras.layers.PReLU, keras.layers.BatchNormalization]
+)
+def test_weights_that_an_input_passes_too_stay_whole(make, is_first):
+    inputs = keras.Input((3, 3, 4))
+    hidden = keras.layers.Conv2D(4, 1, name="conv")(inputs)
+    shared = make(name="shared")
+    tensors = [inputs, hidden] if is_first else [hidden, inputs]
+    first, second = map(shared, tensors)
+    pooled = [
+        keras.layers.GlobalMaxPooling2D()(tensor) for tensor in (first, second)
+    ]
+    outputs = [keras.layers.Dense(2)(tensor) for tensor in pooled]
+
+    assert_stays(
+        keras.Model(inputs, outputs), "conv", "it is an input of the model"
+    )

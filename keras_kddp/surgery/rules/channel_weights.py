@@ -72,12 +72,20 @@ class PReLURule(Rule):
     channelwise = True
 
     def flow(self, call: Call) -> Channels:
-        """Cuts the slopes along the channels' axis, if not shared there."""
+        """Cuts the slopes along the channels' axis, if not shared there.
+
+        Slopes of a tensor that must stay whole stay whole.
+        """
         channels, alpha = call.channels[0], call.operation.alpha
         if channels.axis is not None:
             axis = channels.axis - 1
             if alpha.shape[axis] == len(channels.labels):
                 call.slice("alpha", axis, channels.labels)
+            return channels
+        for axis, size in enumerate(alpha.shape):  # nor in another call
+            labels = call.fresh(size)
+            call.pin(labels, channels.reason)
+            call.slice("alpha", axis, labels)
         return channels
 
     def constant(
