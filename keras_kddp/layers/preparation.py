@@ -28,6 +28,7 @@ from keras_kddp.model_io import Tensor, to_numpy
 from keras_kddp.surgery.calls import is_flattened, layers_by_path
 from keras_kddp.surgery.explanation import explain
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.layer_state import carry_layer_state
 from keras_kddp.surgery.rebuild import (
     Config,
     entries_by_path,
@@ -196,6 +197,7 @@ def _copy_edited(
         ]
         for old, new in zip(kept, new_layer.variables, strict=True):
             new.assign(to_numpy(old))
+    carry_layer_state(model, new_model)
     return new_model
 
 

@@ -25,6 +25,7 @@ from keras_kddp.surgery.folding import (
     raise_biases,
 )
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.layer_state import carry_layer_state
 from keras_kddp.surgery.rebuild import (
     Config,
     entries_by_path,
@@ -114,6 +115,7 @@ class RemovalPlan:
         model = rebuild(self.model, self._edit)
         for old, new, axes in self.transfers(model):
             new.assign(take(to_numpy(old), axes))
+        carry_layer_state(self.model, model, {*self.slices, *self.folds})
         raise_biases(self.model, model, self.folds, self.removed)
         return model
 

@@ -1,0 +1,142 @@
+"""A copy knows what the original's layers know beside their weights."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_kddp as kddp
+
+layers = keras.layers
+NUMBERS = np.array([[3], [7], [11], [3]])
+WORDS = tf.constant([["red"], ["green"], ["blue"], ["red"]])
+TEXTS = tf.constant(["a red cat", "a blue dog", "red red", "dog cat a"])
+ROWS = (np.random.default_rng(0).random((32, 6)) * 50 + 20).astype("float32")
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Counting(layers.Layer):
+    """Saves a number by itself, and a table as a file of its own."""
+
+    offset = 0.0
+    table = ()
+
+    def save_own_variables(self, store):
+        store["offset"] = np.array(self.offset)
+
+    def load_own_variables(self, store):
+        self.offset = float(np.array(store["offset"]))
+
+    def save_assets(self, dir_path):
+        Path(dir_path, "table.json").write_text(json.dumps(self.table))
+
+    def load_assets(self, dir_path):
+        self.table = json.loads(Path(dir_path, "table.json").read_text())
+
+    def call(self, inputs):
+        return inputs + self.offset + sum(self.table)
+
+
+def normalized(**arguments):
+    layer = layers.Normalization(**arguments)
+    layer.adapt(ROWS)
+    return keras.Input((6,)), layer, ROWS
+
+
+def counted():
+    layer = Counting(name="counting")
+    layer.offset, layer.table = 2.5, [1, 2]
+    return keras.Input((6,)), layer, ROWS
+
+
+def looked_up(layer, data, dtype, shape=(1,)):
+    layer.adapt(data)
+    return keras.Input(shape, dtype=dtype), layer, data
+
+
+STATES = {
+    "Normalization": normalized,
+    "Normalization, one mean": lambda: normalized(axis=None),
+    "Normalization, inverted": lambda: normalized(invert=True),
+    "StringLookup": lambda: looked_up(layers.StringLookup(), WORDS, "string"),
+    "StringLookup, one-hot": lambda: looked_up(
+        layers.StringLookup(output_mode="one_hot"), WORDS, "string"
+    ),
+    "IntegerLookup": lambda: looked_up(
+        layers.IntegerLookup(), NUMBERS, "int64"
+    ),
+    "Discretization": lambda: looked_up(
+        layers.Discretization(num_bins=3), NUMBERS.astype("float32"), "float32"
+    ),
+    "TextVectorization": lambda: looked_up(
+        layers.TextVectorization(output_sequence_length=4), TEXTS, "string", ()
+    ),
+    "TextVectorization, tf-idf": lambda: looked_up(
+        layers.TextVectorization(output_mode="tf_idf"), TEXTS, "string", ()
+    ),
+    "a layer of one's own": counted,
+}
+
+
+def model_of(name, is_nested):
+    """Returns a model that begins with a layer of a state, and inputs."""
+    inputs, layer, data = STATES[name]()
+    x = layer(inputs)
+    if is_nested:
+        inner = keras.Model(inputs, x, name="inner")
+        inputs = keras.Input(inputs.shape[1:], dtype=inputs.dtype)
+        x = inner(inputs)
+    if "int" in x.dtype:
+        x = layers.Flatten()(layers.Embedding(9, 4)(x))
+    x = layers.Dense(8, "relu", name="fc")(x)
+    return keras.Model(inputs, layers.Dense(3)(x)), data
+
+
+def removed(model):
+    """Returns the model without a unit that is silent."""
+    kernel, bias = model.get_layer("fc").get_weights()
+    kernel[:, 2], bias[2] = 0, 0
+    model.get_layer("fc").set_weights([kernel, bias])
+    return kddp.remove_units(model, {"fc": [2]})
+
+
+@pytest.mark.parametrize("is_nested", [False, True], ids=["flat", "nested"])
+@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize(
+    "copy",
+    [kddp.prepare, lambda m: kddp.finalize(kddp.prepare(m)), removed],
+    ids=["prepare", "finalize", "remove"],
+)
+def test_a_copy_computes_what_the_original_computes(name, copy, is_nested):
+    model, data = model_of(name, is_nested)
+
+    found = copy(model)
+
+    np.testing.assert_allclose(
+        np.array(found(data)), np.array(model(data)), atol=1e-6, rtol=1e-5
+    )
+
+
+def test_the_student_of_a_run_is_the_file_that_is_saved(tmp_path):
+    model, data = model_of("Normalization", False)
+    teacher, _ = model_of("Normalization", False)
+    distiller = kddp.Distiller(teacher, kddp.prepare(model))
+    distiller.compile(
+        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    pruning = kddp.DynamicPruning(threshold=0.5, minimum_change=0.0)
+    labels = np.arange(len(data)) % 3
+
+    distiller.fit(data, labels, epochs=6, verbose=0, callbacks=[pruning])
+    student = kddp.finalize(distiller.student)
+    student.save(tmp_path / "student.keras")
+    loaded = keras.saving.load_model(tmp_path / "student.keras")
+
+    assert pruning.removals
+    np.testing.assert_allclose(loaded(data), student(data), atol=1e-6)
+    np.testing.assert_allclose(
+        distiller.predict(data, verbose=0), student(data), atol=1e-5
+    )
