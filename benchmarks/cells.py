@@ -25,6 +25,7 @@ METHOD_MODULES = (
     "data/batches.py",
     "data/dataset_files.py",
     "data/datasets.py",
+    "data/shuffling.py",
     "data/splits.py",
     "layers/config_edits.py",
     "layers/penalized_models.py",

@@ -140,6 +140,15 @@ def untouched_seeds() -> Iterator[None]:
             )
 
 
+def random_seed() -> int | None:
+    """Returns what `keras.utils.set_random_seed` was last given, or None.
+
+    Keras' own `get_random_seed` is not exported.
+    """
+    seed = global_state.get_global_attribute("global_random_seed")
+    return None if seed is None else int(seed)
+
+
 def compiled_loss(
     model: keras.Model, y: Any, y_pred: Any, sample_weight: Any
 ) -> Any:

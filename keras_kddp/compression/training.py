@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.distiller import Distiller
 from keras_kddp.layers.preparation import finalize
@@ -196,13 +197,16 @@ def _fit(
     recipe: Recipe,
     callbacks: Callbacks,
 ) -> keras.callbacks.History:
-    return model.fit(
-        train.x,
-        train.y,
-        sample_weight=train.sample_weight,
-        validation_data=validation.as_tuple(),
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
+    arguments = {
+        "x": train.x,
+        "y": train.y,
+        "sample_weight": train.sample_weight,
+        "validation_data": validation.as_tuple(),
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "callbacks": list(callbacks),
+        "verbose": 0,
+    }
+    if not isinstance(model, Distiller):  # which shuffles by itself
+        shuffle_each_epoch(arguments)
+    return model.fit(**arguments)

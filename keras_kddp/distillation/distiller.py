@@ -9,6 +9,7 @@ import keras
 from keras_kddp import _compat
 from keras_kddp.arguments import check_share
 from keras_kddp.data.batches import Batches
+from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.distillation.checks import check_models
 from keras_kddp.distillation.feature_losses import make_projections
 from keras_kddp.distillation.fit_arguments import FitArguments, read_arguments
@@ -186,11 +187,16 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Trains the student; takes what `keras.Model.fit` takes."""
+        """Trains the student; takes what `keras.Model.fit` takes.
+
+        Arrays are shuffled anew in each epoch, from the seed that
+        `keras.utils.set_random_seed` was given and the epoch alone.
+        """
         signature = inspect.signature(keras.Model.fit)
         call = signature.bind(self, x, y, *args, **kwargs)
         given = call.arguments
         self._fit = read_arguments(x, y, given)
+        shuffle_each_epoch(given)
         try:
             return super().fit(*call.args[1:], **call.kwargs)
         finally:
