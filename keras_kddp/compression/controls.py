@@ -21,6 +21,7 @@ from keras_kddp.pruning.activity import activity_on, sampled
 from keras_kddp.pruning.criteria import contribution
 from keras_kddp.pruning.ranking import group_maxima, group_scores, rank_groups
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.layer_state import carry_adapted_state
 from keras_kddp.surgery.norms import incoming_norms
 from keras_kddp.surgery.rebuild import rebuild
 
@@ -116,8 +117,14 @@ class RemovalHalfWay(keras.callbacks.Callback):
 
 
 def reinitialized(model: keras.Model, seed: int) -> keras.Model:
-    """Returns a copy whose first weights depend on the seed alone."""
-    return fresh(lambda: rebuild(model, lambda config: None), seed)
+    """Returns a copy whose first weights depend on the seed alone.
+
+    What layers learned from data before training, statistics and
+    vocabularies, is kept.
+    """
+    copy = fresh(lambda: rebuild(model, lambda config: None), seed)
+    carry_adapted_state(model, copy)
+    return copy
 
 
 def _without_teacher(split: Split) -> Split:

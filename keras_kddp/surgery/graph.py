@@ -11,12 +11,16 @@ from scipy.sparse.csgraph import connected_components
 from keras_kddp._compat import CallNode
 from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.calls import Origin, flat_calls
-from keras_kddp.surgery.channels import Call, Channels, Records
+from keras_kddp.surgery.channels import Call, Channels, Records, describe
 from keras_kddp.surgery.checks import (
     SurgeryError,
     operations_by_name,
     require_graph,
     variable_named,
+)
+from keras_kddp.surgery.layer_state import (
+    is_from_here,
+    knows_more_than_weights,
 )
 from keras_kddp.surgery.registry import rule_for
 from keras_kddp.surgery.rule import Rule
@@ -74,6 +78,7 @@ class ChannelGraph:
         for node, rule in zip(self.nodes, self.rules, strict=True):
             self.calls.append(self._walk(node, rule))
         self._check_slices()
+        self._pin_own_state()
         self._pin_ends(pinned or {})
         self.units = self.records.units
         self.blocked = self.records.blocked
@@ -119,6 +124,18 @@ class ChannelGraph:
                         f"Received a weight of shape {tuple(shape)}. Mend the "
                         "registered rule."
                     )
+
+    def _pin_own_state(self) -> None:
+        """Keeps weights whole beside which a layer saves more by itself."""
+        for name, slices in self.records.slices.items():
+            layer = self._layers[name]
+            if not is_from_here(layer) and knows_more_than_weights(layer):
+                reason = (
+                    f"{describe(layer)} saves state of its own beside its "
+                    "weights, which surgery cannot cut"
+                )
+                self.records.blocked.setdefault(name, reason)
+                self.records.pins += [(x, reason) for x in slices.values()]
 
     def _pin_ends(self, pinned: Mapping[str, str]) -> None:
         """Pins the outputs of the model and of the layers that must stay."""

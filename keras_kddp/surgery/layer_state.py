@@ -1,11 +1,15 @@
 """What layers know beside their weights, carried into a copy of a model."""
 
 import tempfile
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
+from keras_kddp import _compat
+from keras_kddp.model_io import to_numpy
 from keras_kddp.surgery.calls import is_flattened, layers_by_path
 
 _METHODS = (
@@ -36,24 +40,84 @@ def carry_layer_state(
         new = successors.get(name)
         if new is None or is_flattened(layer) or name in changed:
             continue
-        if _has_own_state(layer):
-            _carry(layer, new)
+        for old, successor in _with_inner_layers(layer, new):
+            if has_own_state(old):
+                _carry(old, successor)
 
 
-def _has_own_state(layer: Any) -> bool:
+def carry_adapted_state(model: keras.Model, new_model: keras.Model) -> None:
+    """Gives a copy what layers learned from data before any training.
+
+    Statistics and vocabularies: the state, weights included, of layers that
+    save some and have nothing to train.
+
+    Args:
+        model: The model; it is only read.
+        new_model: Its copy, whose other weights stay as they are.
+    """
+    successors = layers_by_path(new_model)
+    for name, layer in layers_by_path(model).items():
+        if is_flattened(layer):
+            continue
+        for old, new in _with_inner_layers(layer, successors[name]):
+            if has_own_state(old) and not old.trainable_variables:
+                for variable, successor in zip(
+                    old.variables, new.variables, strict=True
+                ):
+                    successor.assign(to_numpy(variable))
+                _carry(old, new)
+
+
+def _with_inner_layers(layer: Any, new: Any) -> Iterator[tuple[Any, Any]]:
+    """Pairs a layer, and the layers inside it, with those of its copy."""
+    return zip(
+        [layer, *_compat.all_layers(layer)],
+        [new, *_compat.all_layers(new)],
+        strict=True,
+    )
+
+
+def has_own_state(layer: Any) -> bool:
     """Says whether a layer saves more, or otherwise, than its weights.
 
     Layers of Keras with weights override the methods for their quantized
     forms alone; those that preprocess have more to tell.
     """
-    module = type(layer).__module__
-    if module.startswith(("keras.src.layers.", "keras_kddp.")):
-        return ".preprocessing." in module
+    if is_from_here(layer):
+        return ".preprocessing." in type(layer).__module__
     return any(
         getattr(type(layer), name, None)
         is not getattr(keras.layers.Layer, name, None)
         for name in _METHODS
     )
+
+
+def is_from_here(layer: Any) -> bool:
+    """Says whether a layer's class is one of Keras, or of this package."""
+    return type(layer).__module__.startswith(("keras.", "keras_kddp."))
+
+
+def knows_more_than_weights(layer: Any) -> bool:
+    """Says whether a layer saves what none of its weights is.
+
+    Args:
+        layer: A built layer; only read.
+    """
+    if not has_own_state(layer):
+        return False
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    weights = [to_numpy(variable) for variable in layer.variables]
+    is_told = (
+        any(np.array_equal(np.asarray(value), weight) for weight in weights)
+        for value in store.values()
+    )
+    if not all(is_told):
+        return True
+    with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
+        if hasattr(layer, "save_assets"):
+            layer.save_assets(folder)
+        return any(Path(folder).iterdir())
 
 
 def _carry(layer: Any, new: Any) -> None:

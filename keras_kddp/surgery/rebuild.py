@@ -10,6 +10,8 @@ import keras
 from keras_kddp import _compat
 from keras_kddp.surgery.calls import is_flattened, layers_by_path
 from keras_kddp.surgery.checks import SurgeryError
+from keras_kddp.surgery.hidden_state import check_hidden_state
+from keras_kddp.surgery.layer_state import is_from_here
 
 Config = dict[str, Any]
 
@@ -25,8 +27,10 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
         edit: Changes the config (a copy) in place.
 
     Raises:
-        SurgeryError: If Keras cannot make the model from its config.
+        SurgeryError: If Keras cannot make the model from its config, or a
+            layer would lose what only its attributes know.
     """
+    check_hidden_state(model)
     with _explained_failure(model):
         config = model.get_config()
     if "layers" not in config:
@@ -35,6 +39,7 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
             f"'{model.name}' ({type(model).__name__}), which has an `__init__` "
             "of its own. Make it with `keras.Model(inputs, outputs)`."
         )
+    makers = _keep_names(model, config)
     _keep_activations(model, config)
     for _, entry in entries_by_path(config):
         entry.pop("build_config", None)  # it would build at the old widths
@@ -42,7 +47,7 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
     edit(config)
     with _explained_failure(model), _compat.untouched_seeds():
         new_model = type(model).from_config(
-            config, custom_objects=_custom_objects(model)
+            config, custom_objects=_custom_objects(model) | makers
         )
     new_model.dtype_policy = model.dtype_policy  # a config leaves it out
     _carry_flags(model, new_model)
@@ -50,11 +55,11 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
 
 
 def entry_name(entry: Config) -> str:
-    """Returns the name in an entry of a model's config.
+    """Returns the name of an entry of a model's config.
 
-    A class with a config of its own need not have it in there.
+    That of a Sequential model has it in the layer's own config alone.
     """
-    return str(entry["config"].get("name", entry.get("name", "")))
+    return str(entry.get("name") or entry["config"]["name"])
 
 
 def entries_by_path(
@@ -88,6 +93,60 @@ def _explained_failure(model: keras.Model) -> Iterator[None]:
         ) from error
 
 
+class _Maker:
+    """Makes a layer of one's own anew, under the name that it has.
+
+    The config of a class need not have the name in it, nor its constructor
+    take one; and two classes may be called alike.
+
+    Args:
+        layer: The layer.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self._class, self._name = type(layer), layer.name
+
+    def __repr__(self) -> str:
+        """Returns what Keras' errors call the layer."""
+        return f"layer '{self._name}' ({self._class.__name__})"
+
+    def from_config(self, config: Config) -> Any:
+        """Returns the new layer, as Keras asks a class for it."""
+        made = self._class.from_config(config)
+        made.name = self._name
+        return made
+
+
+def _keep_names(model: keras.Model, config: Config) -> dict[str, _Maker]:
+    """Has every layer of a class of one's own made under its own name.
+
+    Args:
+        model: The model.
+        config: Its config; changed in place.
+
+    Returns:
+        What makes them, for `custom_objects`.
+    """
+    makers: dict[str, _Maker] = {}
+    first = len(config["layers"]) - len(model.layers)
+    entries = config["layers"]
+    if isinstance(model, keras.Sequential):
+        for entry, layer in zip(entries[first:], model.layers, strict=True):
+            entry["name"] = layer.name
+    operations = {op.name: op for op in _operations(model)}
+    for entry in entries:
+        operation = operations.get(entry_name(entry))
+        if operation is None:
+            continue
+        if is_flattened(operation):
+            makers |= _keep_names(operation, entry["config"])
+        elif not is_from_here(operation):
+            key = f"keras_kddp>{id(operation)}"
+            entry["registered_name"] = key
+            makers[key] = _Maker(operation)
+    return makers
+
+
 def _keep_activations(model: keras.Model, config: Config) -> None:
     """Puts the very activation functions where a config has their names.
 
@@ -100,8 +159,10 @@ def _keep_activations(model: keras.Model, config: Config) -> None:
         if is_flattened(operation):
             _keep_activations(operation, entry["config"])
         activation = getattr(operation, "activation", None)
-        if isinstance(activation, types.FunctionType) and _is_from_keras(
-            type(operation).from_config
+        if (
+            "activation" in entry["config"]
+            and isinstance(activation, types.FunctionType)
+            and _is_from_keras(type(operation).from_config)
         ):
             entry["config"]["activation"] = activation
 

@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 
 import keras_kddp as kddp
+from keras_kddp.compression.controls import reinitialized
+from keras_kddp.export.model.float32 import plain_copy
 
 layers = keras.layers
 NUMBERS = np.array([[3], [7], [11], [3]])
@@ -52,6 +54,51 @@ def counted():
     return keras.Input((6,)), layer, ROWS
 
 
+class Prepared(layers.Layer):
+    """Has a layer inside that learned from data."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.normalization = layers.Normalization()
+
+    def build(self, input_shape):
+        if not self.normalization.built:
+            self.normalization.build(input_shape)
+
+    def call(self, inputs):
+        return self.normalization(inputs)
+
+
+def prepared():
+    layer = Prepared()
+    layer.normalization.adapt(ROWS)
+    return keras.Input((6,)), layer, ROWS
+
+
+def piped():
+    inputs, layer, data = normalized()
+    return inputs, layers.Pipeline([layer, layers.Rescaling(2.0)]), data
+
+
+def distributed():
+    _, layer, _ = normalized()
+    data = np.stack([ROWS] * 2, axis=1)
+    return keras.Input((2, 6)), layers.TimeDistributed(layer), data
+
+
+def stateful():
+    inputs = keras.Input(batch_shape=(32, 2, 6))
+    layer = layers.LSTM(4, stateful=True)
+    return inputs, layer, np.stack([ROWS] * 2, axis=1) / 100
+
+
+def quantized():
+    layer = layers.Dense(5)
+    layer.build((None, 6))
+    layer.quantize("int8")
+    return keras.Input((6,)), layer, ROWS / 100
+
+
 def looked_up(layer, data, dtype, shape=(1,)):
     layer.adapt(data)
     return keras.Input(shape, dtype=dtype), layer, data
@@ -78,6 +125,11 @@ STATES = {
         layers.TextVectorization(output_mode="tf_idf"), TEXTS, "string", ()
     ),
     "a layer of one's own": counted,
+    "Normalization inside a layer": prepared,
+    "Normalization inside a Pipeline": piped,
+    "Normalization at each step": distributed,
+    "LSTM, stateful": stateful,
+    "Dense, quantized": quantized,
 }
 
 
@@ -87,7 +139,7 @@ def model_of(name, is_nested):
     x = layer(inputs)
     if is_nested:
         inner = keras.Model(inputs, x, name="inner")
-        inputs = keras.Input(inputs.shape[1:], dtype=inputs.dtype)
+        inputs = keras.Input(batch_shape=inputs.shape, dtype=inputs.dtype)
         x = inner(inputs)
     if "int" in x.dtype:
         x = layers.Flatten()(layers.Embedding(9, 4)(x))
@@ -140,3 +192,35 @@ def test_the_student_of_a_run_is_the_file_that_is_saved(tmp_path):
     np.testing.assert_allclose(
         distiller.predict(data, verbose=0), student(data), atol=1e-5
     )
+
+
+def test_the_float32_copy_that_is_exported_knows_the_statistics():
+    inputs, layer, data = normalized()
+    x = layers.Dense(8, "relu", dtype="mixed_float16")(layer(inputs))
+    model = keras.Model(inputs, layers.Dense(3, dtype="mixed_float16")(x))
+
+    np.testing.assert_allclose(
+        np.array(plain_copy(model)(data)), np.array(model(data)), atol=2e-2
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Normalization", "Normalization inside a layer", "StringLookup, one-hot"],
+)
+def test_a_student_from_scratch_keeps_what_was_learned_before_training(name):
+    inputs, layer, data = STATES[name]()
+    x = layers.Dense(8, "relu", name="fc")(layer(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+
+    keras.utils.set_random_seed(1)
+    model.get_layer("fc").set_weights(
+        [np.random.normal(size=w.shape) for w in model.get_layer("fc").weights]
+    )
+    fresh = reinitialized(model, 0)
+
+    np.testing.assert_allclose(
+        np.array(fresh.get_layer(layer.name)(data)), np.array(layer(data))
+    )
+    kernels = [m.get_layer("fc").get_weights()[0] for m in (fresh, model)]
+    assert (kernels[0] != kernels[1]).all()

@@ -10,6 +10,7 @@ import keras
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.signature import check_exportable
 from keras_kddp.layers.preparation import finalize
+from keras_kddp.surgery.layer_state import carry_layer_state
 
 
 def plain_copy(model: Any) -> keras.Model:
@@ -51,6 +52,7 @@ def in_float32(model: keras.Model) -> keras.Model:
         with _float32_defaults():
             copy = _float32_copy(model)
         copy.set_weights(model.get_weights())
+        carry_layer_state(model, copy)
     except Exception as error:
         raise ExportError(
             f"Model {model.name!r}, which is not float32 throughout, must be "
