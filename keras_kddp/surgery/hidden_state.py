@@ -141,8 +141,6 @@ def _probe(argument: Any, generator: np.random.Generator) -> Any:
     shape = [UNKNOWN_SIZE if size is None else size for size in argument.shape]
     if argument.dtype == "string":
         return keras.ops.convert_to_tensor(np.full(shape, "a"), "string")
-    if "float" in argument.dtype:
-        value = generator.normal(size=shape)
-    else:
-        value = generator.integers(0, 2, shape)
+    is_float = "float" in argument.dtype
+    value = generator.normal(size=shape) if is_float else np.ones(shape)
     return keras.ops.convert_to_tensor(value, argument.dtype)
