@@ -167,13 +167,13 @@ def _training_arrays(given: Mapping[str, Any]) -> tuple[Arrays, ...] | None:
         if math.prod(np.shape(weight)[1:]) != 1:
             return None
         parts[-1] = keras.tree.map_structure(lambda _: weight, y)
-    leaves = keras.tree.flatten(parts)
-    if not all(map(_is_dense, leaves)):
-        return None
-    rows = {int(leaf.shape[0]) for leaf in leaves}
-    if len(rows) != 1 or not 0 < _rows_to_train(rows.pop(), given):
-        return None
     parts = keras.tree.map_structure(_as_numpy, parts)
+    leaves = keras.tree.flatten(parts)
+    if any(leaf is None for leaf in leaves):
+        return None
+    rows = {len(leaf) for leaf in leaves}
+    if len(rows) != 1 or not _rows_to_train(rows.pop(), given):
+        return None
     return tuple(map(keras.tree.lists_to_tuples, parts))
 
 
@@ -186,27 +186,26 @@ def _counts_are_valid(given: Mapping[str, Any]) -> bool:
     )
 
 
-def _is_dense(leaf: Any) -> bool:
-    """Says whether a leaf is an array of numbers or text, row by row."""
-    if not hasattr(leaf, "__array__") or not len(getattr(leaf, "shape", ())):
-        return False
-    if isinstance(leaf, np.ndarray) and leaf.dtype == object:
-        is_tensorflow = keras.backend.backend() == "tensorflow"
-        return is_tensorflow and all(isinstance(x, str) for x in leaf.flat)
-    return np.asarray(leaf).dtype.kind in "biuf"
+def _as_numpy(leaf: Any) -> Array | None:
+    """Returns an array of numbers or text as Keras would read it.
 
-
-def _as_numpy(leaf: Any) -> Array:
-    """Returns a leaf as Keras would read it: floats in the float of Keras."""
-    is_pandas = hasattr(leaf, "iloc")
-    is_ours = not is_pandas and not isinstance(leaf, np.ndarray)
-    value = keras.ops.convert_to_numpy(leaf) if is_ours else np.asarray(leaf)
-    if is_pandas and value.ndim == 1:  # a Series is a column
+    Floats come in the float of Keras; None for what Keras must read itself.
+    """
+    if not hasattr(leaf, "__array__"):
+        return None
+    is_foreign = isinstance(leaf, np.ndarray) or hasattr(leaf, "iloc")
+    value = np.asarray(leaf) if is_foreign else keras.ops.convert_to_numpy(leaf)
+    if not value.ndim:
+        return None
+    if hasattr(leaf, "iloc") and value.ndim == 1:  # a Series is a column
         value = value[:, None]
-    is_float = value.dtype.kind == "f"
-    return (
-        value.astype(keras.config.floatx(), copy=False) if is_float else value
-    )
+    if value.dtype == object:
+        is_text = all(isinstance(x, (str, bytes)) for x in value.flat)
+        is_read = is_text and keras.backend.backend() == "tensorflow"
+        return value if is_read else None
+    if value.dtype.kind == "f":
+        return value.astype(keras.config.floatx(), copy=False)
+    return value if value.dtype.kind in "biu" else None
 
 
 def _rows_to_train(rows: int, given: Mapping[str, Any]) -> int:

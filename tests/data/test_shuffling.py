@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_kddp import Distiller
 from keras_kddp.data.shuffling import ShuffledBatches, shuffle_each_epoch
@@ -136,6 +137,10 @@ def test_packed_teacher_outputs_go_with_their_rows():
         {"x": ROWS, "y": [ROWS, ROWS], "sample_weight": np.ones((10, 3))},
         {"x": ROWS, "y": ROWS, "sample_weight": ROWS, "class_weight": {0: 1}},
         {"x": np.array([object()] * 3), "y": ROWS[:3]},
+        {"x": tf.sparse.from_dense(ROWS), "y": ROWS},
+        {"x": tf.ragged.constant([[1.0], [2.0, 3.0]]), "y": ROWS[:2]},
+        {"x": tf.constant(1.0), "y": ROWS},
+        {"x": [1.0, 2.0], "y": ROWS[:2]},
         {"x": ROWS[:0], "y": ROWS[:0]},
         {"x": None, "y": ROWS},
     ],
@@ -163,8 +168,10 @@ def test_floats_are_read_in_the_float_of_keras_and_labels_as_they_are():
     np.testing.assert_array_equal(x[:, 0], y)
 
 
-def test_text_is_shuffled_with_its_labels():
-    given = {"x": np.array([*"abcdefghij"], object), "y": np.arange(10)}
+@pytest.mark.parametrize("make", [lambda x: x, tf.constant])
+def test_text_is_shuffled_with_its_labels(make):
+    text = np.array([*"abcdefghij"], object)
+    given = {"x": make(text), "y": np.arange(10)}
     shuffle_each_epoch(given)
     x, y = given["x"][0]
     text = [value.decode() for value in keras.ops.convert_to_numpy(x)]
@@ -188,3 +195,24 @@ def test_batches_of_one_epoch_may_be_read_in_any_order():
     forward = [batches[i][0].tolist() for i in range(6)]
     backward = [batches[i][0].tolist() for i in reversed(range(6))]
     assert forward == backward[::-1]
+
+
+class Table:
+    """What a pandas DataFrame or Series is to Keras."""
+
+    iloc = None
+
+    def __init__(self, values):
+        self.values = np.array(values)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+@pytest.mark.parametrize("make", [Table, tf.constant, keras.Variable], ids=str)
+def test_tables_and_tensors_are_shuffled_too(make):
+    given = {"x": make(ROWS), "y": make(np.arange(10.0))}
+    shuffle_each_epoch(given)
+    x, y = given["x"][0]
+    assert y.shape == ((10, 1) if make is Table else (10,))
+    np.testing.assert_array_equal(x[:, 0], np.ravel(y))
