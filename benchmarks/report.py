@@ -114,8 +114,15 @@ def write_report(name: str, cells: Mapping[str, list[dict[str, Any]]]) -> None:
             configuration.
 
     Raises:
-        ValueError: If cells of several versions are among them.
+        ValueError: If there are none, or cells of several versions are among
+            them.
     """
+    if not any(cells.values()):
+        raise ValueError(
+            "There must be finished cells of this version of the code. "
+            f"Received none for '{name}': those that are stored are of an "
+            "earlier one. Run without --report-only."
+        )
     for student, found in cells.items():
         hashes = {cell["method_hash"] for cell in found}
         configs = {json.dumps(c["config"], sort_keys=True) for c in found}

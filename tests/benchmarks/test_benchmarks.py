@@ -171,6 +171,15 @@ def test_cells_of_two_versions_are_refused(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_page_without_current_cells_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "DOCS", tmp_path)
+
+    with pytest.raises(ValueError, match="none for 'digits'.*earlier one"):
+        report.write_report("digits", {"mlp": []})
+
+    assert not any(tmp_path.iterdir())
+
+
 def test_means_come_with_standard_errors():
     row = report.row_of(
         "kd", [make_cell(accuracy=a) for a in (0.90, 0.92, 0.94)]
