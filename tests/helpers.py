@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend import get_keras_mask, set_keras_mask
 
 from keras_kddp import _compat
 from keras_kddp.surgery import ChannelGraph, remove_units
@@ -99,7 +100,7 @@ def _run(
         lambda leaf: values.get(id(leaf), leaf), (node.args, node.kwargs)
     )
     if isinstance(node.operation, keras.layers.InputLayer):
-        return args[0]  # of a nested model
+        return _with_mask(args[0], kwargs.get("mask"))  # of a nested model
     parameters = inspect.signature(node.operation.call).parameters
     if "training" in parameters:
         kwargs["training"] = training  # as a Keras model does
@@ -112,10 +113,20 @@ def _overwritten(
     if not entries:
         return output
     array = np.array(to_numpy(output))
+    mask = get_keras_mask(output)
     channels = np.moveaxis(array, axis, -1)  # a view
     for channel, value in entries.items():
         channels[..., channel] = value
-    return keras.ops.convert_to_tensor(array)
+    return _with_mask(keras.ops.convert_to_tensor(array), mask)
+
+
+def _with_mask(tensor: Any, mask: Any) -> Any:
+    """Returns a tensor with the mask that layers find on it."""
+    if mask is None:
+        return tensor
+    tensor = keras.ops.copy(tensor)
+    set_keras_mask(tensor, mask)
+    return tensor
 
 
 def outputs_of(

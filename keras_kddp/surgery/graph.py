@@ -11,13 +11,14 @@ from scipy.sparse.csgraph import connected_components
 from keras_kddp._compat import CallNode
 from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.calls import Origin, flat_calls
-from keras_kddp.surgery.channels import Call, Channels, Records
+from keras_kddp.surgery.channels import Call, Channels, Records, describe
 from keras_kddp.surgery.checks import (
     SurgeryError,
     operations_by_name,
     require_graph,
     variable_named,
 )
+from keras_kddp.surgery.masks import carries_mask
 from keras_kddp.surgery.registry import rule_for
 from keras_kddp.surgery.rule import Rule
 
@@ -70,6 +71,7 @@ class ChannelGraph:
         self.rules: list[Rule] = [rule_for(n.operation) for n in self.nodes]
         self.calls: list[Call | None] = []
         self.channels: dict[int, Channels] = {}
+        self._masked: set[int] = set()
         self.records = Records()
         for node, rule in zip(self.nodes, self.rules, strict=True):
             self.calls.append(self._walk(node, rule))
@@ -91,13 +93,17 @@ class ChannelGraph:
                     "it is an input of the model"
                 )
             return None
-        inputs = [self.channels[id(x)] for x in node.inputs]
-        call = Call(node, inputs, self.records)
+        call = Call(node, self.channels, self.records, self._masked)
+        for channels in call.masks:
+            reason = f"{describe(node.operation)} takes it as a mask"
+            call.pin(channels.labels, reason)
+        if carries_mask(node.operation, reads_mask=call.reads_mask):
+            self._masked.update(map(id, node.outputs))
         if len(node.outputs) != 1:
             fixed = call.block(f"{node.operation.name} has several outputs")
             self.channels |= {id(tensor): fixed for tensor in node.outputs}
             return call
-        is_puzzling = rule.one_input and len(inputs) > 1
+        is_puzzling = rule.one_input and len(call.tensors) > 1
         result = (
             call.block(f"{node.operation.name} is called with several tensors")
             if is_puzzling
@@ -105,6 +111,8 @@ class ChannelGraph:
         )
         if not isinstance(result, Channels):
             result = Channels(result, len(call.output_shape) - 1)
+        if isinstance(node.operation, keras.layers.Layer):
+            result = result._replace(pieces=0)  # Dropout, PReLU: they differ
         call.output = self.channels[id(node.outputs[0])] = result
         return call
 

@@ -13,7 +13,7 @@ layers = keras.layers
 
 
 @register_rule(
-    *[layers.Subtract, layers.Average, layers.Maximum, layers.Minimum],
+    *[layers.Subtract, layers.Average],
     *["Subtract", "Maximum", "Minimum"],
     "CustomScaleLayer",  # a scaled sum in keras.applications
 )
@@ -38,7 +38,22 @@ class JoiningRule(Rule):
                 f"{describe(call.operation)} joins tensors of shapes that "
                 "surgery cannot follow"
             )
-        return Channels(joined, axis)
+        own = [x.pieces for x in call.channels if x.axis is not None]
+        return Channels(joined, axis, pieces=int({*own} == {1}))
+
+
+@register_rule(layers.Maximum, layers.Minimum)
+class ExtremumRule(JoiningRule):
+    """Joins tensors number by number: the units on all sides go together."""
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Joins; where masks may leave a side out, only what all agree on."""
+        result = super().constant(call, values, training)
+        if not any(call.masked):
+            return result
+        return keep_agreed(np.stack(_sides(values, len(result))))
 
 
 @register_rule(layers.Add, "Add")
@@ -63,11 +78,17 @@ class MultiplicationRule(JoiningRule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
-        """Multiplies; a 0 on one side is 0 whatever the other side is."""
+        """Multiplies; a 0 on one side is 0 whatever the other side is.
+
+        Unless a mask leaves that side out: the other one is left then.
+        """
         result = super().constant(call, values, training)
-        for value in values:  # 0 times whatever varies is 0
-            if len(value) == len(result):
-                result = np.where(value == 0, 0.0, result)
+        zeros = [side == 0 for side in _sides(values, len(result))]
+        if any(call.masked):
+            result = np.where(np.all(zeros, axis=0), 0.0, np.nan)
+        for is_zero, may_be_left_out in zip(zeros, call.masked, strict=True):
+            if not may_be_left_out:
+                result = np.where(is_zero, 0.0, result)
         return result
 
 
@@ -101,11 +122,13 @@ class ConcatenateRule(Rule):
         if axis is None:
             return call.channels[0]
         labels = [call.along(i, axis) for i in range(len(call.channels))]
+        own = [channels.pieces for channels in call.channels]
         if call.operation.axis % len(call.output_shape) == axis:
-            return Channels(np.concatenate(labels), axis)
+            pieces = sum(own) if all(own) else 0
+            return Channels(np.concatenate(labels), axis, pieces=pieces)
         for other in labels[1:]:
             call.tie(labels[0], other)
-        return Channels(labels[0], axis)
+        return Channels(labels[0], axis, pieces=int({*own} == {1}))
 
     def constant(
         self, call: Call, values: list[Values], training: bool
@@ -129,6 +152,14 @@ class ConcatenateRule(Rule):
 def keep_agreed(values: np.ndarray) -> Values:
     """Returns the first of several rows, NaN where the others differ."""
     return np.where((values == values[0]).all(axis=0), values[0], np.nan)
+
+
+def _sides(values: list[Values], count: int) -> list[Values]:
+    """Returns constants of all sides, NaN for a side that is spread."""
+    return [
+        side if len(side) == count else np.full(count, np.nan)
+        for side in values
+    ]
 
 
 def _tied_inputs(call: Call, axis: int) -> Labels | None:
