@@ -154,7 +154,7 @@ def test_units_that_make_a_mask_stay():
         return layers.Dense(1)(layers.GlobalAveragePooling1D()(y, mask=mask))
 
     model = randomized_model((5, 2), make)
-    assert_stays(model, "mask", "pooling1d .* takes it as a mask")
+    assert_stays(model, "mask", "Pooling1D.* takes it as a mask")
     assert error_of_removal(model, {"conv": [1]}) <= 1e-10
 
 
