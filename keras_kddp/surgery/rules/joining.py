@@ -6,7 +6,7 @@ import numpy as np
 from keras_kddp.surgery.bounds import Bounds
 from keras_kddp.surgery.channels import Call, Channels, Labels, describe
 from keras_kddp.surgery.registry import register_rule
-from keras_kddp.surgery.rule import Rule, Values
+from keras_kddp.surgery.rule import Rule, Values, replay
 from keras_kddp.surgery.rules.obstacles import has_array_argument
 
 layers = keras.layers
@@ -92,7 +92,7 @@ class MultiplicationRule(JoiningRule):
         return result
 
 
-@register_rule("Divide", "TrueDivide", "Power")
+@register_rule("Power")
 class ByNumberRule(JoiningRule):
     """Divides by, or raises to, one number: units pass."""
 
@@ -106,6 +106,46 @@ class ByNumberRule(JoiningRule):
                 "only follows a number"
             )
         return call.channels[0]
+
+
+@register_rule("Divide", "TrueDivide")
+class DivisionRule(ByNumberRule):
+    """Divides by one number for all channels: units pass."""
+
+    def flow(self, call: Call) -> Channels:
+        """Keeps the labels where all channels have the same divisor."""
+        if _is_spread(call, 1):
+            return JoiningRule.flow(self, call)
+        return super().flow(call)
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Divides; 0 stays 0, as a sum over the steps of a mask does."""
+        result = super().constant(call, values, training)
+        if len(call.tensors) == 1:
+            return result
+        return np.where(values[0] == 0, 0.0, result)
+
+
+@register_rule("Where")
+class ChoiceRule(JoiningRule):
+    """Takes from one of two tensors: the units on all sides go together."""
+
+    monotone = False
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Keeps what is the same whichever is taken."""
+        del training
+        if not isinstance(call.node.args[0], keras.KerasTensor):
+            return np.full(len(call.output.labels), np.nan)
+        results = [
+            replay(call, [np.array([choice]), *values[1:]])
+            for choice in (0.0, 1.0)
+        ]
+        return keep_agreed(np.stack(results))
 
 
 @register_rule(layers.Concatenate, "Concatenate")
@@ -188,6 +228,22 @@ def _tied_inputs(call: Call, axis: int) -> Labels | None:
         else:
             call.tie(joined, labels)
     return joined
+
+
+def _is_spread(call: Call, index: int) -> bool:
+    """Says whether an input holds one fixed number for all channels.
+
+    Args:
+        call: A call that joins two tensors.
+        index: The input; the other one has channels.
+    """
+    if len(call.channels) != 2 or call.channels[index].axis is not None:
+        return False
+    axis, shape = call.channels[1 - index].axis, call.input_shapes[index]
+    if axis is None:
+        return False
+    behind = len(call.input_shapes[1 - index]) - axis
+    return len(shape) < behind or shape[-behind] == 1
 
 
 def _common_axis(call: Call) -> int | None:
