@@ -232,9 +232,7 @@ class _Walk:
         if not values.any():
             return
         rule = self._graph.rules[index]
-        increments = (
-            rule.fold(call, values) if len(call.tensors) == 1 else None
-        )
+        increments = rule.fold(call, values) if len(call.tensors) == 1 else None
         if increments is None:
             raise NotFoldableError(
                 f"{describe(call.operation)} cannot take a constant into a bias"

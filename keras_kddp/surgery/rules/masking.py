@@ -1,6 +1,5 @@
 """Operations that masks are computed with, by Keras itself too."""
 
-import keras
 import numpy as np
 
 from keras_kddp.surgery.bounds import UNBOUNDED, Bounds
