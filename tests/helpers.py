@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend import get_keras_mask, set_keras_mask
 
 from keras_kddp import _compat
 from keras_kddp.surgery import ChannelGraph, remove_units
@@ -99,7 +100,7 @@ def _run(
         lambda leaf: values.get(id(leaf), leaf), (node.args, node.kwargs)
     )
     if isinstance(node.operation, keras.layers.InputLayer):
-        return args[0]  # of a nested model
+        return _with_mask(args[0], kwargs.get("mask"))  # of a nested model
     parameters = inspect.signature(node.operation.call).parameters
     if "training" in parameters:
         kwargs["training"] = training  # as a Keras model does
@@ -112,10 +113,20 @@ def _overwritten(
     if not entries:
         return output
     array = np.array(to_numpy(output))
+    mask = get_keras_mask(output)
     channels = np.moveaxis(array, axis, -1)  # a view
     for channel, value in entries.items():
         channels[..., channel] = value
-    return keras.ops.convert_to_tensor(array)
+    return _with_mask(keras.ops.convert_to_tensor(array), mask)
+
+
+def _with_mask(tensor: Any, mask: Any) -> Any:
+    """Returns a tensor with the mask that layers find on it."""
+    if mask is None:
+        return tensor
+    tensor = keras.ops.copy(tensor)
+    set_keras_mask(tensor, mask)
+    return tensor
 
 
 def outputs_of(
@@ -123,6 +134,11 @@ def outputs_of(
 ) -> list[np.ndarray]:
     """Returns a model's flat outputs; its variables stay as they are."""
     is_single = isinstance(x, list) and len(x) == 1
+    if isinstance(x, list) and any(array.dtype.kind == "U" for array in x):
+        x = [  # Keras mixes no arrays with tensors, and takes words as such
+            keras.ops.convert_to_tensor(array, dtype=symbol.dtype)
+            for array, symbol in zip(x, model.inputs, strict=True)
+        ]
     with unchanged_variables(model):
         outputs = model(x[0] if is_single else x, training=training)
     return [to_numpy(y) for y in keras.tree.flatten(outputs)]
@@ -162,12 +178,27 @@ def randomize(model: keras.Model, seed: int) -> keras.Model:
 def random_inputs(
     model: keras.Model, seed: int, batch_size: int = 3
 ) -> list[np.ndarray]:
-    """Returns one standard normal float64 array per input of a model."""
+    """Returns one array per input of a model.
+
+    Standard normal float64 numbers; whole numbers from 0 to 5, or words, of
+    which 0 and "" are padding, for inputs of such a dtype. Inputs named
+    "padded..." are 0 at some steps. The first step never is padding.
+    """
     random = np.random.default_rng(seed)
-    return [
-        random.normal(size=(batch_size, *symbol.shape[1:]))
-        for symbol in model.inputs
-    ]
+    arrays = []
+    for symbol in model.inputs:
+        shape = (batch_size, *symbol.shape[1:])
+        if symbol.dtype == "string" or "int" in symbol.dtype:
+            array = random.integers(0, 6, shape)
+            array[:, 0] = 3
+            if symbol.dtype == "string":
+                array = np.array(["", "a", "b", "c", "d", "e"])[array]
+        else:
+            array = random.normal(size=shape)
+        if symbol.name.startswith("padded"):
+            array[:, 1:][random.random((batch_size, shape[1] - 1)) < 0.4] = 0
+        arrays.append(array)
+    return arrays
 
 
 def to_numpy(tensor: Any) -> np.ndarray:

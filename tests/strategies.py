@@ -2,6 +2,9 @@
 
 Hypothesis chooses the number of steps and a seed; the graph follows from both.
 Chosen draw by draw, most examples would be variations of the first ones.
+
+A graph starts at numbers as they are, or at what prepares data: adapted
+layers, lookups, embeddings whose masks reach recurrent and pooling layers.
 """
 
 import functools
@@ -12,8 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from helpers import randomize
 from hypothesis import strategies as st
+from keras.src.backend import get_keras_mask
 
 from keras_kddp.surgery import unit_groups
 
@@ -24,9 +29,18 @@ DTYPE = "float64"
 # Zeros, because an initializer that draws would disturb the random state that
 # Hypothesis watches; `randomize` fills the weights afterwards.
 WEIGHTS = {"kernel_initializer": "zeros", "dtype": DTYPE}
+RECURRENT = {"recurrent_initializer": "zeros", "seed": 7, **WEIGHTS}
+STEPS = 4  # of a sequence of tokens
+TOKENS = 6  # as `helpers.random_inputs` draws them
 MAXIMUM_SIZE = 6  # of an image, so that padding cannot run away
 
 ACTIVATIONS = ["relu", "sigmoid", "tanh", "elu", "leaky_relu", "linear"]
+TAKE_MASKS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.RNN,
+    keras.layers.Bidirectional,
+)
 RAW_OPERATIONS = [
     keras.ops.relu,
     keras.ops.sigmoid,
@@ -64,22 +78,61 @@ class Case(NamedTuple):
     seed: int
 
 
+class Entry(NamedTuple):
+    """How a model takes its data.
+
+    Attributes:
+        shape: Shape of the input, batch axis first.
+        dtype: Its dtype.
+        name: Its name.
+        layers: What prepares the data.
+    """
+
+    shape: Shape
+    dtype: str
+    name: str
+    layers: list[keras.Layer]
+
+    def input(self) -> Any:
+        return keras.Input(self.shape[1:], dtype=self.dtype, name=self.name)
+
+
 @st.composite
-def cases(draw: Draw, *, dropout: bool = True) -> Case:
-    """Draws a model, units to remove (none at times) and a seed for data."""
+def cases(draw: Draw, *, dropout: bool = True, prepared: float = 0.3) -> Case:
+    """Draws a model, units to remove (none at times) and a seed for data.
+
+    Args:
+        draw: Given by Hypothesis.
+        dropout: Whether layers may be random while training.
+        prepared: How likely an input is prepared: adapted, looked up, masked.
+    """
     seed = draw(st.integers(0, 2**16))
-    model = randomize(draw(models(dropout=dropout)), seed)
+    model = draw(models(dropout=dropout, prepared=prepared))
+    adapted = {
+        layer: layer.get_weights()
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Normalization)
+    }
+    randomize(model, seed)
+    for layer, weights in adapted.items():
+        layer.set_weights(weights)
     return Case(model, draw(removals(model)), seed)
 
 
 @st.composite
-def models(draw: Draw, *, dropout: bool = True) -> keras.Model:
+def models(
+    draw: Draw, *, dropout: bool = True, prepared: float = 0.3
+) -> keras.Model:
     """Draws a built float64 model; every third one is Sequential."""
     chance = draw(st.randoms(use_true_random=True))
     steps = draw(st.integers(2, 8))
+    entry = random_entry(chance, "x", prepared)
     if chance.random() < 1 / 3:
-        return sequential_model(chance, steps, dropout=dropout)
-    return functional_model(chance, steps, dropout=dropout)
+        return sequential_model(chance, steps, entry, dropout=dropout)
+    entries = [entry]
+    if chance.random() < prepared:
+        entries.append(random_entry(chance, "z", prepared))
+    return functional_model(chance, steps, entries, dropout=dropout)
 
 
 @st.composite
@@ -118,13 +171,20 @@ def held_constants(
 
 
 def sequential_model(
-    chance: random.Random, steps: int, *, dropout: bool = True
+    chance: random.Random, steps: int, entry: Entry, *, dropout: bool = True
 ) -> keras.Model:
     """Returns a random Sequential model that ends in a Dense layer."""
-    shape = random_input_shape(chance)
-    layers: list[keras.Layer] = [keras.Input(shape[1:], dtype=DTYPE)]
+    layers: list[Any] = [entry.input()]
+    shape = entry.shape
+    for layer in entry.layers:
+        shape = layer.compute_output_shape(shape)
+        layers.append(layer)
+    masked = any(layer.supports_masking for layer in entry.layers)
     for index in range(steps):
-        layer = random_layer(chance, shape, f"layer{index}", dropout=dropout)
+        layer = random_layer(
+            chance, shape, f"layer{index}", dropout=dropout, masked=masked
+        )
+        masked = masked and layer.supports_masking
         shape = layer.compute_output_shape(shape)
         layers.append(layer)
     if len(shape) > 2:
@@ -134,17 +194,113 @@ def sequential_model(
 
 
 def functional_model(
-    chance: random.Random, steps: int, *, dropout: bool = True
+    chance: random.Random,
+    steps: int,
+    entries: Sequence[Entry],
+    *,
+    dropout: bool = True,
 ) -> keras.Model:
     """Returns a random graph with branches, sums and shared layers."""
-    shape = random_input_shape(chance)
-    inputs = keras.Input(shape[1:], dtype=DTYPE, name="x")
-    graph = _RandomGraph(chance, inputs, dropout=dropout)
-    # Otherwise most early steps would only touch the input, which must stay.
-    graph.call(_channel_mixer(len(shape), 3, "first"), inputs)
+    graph = _RandomGraph(chance, dropout=dropout)
+    inputs = [graph.add_entry(entry) for entry in entries]
     for _ in range(steps):
         graph.add_step()
-    return keras.Model(inputs, graph.outputs())
+    return keras.Model(
+        inputs if len(inputs) > 1 else inputs[0], graph.outputs()
+    )
+
+
+def random_entry(chance: random.Random, name: str, prepared: float) -> Entry:
+    """Returns an input: numbers as they are, or with what prepares them."""
+    if chance.random() >= prepared:
+        return Entry(random_input_shape(chance), DTYPE, name, [])
+    makers = {
+        adapted_entry: 2,
+        binned_entry: 1,
+        padded_entry: 2,
+        token_entry: 4,
+    }
+    maker = chance.choices(list(makers), weights=list(makers.values()))[0]
+    return maker(chance, name)
+
+
+def adapted_entry(chance: random.Random, name: str) -> Entry:
+    """Numbers, normalized by what was seen of them or just scaled."""
+    shape = random_input_shape(chance)
+    options = {"dtype": DTYPE, "name": f"{name}_scaled"}
+    if chance.random() < 0.3:
+        layer: Any = keras.layers.Rescaling(0.5, offset=1.0, **options)
+    else:
+        layer = keras.layers.Normalization(**options)
+        layer.adapt(_seen_numbers(chance, shape))
+    return Entry(shape, DTYPE, name, [layer])
+
+
+def binned_entry(chance: random.Random, name: str) -> Entry:
+    """Numbers, put into bins by what was seen of them."""
+    shape = (None, STEPS)
+    bins = keras.layers.Discretization(num_bins=TOKENS, name=f"{name}_bins")
+    bins.adapt(_seen_numbers(chance, shape))
+    encoding: Any = keras.layers.CategoryEncoding(
+        TOKENS,
+        output_mode=chance.choice(["multi_hot", "count"]),
+        dtype=DTYPE,
+        name=f"{name}_encoding",
+    )
+    if chance.random() < 0.4:  # without a mask: all may fall into bin 0
+        encoding = random_embedding(chance, f"{name}_embedding", masks=False)
+    return Entry(shape, DTYPE, name, [bins, encoding])
+
+
+def padded_entry(chance: random.Random, name: str) -> Entry:
+    """A sequence of vectors, some of them all zeros, which are masked."""
+    shape = (None, STEPS, chance.randint(1, 3))
+    masking = keras.layers.Masking(dtype=DTYPE, name=f"{name}_masking")
+    return Entry(shape, DTYPE, f"padded_{name}", [masking])
+
+
+def token_entry(chance: random.Random, name: str) -> Entry:
+    """A sequence of numbers or words, looked up and embedded."""
+    lookups: dict[str, Callable[..., list[keras.Layer]]] = {
+        "int32": lambda **options: [],
+        "int64": lambda **options: [
+            keras.layers.IntegerLookup(
+                vocabulary=[2, 3, 5], mask_token=0, **options
+            )
+        ],
+        "int16": lambda **options: [
+            keras.layers.Hashing(TOKENS, mask_value=0, **options)
+        ],
+        "string": lambda **options: [
+            keras.layers.StringLookup(
+                vocabulary=["a", "b", "c", "d"], mask_token="", **options
+            )
+        ],
+    }
+    dtype = chance.choices(list(lookups), weights=[4, 2, 1, 2])[0]
+    layers = lookups[dtype](name=f"{name}_lookup")
+    masks = chance.random() < 0.8
+    layers.append(random_embedding(chance, f"{name}_embedding", masks=masks))
+    return Entry((None, STEPS), dtype, name, layers)
+
+
+def random_embedding(
+    chance: random.Random, name: str, *, masks: bool
+) -> keras.Layer:
+    return keras.layers.Embedding(
+        TOKENS,
+        chance.randint(2, 4),
+        mask_zero=masks,
+        embeddings_initializer="zeros",
+        dtype=DTYPE,
+        name=name,
+    )
+
+
+def _seen_numbers(chance: random.Random, shape: Shape) -> np.ndarray:
+    """Returns twenty examples that a layer adapts to."""
+    random = np.random.default_rng(chance.randint(0, 2**16))
+    return random.normal(0.5, 2.0, size=(20, *shape[1:]))
 
 
 def random_input_shape(chance: random.Random) -> Shape:
@@ -158,14 +314,27 @@ def random_input_shape(chance: random.Random) -> Shape:
 class _RandomGraph:
     """A Functional graph that grows by one step at a time."""
 
-    def __init__(
-        self, chance: random.Random, inputs: Any, *, dropout: bool
-    ) -> None:
+    def __init__(self, chance: random.Random, *, dropout: bool) -> None:
         self.chance = chance
         self.dropout = dropout
-        self.tensors = [inputs]
+        self.tensors: list[Any] = []
+        self.masks: list[Any] = []
         self.read: set[int] = set()
         self.count = 0
+
+    def add_entry(self, entry: Entry) -> Any:
+        """Adds an input and what prepares it; returns the input."""
+        tensor = inputs = entry.input()
+        if "int" in entry.dtype:
+            self.masks.append(keras.ops.not_equal(inputs, 1))
+        for layer in entry.layers:
+            tensor = layer(tensor)
+        # Otherwise most early steps would only touch the input, which must
+        # stay.
+        first = _channel_mixer(len(tensor.shape), 3, self.name())
+        self.tensors.append(tensor)
+        self.call(first, tensor)
+        return inputs
 
     def add_step(self) -> None:
         steps = [
@@ -177,8 +346,9 @@ class _RandomGraph:
             self.add_gate,
             self.add_reduction,
             self.add_nested_model,
+            self.add_attention,
         ]
-        weights = [6, 2, 2, 2, 1, 1, 1, 1]
+        weights = [6, 2, 2, 2, 1, 1, 1, 1, 0.5]
         self.chance.choices(steps, weights=weights)[0]()
 
     def add_layer(self) -> None:
@@ -244,6 +414,7 @@ class _RandomGraph:
                 outputs.shape,
                 f"inner{index}",
                 dropout=self.dropout,
+                masked=get_keras_mask(source) is not None,
             )
             outputs = layer(outputs)
         if self.chance.random() < 0.3 and outputs.shape == shape:
@@ -254,6 +425,21 @@ class _RandomGraph:
         self.call(nested, source)
         if self.chance.random() < 0.4:
             self.call(nested, self.partner(source))
+
+    def add_attention(self) -> None:
+        """Compares the steps of a sequence with each other."""
+        source = self.source()
+        if len(source.shape) != 3:
+            return
+        if self.chance.random() < 0.5:
+            attention = keras.layers.Attention(dtype=DTYPE, name=self.name())
+            self.call(attention, [source, source])
+            return
+        attention = keras.layers.MultiHeadAttention(
+            1, 2, seed=7, name=self.name(), **WEIGHTS
+        )
+        self.read.add(id(source))
+        self.tensors.append(attention(source, source))
 
     def add_concatenation(self) -> None:
         """Joins two or three tensors of the same shape, along some axis."""
@@ -315,14 +501,23 @@ class _RandomGraph:
 
     def random_layer(self, tensor: Any) -> keras.Layer:
         return random_layer(
-            self.chance, tensor.shape, self.name(), dropout=self.dropout
+            self.chance,
+            tensor.shape,
+            self.name(),
+            dropout=self.dropout,
+            masked=get_keras_mask(tensor) is not None,
         )
 
     def call(self, operation: Any, argument: Any) -> Any:
         self.read.update(id(x) for x in keras.tree.flatten(argument))
-        options = {}
+        options: dict[str, Any] = {}
         if isinstance(operation, keras.layers.BatchNormalization):
             options["training"] = self.chance.choice([None] * 4 + [True, False])
+        is_sequence = getattr(argument, "shape", ())[1:-1] == (STEPS,)
+        takes_mask = isinstance(operation, TAKE_MASKS)
+        if takes_mask and is_sequence and self.masks:
+            mask = self.chance.choice([None, None, *self.masks])
+            options |= {} if mask is None else {"mask": mask}
         self.tensors.append(operation(argument, **options))
         return self.tensors[-1]
 
@@ -333,7 +528,7 @@ class _RandomGraph:
 
 def _channel_mixer(rank: int, units: int, name: str) -> keras.Layer:
     """Returns a layer that changes nothing but the number of channels."""
-    if rank == 2:
+    if rank <= 3:  # which hands a mask on
         return keras.layers.Dense(units, name=name, **WEIGHTS)
     return of_rank("Conv", rank)(units, 1, name=name, **WEIGHTS)
 
@@ -344,17 +539,30 @@ def of_rank(name: str, rank: int, suffix: str = "") -> Callable[..., Any]:
 
 
 def random_layer(
-    chance: random.Random, shape: Shape, name: str, *, dropout: bool = True
+    chance: random.Random,
+    shape: Shape,
+    name: str,
+    *,
+    dropout: bool = True,
+    masked: bool = False,
 ) -> keras.Layer:
-    """Returns a layer that can read a tensor of this shape."""
+    """Returns a layer that can read a tensor of this shape.
+
+    Behind a mask, most often one that hands it on or looks at it.
+    """
     makers: dict[Callable[[], keras.Layer], int] = {
         lambda: random_dense(chance, name): 3 if len(shape) == 2 else 1,
         lambda: random_normalization(chance, name): 2,
         lambda: random_elementwise(chance, name): 3,
-        lambda: random_dropout(chance, name): 1 if dropout else 0,
+        lambda: random_noise(chance, name, len(shape)): 3 if dropout else 0,
     }
-    if len(shape) > 2:
-        sizes, rank = shape[1:-1], len(shape)
+    rank = len(shape)
+    if rank == 3:
+        makers[lambda: random_recurrent(chance, name)] = 4
+    if masked and rank == 3 and chance.random() < 0.15:
+        return keras.layers.GlobalAveragePooling1D(dtype=DTYPE, name=name)
+    if rank > 2 and not (masked and chance.random() < 0.7):
+        sizes = shape[1:-1]
         small, large = min(sizes), max(sizes)
         is_small = large < MAXIMUM_SIZE and rank < 5
         makers |= {
@@ -523,9 +731,36 @@ def random_elementwise(chance: random.Random, name: str) -> keras.Layer:
     return chance.choice(makers)(dtype=DTYPE, name=name)
 
 
-def random_dropout(chance: random.Random, name: str) -> keras.Layer:
+def random_noise(chance: random.Random, name: str, rank: int) -> keras.Layer:
+    layers = keras.layers
+    makers: list[Any] = [layers.Dropout, layers.Dropout]
+    makers += [layers.GaussianDropout, layers.GaussianNoise]
+    if rank > 2:
+        makers.append(
+            getattr(layers, f"SpatialDropout{rank - 2}D"),
+        )
     rate = chance.choice([0.0, 0.5])
-    return keras.layers.Dropout(rate, seed=7, dtype=DTYPE, name=name)
+    return chance.choice(makers)(rate, seed=7, dtype=DTYPE, name=name)
+
+
+def random_recurrent(chance: random.Random, name: str) -> keras.Layer:
+    """Returns what goes through a sequence step by step."""
+    layers = keras.layers
+    makers: list[Any] = [layers.LSTM, layers.GRU, layers.SimpleRNN]
+    units = chance.randint(2, 3)
+    returns_all = chance.random() < 0.7
+    kind = chance.random()
+    if kind < 0.1:
+        return layers.TimeDistributed(
+            layers.Dense(units, **WEIGHTS), dtype=DTYPE, name=name
+        )
+    if kind < 0.15:  # -9 is nowhere: everything stays in, in all rows
+        return layers.Masking(-9.0, dtype=DTYPE, name=name)
+    make = chance.choice(makers)
+    if kind < 0.3:
+        inner = make(units, return_sequences=returns_all, **RECURRENT)
+        return layers.Bidirectional(inner, dtype=DTYPE, name=name)
+    return make(units, return_sequences=returns_all, name=name, **RECURRENT)
 
 
 def random_pooling(chance: random.Random, name: str, rank: int) -> keras.Layer:

@@ -22,6 +22,10 @@ L1 = 0.02
 class Mask(keras.layers.Layer):
     """Multiplies each unit by 1, and by 0 from the swap on."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.supports_masking = True
+
     def build(self, input_shape: Any) -> None:
         self.mask = self.add_weight(
             name="mask",
@@ -119,6 +123,20 @@ def _residual_student(masked: bool) -> keras.Model:
     return _with_head(inputs, _penalized(x, "branch", masked))
 
 
+def _sequence_student(masked: bool) -> keras.Model:
+    inputs = keras.Input((6, 3))
+    mask = inputs[:, :, 0] > -0.5
+    x = keras.layers.Dense(6, use_bias=False, name="step")(inputs)
+    x = keras.layers.BatchNormalization(momentum=0.8, name="norm")(x, mask=mask)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = _penalized(x, "step", masked)
+    x = keras.layers.GRU(4, return_sequences=True, seed=3, name="gru")(x)
+    x = keras.layers.Dense(6, activation="relu", name="fc")(x)
+    x = _penalized(x, "fc", masked)
+    x = keras.layers.GlobalAveragePooling1D(name="pool")(x)
+    return _with_head(inputs, x)
+
+
 DESIGNS = {
     "dense": Design(
         _dense_student,
@@ -175,6 +193,26 @@ DESIGNS = {
             Entries("branch", "kernel", 1, "branch"),
             Entries("branch", "bias", 0, "branch"),
             Entries("last", "kernel", 0, "branch"),
+        ),
+    ),
+    "sequence": Design(
+        _sequence_student,
+        (6, 3),
+        {"step": [1, 4], "fc": [0, 3]},
+        {
+            "step": (("norm", "gamma"), ("norm", "beta")),
+            "fc": (("fc", "kernel"), ("fc", "bias")),
+        },
+        (
+            Entries("step", "kernel", 1, "step"),
+            Entries("norm", "gamma", 0, "step"),
+            Entries("norm", "beta", 0, "step"),
+            Entries("norm", "moving_mean", 0, "step"),
+            Entries("norm", "moving_variance", 0, "step"),
+            Entries("gru", "kernel", 0, "step"),
+            Entries("fc", "kernel", 1, "fc"),
+            Entries("fc", "bias", 0, "fc"),
+            Entries("last", "kernel", 0, "fc"),
         ),
     ),
 }

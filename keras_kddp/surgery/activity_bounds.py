@@ -53,7 +53,7 @@ def activity_bounds(
 
 def _compute_bounds(call: Call, rule: Rule, known: dict[int, Bounds]) -> Bounds:
     """Returns the bounds of a call's output, for each of its channels."""
-    inputs = [known[id(x)] for x in call.node.inputs]
+    inputs = [known[id(x)] for x in call.tensors]
     for index in call.crossed:  # of channels along another axis
         inputs[index] = inputs[index].merged()
     bounds = rule.bounds(call, inputs)

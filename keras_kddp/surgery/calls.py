@@ -1,5 +1,6 @@
 """The calls of a model in one list, those inside nested models among them."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -7,6 +8,7 @@ import keras
 from keras_kddp import _compat
 from keras_kddp._compat import CallNode
 from keras_kddp.model_io import Tensor
+from keras_kddp.surgery.masks import called_input, read_tensors
 
 
 class Origin(NamedTuple):
@@ -28,7 +30,7 @@ class FlatCalls(NamedTuple):
 
     The calls inside a nested model stand instead of its own call, once per call
     of the nested model, with tensors that stand for that call's. Its
-    InputLayers read the tensors that it is called with.
+    InputLayers read the tensors that it is called with, and their masks.
 
     Attributes:
         nodes: The calls, inputs first; a nested layer is named "outer/inner".
@@ -44,7 +46,7 @@ class FlatCalls(NamedTuple):
 def flat_calls(model: keras.Model) -> FlatCalls:
     """Returns the calls of a built Sequential or Functional model."""
     flattener = _Flattener(_opaque_models(model))
-    outputs = flattener.walk(model, (), None)
+    outputs = flattener.walk(model, (), None, ())
     return FlatCalls(flattener.nodes, outputs, flattener.origins)
 
 
@@ -57,7 +59,11 @@ class _Flattener:
         self.origins: dict[int, Origin] = {}
 
     def walk(
-        self, model: keras.Model, path: tuple[str, ...], arguments: Any
+        self,
+        model: keras.Model,
+        path: tuple[str, ...],
+        arguments: Any,
+        masks: Sequence[Any],
     ) -> list[Tensor]:
         """Lists the calls of a model.
 
@@ -66,6 +72,7 @@ class _Flattener:
             path: The nested models around its calls.
             arguments: What it is called with, one tensor for each of its
                 inputs; None outside.
+            masks: What it is given as masks of its inputs, in their order.
 
         Returns:
             What stands for its flat outputs.
@@ -73,26 +80,32 @@ class _Flattener:
         bound: dict[int, Tensor] = {}
         if arguments is not None:
             bound = dict(zip(map(id, model.inputs), arguments, strict=True))
+        given = dict(zip(map(id, model.inputs), masks, strict=False))
         for node in _compat.call_nodes(model):
             is_opaque = id(node.operation) in self._opaque
             if is_flattened(node.operation) and not is_opaque:
                 inputs = [bound.get(id(x), x) for x in _arguments(node) or ()]
+                masks = [bound.get(id(x), x) for x in read_tensors(node).given]
                 outputs = self.walk(
-                    node.operation, (*path, node.operation.name), inputs
+                    node.operation, (*path, node.operation.name), inputs, masks
                 )
                 bound |= zip(map(id, node.outputs), outputs, strict=True)
             else:
-                self._list(node, Origin(path, model, None), bound)
+                self._list(node, Origin(path, model, None), bound, given)
         return [bound.get(id(x), x) for x in model.outputs]
 
     def _list(
-        self, node: CallNode, origin: Origin, bound: dict[int, Tensor]
+        self,
+        node: CallNode,
+        origin: Origin,
+        bound: dict[int, Tensor],
+        given: dict[int, Any],
     ) -> None:
         path = origin.path
         node = node._replace(name="/".join((*path, node.name)))
         if path and not node.inputs:  # reads what the model is called with
-            inputs = tuple(bound[id(x)] for x in node.outputs)
-            node = node._replace(args=inputs, inputs=inputs)
+            key = id(node.outputs[0])
+            node = called_input(node, bound[key], given.get(key))
         elif bound:
             args, kwargs = keras.tree.map_structure(
                 lambda leaf: bound.get(id(leaf), leaf), (node.args, node.kwargs)
@@ -134,6 +147,7 @@ def _arguments(node: CallNode) -> list[Tensor] | None:
         One tensor per input; None where Keras would change their shapes.
     """
     inner = node.operation.inputs
+    data = read_tensors(node).data
     values = [*node.args, *node.kwargs.values()]
     given = values[0] if values else None
     if isinstance(given, dict):
@@ -143,8 +157,8 @@ def _arguments(node: CallNode) -> list[Tensor] | None:
             names = [keys.get(id(tensor), "") for tensor in inner]
         found = [given.get(name) for name in names]
     else:
-        found = list(node.inputs)
-    fits = len(found) == len(inner) == len(node.inputs) and all(
+        found = list(data)
+    fits = len(found) == len(inner) == len(data) and all(
         b is not None and len(a.shape) == len(b.shape)
         for a, b in zip(inner, found, strict=True)
     )

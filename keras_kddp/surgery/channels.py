@@ -5,12 +5,14 @@ last. Every channel carries an integer label; channels with the same label, or
 with tied labels, can only leave together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from keras_kddp._compat import CallNode
+from keras_kddp.surgery.masks import read_tensors, takes_mask
 
 Labels = np.ndarray  # (channels,) int64
 
@@ -23,11 +25,15 @@ class Channels(NamedTuple):
         axis: The axis they lie on, counted from the batch axis, 0. None where
             no part of the tensor can go along any axis.
         reason: Why none can go; "" where `axis` is a number.
+        pieces: The number of runs of channels that hold one and the same
+            number at each position, such as a mask that was spread over all
+            channels; 0 where channels differ. Each run keeps a channel.
     """
 
     labels: Labels
     axis: int | None
     reason: str = ""
+    pieces: int = 0
 
     @classmethod
     def fixed(cls, reason: str) -> "Channels":
@@ -73,8 +79,14 @@ class Call:
     Attributes:
         operation: The layer or raw operation.
         name: Its name; "outer/inner" inside a nested model.
+        tensors: The symbolic inputs; a mask is none of them.
         channels: The channels of each symbolic input.
         input_shapes: The shapes of the inputs, batch axis first.
+        masked: Whether each symbolic input may come with a mask that the
+            operation could look at.
+        masks: The channels of each symbolic tensor given as a mask.
+        reads_mask: Whether what it is called with may carry a mask.
+        takes_mask: Whether the outcome may depend on a mask.
         output_shape: Shape of the first output.
         output: Channels of the first output, once the rule has said them.
         crossed: Inputs that were read along another axis than their channels
@@ -83,14 +95,35 @@ class Call:
     """
 
     def __init__(
-        self, node: CallNode, channels: Sequence[Channels], records: Records
+        self,
+        node: CallNode,
+        channels: Mapping[int, Channels],
+        records: Records,
+        masked: Container[int] = (),
     ) -> None:
-        """Binds a call to the records that its rule may write."""
+        """Binds a call to the records that its rule may write.
+
+        Args:
+            node: Arguments and symbolic tensors of the call.
+            channels: `id(symbolic tensor)` -> its channels.
+            records: What the rules note.
+            masked: The `id` of each symbolic tensor that may carry a mask.
+        """
+        read = read_tensors(node)
         self.node = node
         self.operation = node.operation
         self.name = node.name
-        self.channels = list(channels)
-        self.input_shapes = [tuple(x.shape) for x in node.inputs]
+        self.tensors = read.data
+        self.channels = [channels[id(x)] for x in read.data]
+        self.input_shapes = [tuple(x.shape) for x in read.data]
+        self.masks = [channels[id(x)] for x in read.masks]
+        is_layer = isinstance(node.operation, keras.layers.Layer)
+        self.masked = [is_layer and id(x) in masked for x in read.data]
+        is_given = any(mask is not None for mask in read.given)
+        self.reads_mask = is_given or any(id(x) in masked for x in read.data)
+        self.takes_mask = is_given or (
+            any(self.masked) and takes_mask(node.operation)
+        )
         self.output_shape = tuple(node.outputs[0].shape)
         self.output = Channels.fixed("its rule has not run")
         self.crossed: set[int] = set()

@@ -169,7 +169,7 @@ class _Walk:
             for tensor in node.outputs:
                 self._values[id(tensor)] = self._unknown(tensor)
             return
-        inputs = [self._values[id(x)] for x in node.inputs]
+        inputs = [self._values[id(x)] for x in call.tensors]
         self._read(index, call, inputs)
         if len(node.outputs) != 1 or all(np.isnan(v).all() for v in inputs):
             outputs = [self._unknown(x) for x in node.outputs]
@@ -204,7 +204,7 @@ class _Walk:
         """Lets a mixing layer take constants into its bias."""
         if call.name not in self._readers:
             return
-        for position, tensor in enumerate(call.node.inputs):
+        for position, tensor in enumerate(call.tensors):
             groups = self._groups(tensor)
             gone = self._is_removed[groups]
             if not gone.any():
@@ -232,9 +232,7 @@ class _Walk:
         if not values.any():
             return
         rule = self._graph.rules[index]
-        increments = (
-            rule.fold(call, values) if len(call.node.inputs) == 1 else None
-        )
+        increments = rule.fold(call, values) if len(call.tensors) == 1 else None
         if increments is None:
             raise NotFoldableError(
                 f"{describe(call.operation)} cannot take a constant into a bias"

@@ -18,10 +18,8 @@ from keras_kddp.surgery.checks import (
     require_graph,
     variable_named,
 )
-from keras_kddp.surgery.layer_state import (
-    is_from_here,
-    knows_more_than_weights,
-)
+from keras_kddp.surgery.layer_state import pin_own_state
+from keras_kddp.surgery.masks import carries_mask
 from keras_kddp.surgery.registry import rule_for
 from keras_kddp.surgery.rule import Rule
 
@@ -74,11 +72,12 @@ class ChannelGraph:
         self.rules: list[Rule] = [rule_for(n.operation) for n in self.nodes]
         self.calls: list[Call | None] = []
         self.channels: dict[int, Channels] = {}
+        self._masked: set[int] = set()
         self.records = Records()
         for node, rule in zip(self.nodes, self.rules, strict=True):
             self.calls.append(self._walk(node, rule))
         self._check_slices()
-        self._pin_own_state()
+        pin_own_state(self.records, self._layers)
         self._pin_ends(pinned or {})
         self.units = self.records.units
         self.blocked = self.records.blocked
@@ -96,13 +95,17 @@ class ChannelGraph:
                     "it is an input of the model"
                 )
             return None
-        inputs = [self.channels[id(x)] for x in node.inputs]
-        call = Call(node, inputs, self.records)
+        call = Call(node, self.channels, self.records, self._masked)
+        for channels in call.masks:
+            reason = f"{describe(node.operation)} takes it as a mask"
+            call.pin(channels.labels, reason)
+        if carries_mask(node.operation, reads_mask=call.reads_mask):
+            self._masked.update(map(id, node.outputs))
         if len(node.outputs) != 1:
             fixed = call.block(f"{node.operation.name} has several outputs")
             self.channels |= {id(tensor): fixed for tensor in node.outputs}
             return call
-        is_puzzling = rule.one_input and len(inputs) > 1
+        is_puzzling = rule.one_input and len(call.tensors) > 1
         result = (
             call.block(f"{node.operation.name} is called with several tensors")
             if is_puzzling
@@ -110,6 +113,8 @@ class ChannelGraph:
         )
         if not isinstance(result, Channels):
             result = Channels(result, len(call.output_shape) - 1)
+        if isinstance(node.operation, keras.layers.Layer):
+            result = result._replace(pieces=0)  # Dropout, PReLU: they differ
         call.output = self.channels[id(node.outputs[0])] = result
         return call
 
@@ -124,18 +129,6 @@ class ChannelGraph:
                         f"Received a weight of shape {tuple(shape)}. Mend the "
                         "registered rule."
                     )
-
-    def _pin_own_state(self) -> None:
-        """Keeps weights whole beside which a layer saves more by itself."""
-        for name, slices in self.records.slices.items():
-            layer = self._layers[name]
-            if not is_from_here(layer) and knows_more_than_weights(layer):
-                reason = (
-                    f"{describe(layer)} saves state of its own beside its "
-                    "weights, which surgery cannot cut"
-                )
-                self.records.blocked.setdefault(name, reason)
-                self.records.pins += [(x, reason) for x in slices.values()]
 
     def _pin_ends(self, pinned: Mapping[str, str]) -> None:
         """Pins the outputs of the model and of the layers that must stay."""

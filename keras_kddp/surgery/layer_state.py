@@ -1,7 +1,7 @@
 """What layers know beside their weights, carried into a copy of a model."""
 
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from keras_kddp import _compat
 from keras_kddp.model_io import to_numpy
 from keras_kddp.surgery.calls import is_flattened, layers_by_path
+from keras_kddp.surgery.channels import Records, describe
 
 _METHODS = (
     "save_own_variables",
@@ -118,6 +119,24 @@ def knows_more_than_weights(layer: Any) -> bool:
         if hasattr(layer, "save_assets"):
             layer.save_assets(folder)
         return any(Path(folder).iterdir())
+
+
+def pin_own_state(records: Records, layers: Mapping[str, Any]) -> None:
+    """Keeps weights whole beside which a layer saves more by itself.
+
+    Args:
+        records: What the rules of a model said; the pins are added.
+        layers: Layer name -> layer.
+    """
+    for name, slices in records.slices.items():
+        layer = layers[name]
+        if not is_from_here(layer) and knows_more_than_weights(layer):
+            reason = (
+                f"{describe(layer)} saves state of its own beside its weights, "
+                "which surgery cannot cut"
+            )
+            records.blocked.setdefault(name, reason)
+            records.pins += [(labels, reason) for labels in slices.values()]
 
 
 def _carry(layer: Any, new: Any) -> None:

@@ -8,6 +8,7 @@ import keras
 from keras_kddp._compat import CallNode
 from keras_kddp.model_io import Arrays, Tensor, input_structure
 from keras_kddp.surgery.graph import ChannelGraph
+from keras_kddp.surgery.masks import with_mask
 
 
 class Observer:
@@ -68,7 +69,8 @@ def run(node: CallNode, values: dict[int, Tensor], *, training: bool) -> Tensor:
         lambda leaf: values.get(id(leaf), leaf), (node.args, node.kwargs)
     )
     if isinstance(node.operation, keras.layers.InputLayer):
-        return keras.ops.cast(args[0], node.outputs[0].dtype)
+        value = keras.ops.cast(args[0], node.outputs[0].dtype)
+        return with_mask(value, kwargs.get("mask"))
     if "training" in inspect.signature(node.operation.call).parameters:
         kwargs["training"] = training
     return node.operation(*args, **kwargs)

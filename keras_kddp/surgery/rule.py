@@ -43,7 +43,7 @@ class Rule:
         elementwise: Each number of the output depends on one number of the
             input, so that the layer may serve as an activation.
         monotone: It rises with its input everywhere, or falls everywhere.
-        one_input: It knows nothing of a second tensor, such as a mask.
+        one_input: It knows nothing of a second tensor; a mask is none.
         ends_observation: The activity is observed right behind this layer.
     """
 
@@ -77,7 +77,7 @@ class Rule:
             One value per output channel; NaN where it varies or is unknown.
         """
         del training
-        if self.channelwise:
+        if self.channelwise and not call.takes_mask:
             return replay(call, values)
         return np.full(len(call.output.labels), np.nan)
 
@@ -108,7 +108,7 @@ class Rule:
         Returns:
             Bounds that hold for every such input; `UNBOUNDED` where unknown.
         """
-        if not self.monotone or len(inputs) != 1:
+        if not self.monotone or len(inputs) != 1 or call.takes_mask:
             return UNBOUNDED
         ends = [replay(call, [np.atleast_1d(end)]) for end in inputs[0]]
         return Bounds.of(*ends)
@@ -131,7 +131,7 @@ def replay(call: Call, values: list[Values]) -> Values:
     tensors = {
         id(symbol): _one_position(symbol, value, channels.axis)
         for symbol, value, channels in zip(
-            node.inputs, values, call.channels, strict=True
+            call.tensors, values, call.channels, strict=True
         )
     }
     args, kwargs = keras.tree.map_structure(

@@ -95,7 +95,7 @@ def test_swap_is_exact_eagerly_for(optimizer):
 
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("dead", [True, False], ids=["dead", "alive"])
-@pytest.mark.parametrize("design", ["convolutional", "residual"])
+@pytest.mark.parametrize("design", ["convolutional", "residual", "sequence"])
 def test_swap_is_exact_in_a_student_that_is(design, dead):
     assert_swap_is_exact(design, "momentum", dead=dead)
 

@@ -35,6 +35,11 @@ from keras_kddp.surgery.folding import fold_constants
 
 TOLERANCE = 1e-10
 
+# Keras says so of every convolution behind a mask, and of nested models.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Layer .* was passed an input with a mask:UserWarning"
+)
+
 
 def on_examples(count: int) -> Callable[[Callable], Callable]:
     """Returns the same `count` examples at every run."""
@@ -93,14 +98,55 @@ def check_removal_with_constants(count: int) -> Counter:
     return outcomes
 
 
-def check_removal_in_training_mode(count: int) -> Counter:
+MASKS = ("Embedding", "Masking")
+PREPARATION = (
+    *["Normalization", "Discretization", "CategoryEncoding"],
+    *["IntegerLookup", "StringLookup", "Hashing"],
+)
+NOISE = (
+    *["Dropout", "GaussianNoise", "GaussianDropout"],
+    *["SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"],
+)
+
+
+def kinds_in(model: keras.Model) -> set[str]:
+    """Says what a model has of masks, prepared data and noise."""
+    operations = [node.operation for node in ChannelGraph(model).nodes]
+    names = {type(operation).__name__ for operation in operations}
+    found = {
+        "prepared": not names.isdisjoint(PREPARATION),
+        "noise": not names.isdisjoint(NOISE),
+        "masks": "Masking" in names
+        or any(getattr(x, "mask_zero", False) for x in operations),
+    }
+    return {kind for kind, is_there in found.items() if is_there}
+
+
+def check_prepared(count: int) -> Counter:
+    """Removals behind masks, prepared data and noise, at 0 and elsewhere."""
+    outcomes = Counter()
+
+    @on_examples(count)
+    @given(st.data())
+    def removal_equals_oracle(data):
+        case = data.draw(cases(prepared=1.0))
+        constants = data.draw(held_constants(case.model, case.units))
+        outcomes.update(kinds_in(case.model))
+        outcomes[compare_with_oracle(case)] += 1
+        outcomes[compare_with_oracle(case, constants)] += 1
+
+    removal_equals_oracle()
+    return outcomes
+
+
+def check_removal_in_training_mode(count: int, **options) -> Counter:
     """What folding accepts for training equals the oracle in that mode."""
     outcomes = Counter()
 
     @on_examples(count)
     @given(st.data())
     def removal_equals_oracle_in_training(data):
-        case = data.draw(cases(dropout=False))
+        case = data.draw(cases(dropout=False, **options))
         constants = data.draw(held_constants(case.model, case.units))
         describe(case)
         graph = ChannelGraph(case.model)
@@ -167,6 +213,26 @@ def test_removal_accepted_for_training_equals_the_oracle_in_training():
 @pytest.mark.slow
 def test_removal_accepted_for_training_equals_the_oracle_on_many_graphs():
     assert check_removal_in_training_mode(500)["equal"] >= 200
+
+
+def test_removal_behind_masks_prepared_data_and_noise_equals_the_oracle():
+    outcomes = check_prepared(20)
+    assert outcomes["equal"] + outcomes["folded"] >= 30
+
+
+@pytest.mark.slow
+def test_removal_behind_masks_equals_the_oracle_on_many_graphs():
+    outcomes = check_prepared(300)
+    assert outcomes["masks"] >= 150
+    assert outcomes["prepared"] >= 150
+    assert outcomes["noise"] >= 60
+    assert outcomes["folded"] >= 60
+    assert outcomes["equal"] + outcomes["folded"] >= 500
+
+
+@pytest.mark.slow
+def test_removal_behind_masks_accepted_for_training_equals_the_oracle():
+    assert check_removal_in_training_mode(200, prepared=1.0)["equal"] >= 80
 
 
 def check_two_steps(count: int) -> Counter:

@@ -147,14 +147,15 @@ def test_what_an_embedding_looks_up_stays():
     assert_stays(randomized_model((3,), make), "fc", "looks it up")
 
 
-def test_a_mask_given_to_a_pooling_layer_stays():
+def test_units_that_make_a_mask_stay():
     def make(x):
         y = layers.Conv1D(4, 1, name="conv")(x)
         mask = layers.Dense(5, name="mask")(layers.Flatten()(x)) > 0
         return layers.Dense(1)(layers.GlobalAveragePooling1D()(y, mask=mask))
 
     model = randomized_model((5, 2), make)
-    assert_stays(model, "conv", "is called with several tensors")
+    assert_stays(model, "mask", "Pooling1D.* takes it as a mask")
+    assert error_of_removal(model, {"conv": [1]}) <= 1e-10
 
 
 def test_a_squeeze_of_whatever_is_one_stays():

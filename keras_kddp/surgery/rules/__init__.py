@@ -5,6 +5,7 @@ from keras_kddp.surgery.rules import (  # noqa: F401  (they register rules)
     channel_weights,
     channelwise,
     joining,
+    masking,
     mixing,
     noise,
     positions,

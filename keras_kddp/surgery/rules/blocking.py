@@ -13,6 +13,7 @@ _MIXES = "mixes its channels without weights that could be cut"
 _RECURS = "ties its units by their recurrence"
 _ATTENDS = "splits its channels into heads or compares them"
 _WRAPS = "wraps a layer whose channels surgery does not follow"
+_MASKS = "leaves out the steps at which all its channels have one value"
 _PREPARES = "prepares data, whose channels stay"
 _FOREIGN = "runs code of another framework"
 
@@ -23,7 +24,8 @@ REASONS: dict[str, tuple[Any, ...]] = {
         layers.RMSNormalization,
         layers.UnitNormalization,
     ),
-    _MIXES: (layers.Softmax, layers.Dot, layers.Masking),
+    _MIXES: (layers.Softmax, layers.Dot),
+    _MASKS: (layers.Masking,),
     "shifts a removed unit, which is 0, to another value in training": (
         layers.AlphaDropout,
     ),

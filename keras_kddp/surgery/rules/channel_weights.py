@@ -35,7 +35,11 @@ class BatchNormalizationRule(Rule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
-        """Normalizes a constant; in training only beta is left of it."""
+        """Normalizes a constant; in training only beta is left of it.
+
+        Of a mask's steps Keras takes a mean that is not quite theirs, except
+        for 0: it adds a small number to how many they are.
+        """
         layer, value = call.operation, values[0]
         mean, variance = (
             float64_value(layer.moving_mean),
@@ -44,6 +48,8 @@ class BatchNormalizationRule(Rule):
         if training and layer.trainable:
             # A constant is its own batch mean: only the shift remains.
             mean = value
+            if call.takes_mask:
+                value = np.where(value == 0, 0.0, np.nan)
         scaled = (value - mean) / np.sqrt(variance + layer.epsilon)
         if layer.scale:
             scaled = scaled * float64_value(layer.gamma)

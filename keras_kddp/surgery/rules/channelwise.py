@@ -53,7 +53,7 @@ class MonotoneOperationRule(ElementwiseRule):
     *["Abs", "Absolute", "Fabs", "Square", "Sqrt", "Reciprocal"],
     *["Log", "Log10", "Log1p", "Log2", "Cosh", "Arccosh", "Arctanh"],
     *["Sin", "Cos", "Tan", "Arcsin", "Arccos"],
-    *["NanToNum", "Cast", "SaturateCast"],
+    *["NanToNum", "Cast", "SaturateCast", "ConvertToTensor"],
 )
 class ElementwiseOperationRule(MonotoneOperationRule):
     """A raw operation that maps each number by itself: units pass."""

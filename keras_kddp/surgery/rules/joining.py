@@ -6,14 +6,14 @@ import numpy as np
 from keras_kddp.surgery.bounds import Bounds
 from keras_kddp.surgery.channels import Call, Channels, Labels, describe
 from keras_kddp.surgery.registry import register_rule
-from keras_kddp.surgery.rule import Rule, Values
+from keras_kddp.surgery.rule import Rule, Values, replay
 from keras_kddp.surgery.rules.obstacles import has_array_argument
 
 layers = keras.layers
 
 
 @register_rule(
-    *[layers.Subtract, layers.Average, layers.Maximum, layers.Minimum],
+    *[layers.Subtract, layers.Average],
     *["Subtract", "Maximum", "Minimum"],
     "CustomScaleLayer",  # a scaled sum in keras.applications
 )
@@ -38,7 +38,22 @@ class JoiningRule(Rule):
                 f"{describe(call.operation)} joins tensors of shapes that "
                 "surgery cannot follow"
             )
-        return Channels(joined, axis)
+        own = [x.pieces for x in call.channels if x.axis is not None]
+        return Channels(joined, axis, pieces=int({*own} == {1}))
+
+
+@register_rule(layers.Maximum, layers.Minimum)
+class ExtremumRule(JoiningRule):
+    """Joins tensors number by number: the units on all sides go together."""
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Joins; where masks may leave a side out, only what all agree on."""
+        result = super().constant(call, values, training)
+        if not any(call.masked):
+            return result
+        return keep_agreed(np.stack(_sides(values, len(result))))
 
 
 @register_rule(layers.Add, "Add")
@@ -63,15 +78,21 @@ class MultiplicationRule(JoiningRule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
-        """Multiplies; a 0 on one side is 0 whatever the other side is."""
+        """Multiplies; a 0 on one side is 0 whatever the other side is.
+
+        Unless a mask leaves that side out: the other one is left then.
+        """
         result = super().constant(call, values, training)
-        for value in values:  # 0 times whatever varies is 0
-            if len(value) == len(result):
-                result = np.where(value == 0, 0.0, result)
+        zeros = [side == 0 for side in _sides(values, len(result))]
+        if any(call.masked):
+            result = np.where(np.all(zeros, axis=0), 0.0, np.nan)
+        for is_zero, may_be_left_out in zip(zeros, call.masked, strict=True):
+            if not may_be_left_out:
+                result = np.where(is_zero, 0.0, result)
         return result
 
 
-@register_rule("Divide", "TrueDivide", "Power")
+@register_rule("Power")
 class ByNumberRule(JoiningRule):
     """Divides by, or raises to, one number: units pass."""
 
@@ -85,6 +106,46 @@ class ByNumberRule(JoiningRule):
                 "only follows a number"
             )
         return call.channels[0]
+
+
+@register_rule("Divide", "TrueDivide")
+class DivisionRule(ByNumberRule):
+    """Divides by one number for all channels: units pass."""
+
+    def flow(self, call: Call) -> Channels:
+        """Keeps the labels where all channels have the same divisor."""
+        if _is_spread(call, 1):
+            return JoiningRule.flow(self, call)
+        return super().flow(call)
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Divides; 0 stays 0, as a sum over the steps of a mask does."""
+        result = super().constant(call, values, training)
+        if len(call.tensors) == 1:
+            return result
+        return np.where(values[0] == 0, 0.0, result)
+
+
+@register_rule("Where")
+class ChoiceRule(JoiningRule):
+    """Takes from one of two tensors: the units on all sides go together."""
+
+    monotone = False
+
+    def constant(
+        self, call: Call, values: list[Values], training: bool
+    ) -> Values:
+        """Keeps what is the same whichever is taken."""
+        del training
+        if not isinstance(call.node.args[0], keras.KerasTensor):
+            return np.full(len(call.output.labels), np.nan)
+        results = [
+            replay(call, [np.array([choice]), *values[1:]])
+            for choice in (0.0, 1.0)
+        ]
+        return keep_agreed(np.stack(results))
 
 
 @register_rule(layers.Concatenate, "Concatenate")
@@ -101,11 +162,13 @@ class ConcatenateRule(Rule):
         if axis is None:
             return call.channels[0]
         labels = [call.along(i, axis) for i in range(len(call.channels))]
+        own = [channels.pieces for channels in call.channels]
         if call.operation.axis % len(call.output_shape) == axis:
-            return Channels(np.concatenate(labels), axis)
+            pieces = sum(own) if all(own) else 0
+            return Channels(np.concatenate(labels), axis, pieces=pieces)
         for other in labels[1:]:
             call.tie(labels[0], other)
-        return Channels(labels[0], axis)
+        return Channels(labels[0], axis, pieces=int({*own} == {1}))
 
     def constant(
         self, call: Call, values: list[Values], training: bool
@@ -129,6 +192,14 @@ class ConcatenateRule(Rule):
 def keep_agreed(values: np.ndarray) -> Values:
     """Returns the first of several rows, NaN where the others differ."""
     return np.where((values == values[0]).all(axis=0), values[0], np.nan)
+
+
+def _sides(values: list[Values], count: int) -> list[Values]:
+    """Returns constants of all sides, NaN for a side that is spread."""
+    return [
+        side if len(side) == count else np.full(count, np.nan)
+        for side in values
+    ]
 
 
 def _tied_inputs(call: Call, axis: int) -> Labels | None:
@@ -157,6 +228,22 @@ def _tied_inputs(call: Call, axis: int) -> Labels | None:
         else:
             call.tie(joined, labels)
     return joined
+
+
+def _is_spread(call: Call, index: int) -> bool:
+    """Says whether an input holds one fixed number for all channels.
+
+    Args:
+        call: A call that joins two tensors.
+        index: The input; the other one has channels.
+    """
+    if len(call.channels) != 2 or call.channels[index].axis is not None:
+        return False
+    axis, shape = call.channels[1 - index].axis, call.input_shapes[index]
+    if axis is None:
+        return False
+    behind = len(call.input_shapes[1 - index]) - axis
+    return len(shape) < behind or shape[-behind] == 1
 
 
 def _common_axis(call: Call) -> int | None:

@@ -18,6 +18,9 @@ from keras_kddp.surgery import (
 )
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Layer .* was passed an input with a mask:UserWarning"
+)
 @given(cases())
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_planned_sizes_are_those_of_the_smaller_model(case: Case):
