@@ -16,11 +16,15 @@ def trained_now(state: StudentState) -> Trained:
 
     Layers count too: BatchNormalization looks at its own flag.
     """
-    layers = _compat.all_layers(state.student)
     return frozenset(
         [id(variable) for variable in state.trainable_variables]
-        + [id(x) for x in layers if x.trainable and x.variables]
+        + [id(x) for x in _layers_with_weights(state) if x.trainable]
     )
+
+
+def _layers_with_weights(state: StudentState) -> list[Any]:
+    layers = _compat.all_layers(state.student)
+    return [x for x in layers if x.weights and not _compat.all_layers(x)]
 
 
 def check_trained(
@@ -42,21 +46,22 @@ def check_trained(
     optimizer = state.optimizer
     if optimizer is None or not model.compiled:
         return
-    changed: set[str] = set()
+    changed: set[int] = set()
     looks_again = model.run_eagerly or keras.backend.backend() == "torch"
     if traced is not None and not looks_again:
-        different = traced ^ trained_now(state)
-        of_model = {id(x): x for x in _compat.all_layers(state.student)}
-        changed |= {x.name for i, x in of_model.items() if i in different}
-        changed |= {v.path for v in state.variables if id(v) in different}
+        changed |= traced ^ trained_now(state)
     if optimizer.built:
-        known = {id(weight) for weight in optimized_weights(optimizer)}
-        trained = state.trainable_variables
-        changed |= {v.path for v in trained if id(v) not in known}
+        known = {*map(id, optimized_weights(optimizer))}
+        changed |= {*map(id, state.trainable_variables)} - known
     if changed:
+        names = [
+            layer.name
+            for layer in _layers_with_weights(state)
+            if not changed.isdisjoint([*map(id, (layer, *layer.weights))])
+        ]
         raise ValueError(
             "`trainable` must be what it was when training began, which is "
             "what Keras goes on with until it compiles again. Received a "
-            f"student in which it changed since: {sorted(changed)}. Set it "
+            f"student in which it changed since, in layers {names}. Set it "
             "back, or call compile() again before the removal."
         )
