@@ -11,6 +11,13 @@ import pytest
 from keras import layers, optimizers
 
 from keras_kddp import _compat
+from keras_kddp._compat.optimizers import (
+    carry_weight_decay_exclusions,
+    decays,
+    factored_slots,
+    hidden_schedule,
+    optimized_weights,
+)
 from keras_kddp.model_io import to_numpy
 
 
@@ -240,7 +247,7 @@ def test_hidden_schedule_is_seen_and_put_back():
     schedule = optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     optimizer = optimizers.SGD(schedule)
     before = optimizer.get_config()
-    with _compat.hidden_schedule(optimizer) as hidden:
+    with hidden_schedule(optimizer) as hidden:
         assert hidden is schedule
         assert optimizer.get_config()["learning_rate"] == 0.5
     assert optimizer.get_config() == before
@@ -249,7 +256,7 @@ def test_hidden_schedule_is_seen_and_put_back():
 
 def test_hidden_schedule_is_none_for_a_number():
     optimizer = optimizers.SGD(0.25)
-    with _compat.hidden_schedule(optimizer) as hidden:
+    with hidden_schedule(optimizer) as hidden:
         assert hidden is None
         assert optimizer.get_config()["learning_rate"] == 0.25
 
@@ -263,7 +270,7 @@ def test_weight_decay_exclusions_are_carried_to_other_weights():
     old, new = (optimizers.SGD(1.0, weight_decay=0.5) for _ in range(2))
     old.exclude_from_weight_decay([old_weights[0]], var_names=["bia"])
     pairs = list(zip(old_weights, new_weights, strict=True))
-    _compat.carry_weight_decay_exclusions(old, new, pairs)
+    carry_weight_decay_exclusions(old, new, pairs)
     new.apply([keras.ops.zeros((1,))] * 3, new_weights)
     decayed = [to_numpy(weight).tolist() for weight in new_weights]
     assert decayed == [[1.0], [1.0], [0.5]]
@@ -272,7 +279,7 @@ def test_weight_decay_exclusions_are_carried_to_other_weights():
 def test_without_exclusions_every_weight_decays():
     old, new = (optimizers.SGD(1.0, weight_decay=0.5) for _ in range(2))
     weight = keras.Variable([1.0], name="kernel")
-    _compat.carry_weight_decay_exclusions(old, new, [(weight, weight)])
+    carry_weight_decay_exclusions(old, new, [(weight, weight)])
     new.apply([keras.ops.zeros((1,))], [weight])
     assert to_numpy(weight).tolist() == [0.5]
 
@@ -286,16 +293,46 @@ def test_all_layers_are_those_inside_other_layers_too():
     assert all(layer is not model for layer in found)
 
 
-def test_factored_slots_lack_one_axis_of_their_weight():
+def test_factored_slots_lack_axes_of_their_weight():
     kernel = keras.Variable(np.ones((2, 3, 4)))
     bias = keras.Variable(np.ones(4))
     optimizer = keras.optimizers.Adafactor(0.1)
     optimizer.build([kernel, bias])
     found = [
-        (tuple(slot.shape), weight is kernel, axis)
-        for slot, weight, axis in _compat.factored_slots(optimizer)
+        (tuple(slot.shape), weight is kernel, axes)
+        for slot, weight, axes in factored_slots(optimizer)
     ]
-    assert found == [((2, 3), True, 2), ((2, 4), True, 1)]
+    assert found == [
+        ((2, 3), True, (2,)),
+        ((2, 4), True, (1,)),
+        ((), False, (0,)),
+        ((), False, (0,)),
+    ]
     adam = keras.optimizers.Adam()
     adam.build([kernel])
-    assert not list(_compat.factored_slots(adam))
+    assert not list(factored_slots(adam))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [optimizers.Nadam(), optimizers.LossScaleOptimizer(optimizers.SGD(0.1))],
+    ids=["nadam", "loss scale"],
+)
+def test_optimized_weights_are_what_an_optimizer_was_built_for(optimizer):
+    weights = [keras.Variable([1.0]), keras.Variable([2.0])]
+    optimizer.build(weights)
+    found = optimized_weights(optimizer)
+    assert [x is y for x, y in zip(found, weights, strict=True)] == [True] * 2
+
+
+def test_decays_is_what_a_step_does():
+    names = ["kernel", "bias", "gamma"]
+    weights = [keras.Variable([1.0], name=name) for name in names]
+    optimizer = optimizers.SGD(1.0, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay([weights[0]], var_names=["bia"])
+    optimizer.build(weights)
+    said = [decays(optimizer, weight) for weight in weights]
+    assert said == [False, False, True]
+    optimizer.apply([keras.ops.zeros((1,))] * 3, weights)
+    assert [float(x[0]) for x in weights] == [1.0, 1.0, 0.5]
+    assert not decays(optimizers.SGD(1.0), weights[2])

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_kddp.distillation.feature_losses import projected_losses
 from keras_kddp.model_io import to_numpy
+from keras_kddp.surgery.bias_folds import BiasFolds
 from keras_kddp.surgery.optimizer_state import carry_optimizer
 from keras_kddp.surgery.plan import RemovalPlan
 
@@ -61,7 +62,10 @@ class StudentState:
         if self.optimizer is None or not self.optimizer.built:
             return smaller
         optimizer = carry_optimizer(
-            self.optimizer, transfers, smaller.trainable_variables
+            self.optimizer,
+            transfers,
+            smaller.trainable_variables,
+            BiasFolds(plan, student),
         )
         return replace(smaller, optimizer=optimizer)
 

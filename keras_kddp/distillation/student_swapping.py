@@ -12,6 +12,11 @@ from keras_kddp.distillation.feature_losses import (
     projected_losses,
 )
 from keras_kddp.distillation.student_state import Snapshot, StudentState
+from keras_kddp.distillation.traced_training import (
+    Trained,
+    check_trained,
+    trained_now,
+)
 from keras_kddp.surgery.plan import RemovalPlan
 
 
@@ -27,6 +32,7 @@ class StudentSwapping:
 
     student: keras.Model
     distillation_losses: Sequence[Any]
+    _traced: Trained | None = None
 
     @property
     def pinned_layers(self) -> dict[str, str]:
@@ -49,6 +55,31 @@ class StudentSwapping:
             with self._scope():
                 state.optimizer.build(state.trainable_variables)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the step that `fit` repeats, and before it what it needs.
+
+        An optimizer that is built inside of a compiled step may not start as
+        it should: ScheduleFreeAdamW would begin anew at each of them.
+
+        Args:
+            force: Also where there is a step.
+        """
+        model: Any = self
+        keras_model: Any = super()
+        layers = [self.student, *_compat.all_layers(self.student)]
+        is_built = all(layer.built for layer in layers)
+        if is_built and getattr(model, "optimizer", None) is not None:
+            self.build_optimizer()
+        if force or model.train_function is None:
+            self._traced = None
+        return keras_model.make_train_function(force)
+
+    def train_step(self, *args: Any) -> Any:
+        """Does one step, and notes what it trains; compiled steps just once."""
+        self._traced = trained_now(self._state())
+        keras_model: Any = super()
+        return keras_model.train_step(*args)
+
     def replace_student(self, plan: RemovalPlan) -> None:
         """Puts the smaller student of a plan in place and trains on with it.
 
@@ -60,7 +91,8 @@ class StudentSwapping:
 
         Raises:
             ValueError: If the plan is for another model, or takes units from
-                a layer that a feature loss matches.
+                a layer that a feature loss matches, or layers were frozen or
+                unfrozen since training began, which Keras does not see.
         """
         if not isinstance(plan, RemovalPlan):
             raise ValueError(
@@ -73,6 +105,7 @@ class StudentSwapping:
                 f"'{self.student.name}'. Received one for another model. Call "
                 "`plan_removal(distiller.student, ...)` again."
             )
+        check_trained(self, self._state(), self._traced)
         with self._scope():
             student = plan.build()
             self._check_pinned(student)

@@ -1,16 +1,30 @@
 """The state of an optimizer, carried through a removal."""
 
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import keras
 
-from keras_kddp import _compat
+from keras_kddp._compat.optimizers import (
+    carry_weight_decay_exclusions,
+    factored_slots,
+    hidden_schedule,
+    optimized_weights,
+)
 from keras_kddp.model_io import to_numpy
+from keras_kddp.surgery.bias_folds import BiasFolds
 from keras_kddp.surgery.cuts import Slices, take
+from keras_kddp.surgery.folded_slots import FoldedSlots, Slot
+from keras_kddp.surgery.optimizer_folds import fold_averages, fold_into
 
 _LOOKING_AT_MATRICES = (keras.optimizers.Adafactor, keras.optimizers.Muon)
+
+_UNKNOWN_SLOTS = (
+    "An optimizer must say which weight each slot belongs to, or it cannot be "
+    "cut with it. Received: {}, whose slots have no weight of their shape, or "
+    "several. Make them in its `build` by `add_variable_from_reference`."
+)
 
 Transfer = tuple[keras.Variable, keras.Variable, Slices]
 
@@ -19,31 +33,50 @@ def carry_optimizer(
     optimizer: keras.optimizers.Optimizer,
     transfers: Iterable[Transfer],
     trainable_variables: list[keras.Variable],
+    folds: BiasFolds,
 ) -> keras.optimizers.Optimizer:
     """Returns a successor that goes on where an optimizer stopped.
 
     Iterations, learning rate or schedule, slots, moving averages, accumulated
     gradients and the loss scale are carried; slots are cut like the weights
     they belong to. Exact for elementwise optimizers and Lamb. Warns where it
-    is not: Adafactor and Muon look at whole matrices.
+    is not: Adafactor and Muon look at whole matrices. What constants in biases
+    mean for each optimizer is in `optimizer_folds`.
 
     Args:
         optimizer: A built optimizer; left as it is.
         transfers: Old weight, new weight and kept indices, of every weight.
         trainable_variables: The new trainable weights, in training order.
+        folds: What the removal folds into biases.
 
     Returns:
-        A built optimizer of the same class.
+        A built optimizer of the same class, for the successors of all weights
+        that the old one was built for, and for new biases.
+
+    Raises:
+        ValueError: If it cannot be told what belongs to which weight.
     """
     transfers = list(transfers)
-    successor = _unbuilt_copy(optimizer, transfers)
-    references = _build_recording(successor, trainable_variables)
-    _warn_of_matrices(successor)
-    _carry_variables(optimizer, successor, references, transfers)
-    for old_part, new_part in zip(
-        _parts(optimizer), _parts(successor), strict=True
-    ):
-        _carry_loose_variables(old_part, new_part)
+    successor = _unbuilt_copy(optimizer, transfers, folds)
+    weights = _optimized(optimizer, transfers, trainable_variables, folds)
+    made = _build_recording(successor, weights)
+    for part in _parts(successor):
+        if isinstance(part, _LOOKING_AT_MATRICES):
+            _warn(
+                part,
+                "the removed units had a part in it that cannot be told apart",
+            )
+    slots = _carry_variables(optimizer, successor, made, transfers)
+    every = []
+    for old, new in zip(_parts(optimizer), _parts(successor), strict=True):
+        _carry_loose_variables(old, new)
+        every.append(FoldedSlots(old, new, slots, folds))
+    if not folds.biases:
+        return successor
+    fold_averages(every, folds)
+    for part in every:
+        for reason in fold_into(part):
+            _warn(part.optimizer, f"it takes in a constant and {reason}")
     return successor
 
 
@@ -64,40 +97,97 @@ def _parts(optimizer: Any) -> list[Any]:
     return [optimizer, *(part for x in inside for part in _parts(x))]
 
 
-def _unbuilt_copy(optimizer: Any, transfers: list[Transfer]) -> Any:
+def _warn(optimizer: Any, reason: str) -> None:
+    """Warns where state is not exact, as of who replaced the student."""
+    warnings.warn(
+        f"The state of {type(optimizer).__name__} goes on, but {reason}: its "
+        "next steps are not quite those of the larger student.",
+        stacklevel=5,
+    )
+
+
+def _unbuilt_copy(
+    optimizer: Any, transfers: list[Transfer], folds: BiasFolds
+) -> Any:
     inner = getattr(optimizer, "inner_optimizer", None)
     scheduled = optimizer if inner is None else inner
-    with _compat.hidden_schedule(scheduled) as schedule:
+    with hidden_schedule(scheduled) as schedule:
         config = optimizer.get_config()
     if inner is not None:
-        config["inner_optimizer"] = _unbuilt_copy(inner, transfers)
+        config["inner_optimizer"] = _unbuilt_copy(inner, transfers, folds)
         return type(optimizer)(**config)
     if schedule is not None:
         config["learning_rate"] = schedule
     successor = type(optimizer).from_config(config)
     pairs = [(old, new) for old, new, _ in transfers]
-    _compat.carry_weight_decay_exclusions(optimizer, successor, pairs)
+    for raised in folds.biases:  # a new bias decays where its kernel does
+        if raised.is_new:
+            pairs += [(old, raised.bias) for old, _ in raised.weights]
+    for old, new in zip(_parts(optimizer), _parts(successor), strict=True):
+        carry_weight_decay_exclusions(old, new, pairs)
     return successor
+
+
+def _optimized(
+    optimizer: Any,
+    transfers: list[Transfer],
+    trainable_variables: list[keras.Variable],
+    folds: BiasFolds,
+) -> list[keras.Variable]:
+    """Returns what a successor is built for, in training order.
+
+    The successors of all weights that the optimizer was built for, some of
+    which may be frozen by now, and the biases that folding adds to them.
+    """
+    successors = {id(old): new for old, new, _ in transfers}
+    weights = [
+        successors[id(weight)]
+        for weight in optimized_weights(optimizer)
+        if id(weight) in successors  # else it is refused for its slots
+    ]
+    for raised in folds.biases:
+        places = [
+            place + 1
+            for place, weight in enumerate(weights)
+            if any(weight is new for _, new in raised.weights)
+        ]
+        if raised.is_new and places:
+            weights.insert(max(places), raised.bias)
+    if {*map(id, weights)} == {*map(id, trainable_variables)}:
+        return trainable_variables
+    return weights
+
+
+class _Made(NamedTuple):
+    """A slot as an optimizer makes it."""
+
+    name: str
+    optimizer: Any
+    weight: keras.Variable
+    lacking: tuple[int, ...] = ()  # axes of the weight
 
 
 def _build_recording(
     optimizer: Any, trainable_variables: list[keras.Variable]
-) -> dict[int, keras.Variable]:
+) -> dict[int, _Made]:
     """Builds an optimizer and learns which slot belongs to which weight.
 
     Returns:
-        `id(slot) -> weight`.
+        `id(slot) -> how it was made`.
     """
-    references: dict[int, keras.Variable] = {}
+    made: dict[int, _Made] = {}
 
     def recording(part: Any) -> Any:
         make = part.add_variable_from_reference
 
         def add(
-            reference_variable: keras.Variable, *args: Any, **kwargs: Any
+            reference_variable: keras.Variable,
+            name: str | None = None,
+            *args: Any,
+            **kwargs: Any,
         ) -> keras.Variable:
-            slot = make(reference_variable, *args, **kwargs)
-            references[id(slot)] = reference_variable
+            slot = make(reference_variable, name, *args, **kwargs)
+            made[id(slot)] = _Made(name or "", part, reference_variable)
             return slot
 
         return add
@@ -110,62 +200,93 @@ def _build_recording(
     finally:
         for part in parts:
             del part.add_variable_from_reference
-    return references
-
-
-def _warn_of_matrices(optimizer: Any) -> None:
-    """Warns where state is not exact, as of who replaced the student."""
-    for part in _parts(optimizer):
-        if isinstance(part, _LOOKING_AT_MATRICES):
-            warnings.warn(
-                f"The state of {type(part).__name__} goes on, but the removed "
-                "units had a part in it that cannot be told apart: its next "
-                "steps are not quite those of the larger student.",
-                stacklevel=5,
-            )
+    for part in parts:
+        for slot, weight, lacking in factored_slots(part):
+            made[id(slot)] = _Made("", part, weight, lacking)
+    return made
 
 
 def _carry_variables(
     optimizer: Any,
     successor: Any,
-    references: dict[int, keras.Variable],
+    made: Mapping[int, _Made],
     transfers: list[Transfer],
-) -> None:
+) -> list[Slot]:
     """Gives a built successor the state of an optimizer, cut.
 
     Args:
         optimizer: What the state is of.
         successor: Its built successor.
-        references: `id(slot) -> weight`, of the successor.
+        made: How the slots of the successor were made.
         transfers: Old weight, new weight and kept indices, of every weight.
+
+    Returns:
+        The slots.
     """
-    references = dict(references)
-    lacking: dict[int, int] = {}
-    for part in _parts(successor):
-        for slot, weight, axis in _compat.factored_slots(part):
-            references[id(slot)], lacking[id(slot)] = weight, axis
-    slices = {id(new): axes for _, new, axes in transfers}
-    known = [
-        variable
-        for variable in successor.variables
-        if id(references.get(id(variable), variable)) in slices
-        or id(variable) not in references
-    ]  # without slots of biases that folding added: they start fresh
-    for old, new in zip(optimizer.variables, known, strict=True):
-        reference = references.get(id(new))
-        axes = slices[id(reference)] if reference is not None else {}
-        axes = _without(axes, lacking.get(id(new)))
+    origins = {id(new): (old, axes) for old, new, axes in transfers}
+    added = {
+        slot for slot, how in made.items() if id(how.weight) not in origins
+    }  # those of biases that folding adds
+    carried = [x for x in successor.variables if id(x) not in added]
+    if len(carried) != len(optimizer.variables):
+        raise ValueError(_UNKNOWN_SLOTS.format(type(optimizer).__name__))
+    before = {}
+    for old, new in zip(optimizer.variables, carried, strict=True):
+        how = made.get(id(new))
+        if how is None:
+            axes = _axes_by_shape(optimizer, old, new, transfers)
+        else:
+            axes = _without(origins[id(how.weight)][1], how.lacking)
         new.assign(take(to_numpy(old), axes))
+        before[id(new)] = old
+    slots = []
+    for variable in successor.variables:
+        if how := made.get(id(variable)):
+            old_weight, _ = origins.get(id(how.weight), (None, {}))
+            old = before.get(id(variable))
+            slots.append(
+                Slot(
+                    how.name,
+                    how.optimizer,
+                    how.weight,
+                    variable,
+                    old_weight,
+                    old,
+                )
+            )
+    return slots
 
 
-def _without(axes: Slices, lacking: int | None) -> Slices:
-    """Returns the slices of an array that lacks one axis of a weight."""
-    if lacking is None:
-        return axes
+def _axes_by_shape(
+    optimizer: Any,
+    old: keras.Variable,
+    new: keras.Variable,
+    transfers: list[Transfer],
+) -> Slices:
+    """Returns how to cut what was made without saying for which weight.
+
+    Raises:
+        ValueError: If no weight is cut from the one shape to the other, or
+            two are, in different places.
+    """
+    if old.shape == new.shape:
+        return {}
+    fitting = [
+        axes
+        for weight, successor, axes in transfers
+        if weight.shape == old.shape and successor.shape == new.shape
+    ]
+    if not fitting or any(axes != fitting[0] for axes in fitting):
+        raise ValueError(_UNKNOWN_SLOTS.format(type(optimizer).__name__))
+    return fitting[0]
+
+
+def _without(axes: Slices, lacking: tuple[int, ...]) -> Slices:
+    """Returns the slices of an array that lacks axes of a weight."""
     return {
-        axis - (axis > lacking): kept
+        axis - sum(gone < axis for gone in lacking): kept
         for axis, kept in axes.items()
-        if axis != lacking
+        if axis not in lacking
     }
 
 

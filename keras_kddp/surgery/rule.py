@@ -138,8 +138,10 @@ def replay(call: Call, values: list[Values]) -> Values:
         lambda leaf: tensors.get(id(leaf), leaf), (node.args, node.kwargs)
     )
     # `call`, not `__call__`: no new nodes in the user's graph. The scope
-    # catches the losses and the state that a layer of the user may write.
-    with keras.StatelessScope():
+    # catches the losses and the state that a layer of the user may write; a
+    # scope around it may say what its weights are taken to be.
+    weights = getattr(node.operation, "variables", ())
+    with keras.StatelessScope([(weight, weight.value) for weight in weights]):
         output = node.operation.call(*args, **kwargs)
     result = np.array(
         keras.ops.convert_to_numpy(output), dtype="float64"

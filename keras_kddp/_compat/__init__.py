@@ -5,7 +5,7 @@
 
 import contextlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -216,81 +216,6 @@ def has_metrics(model: keras.Model) -> bool:
     The public `metrics` are empty until the first batch.
     """
     return getattr(model, "_compile_metrics", None) is not None
-
-
-@contextlib.contextmanager
-def hidden_schedule(optimizer: keras.optimizers.Optimizer) -> Iterator[Any]:
-    """Hides the schedule of an optimizer from its `get_config`.
-
-    The public `learning_rate` only tells the current value, and `get_config`
-    serializes: a schedule of the user's own class need not be serializable,
-    and a lambda warns.
-
-    Yields:
-        The schedule or callable; None where the rate is a number.
-    """
-    rate = optimizer._learning_rate
-    if isinstance(rate, keras.Variable):
-        yield None
-        return
-    optimizer._learning_rate = keras.ops.convert_to_tensor(0.5)
-    try:
-        yield rate
-    finally:
-        optimizer._learning_rate = rate
-
-
-def factored_slots(
-    optimizer: keras.optimizers.Optimizer,
-) -> Iterator[tuple[keras.Variable, keras.Variable, int]]:
-    """Yields the slots of Adafactor that leave out an axis of their weight.
-
-    They are in the private `_r` and `_c`, in the order of the private
-    `_trainable_variables`, and made without a reference to the weight.
-
-    Args:
-        optimizer: Any built optimizer.
-
-    Yields:
-        The slot, its weight, and the axis of the weight that it lacks.
-    """
-    if not isinstance(optimizer, keras.optimizers.Adafactor):
-        return
-    weights = optimizer._trainable_variables
-    for weight, rows, columns in zip(
-        weights, optimizer._r, optimizer._c, strict=True
-    ):
-        rank = len(weight.shape)
-        if rank >= 2:
-            yield rows, weight, rank - 1
-            yield columns, weight, rank - 2
-
-
-def carry_weight_decay_exclusions(
-    old: keras.optimizers.Optimizer,
-    new: keras.optimizers.Optimizer,
-    pairs: Iterable[tuple[keras.Variable, keras.Variable]],
-) -> None:
-    """Excludes the same weights from weight decay in a new optimizer.
-
-    `exclude_from_weight_decay` writes private attributes and there is no
-    getter. What it knows a weight by differs from backend to backend:
-    `_var_key` says it.
-
-    Args:
-        old: The optimizer in use.
-        new: Its unbuilt successor.
-        pairs: Each old weight and its successor.
-    """
-    excluded: set[Any] = getattr(old, "_exclude_from_weight_decay", set())
-    new._exclude_from_weight_decay = {
-        new._var_key(successor)
-        for weight, successor in pairs
-        if excluded and old._var_key(weight) in excluded
-    }
-    new._exclude_from_weight_decay_pattern = getattr(
-        old, "_exclude_from_weight_decay_pattern", None
-    )
 
 
 def adopted_variable(
