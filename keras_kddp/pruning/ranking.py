@@ -8,11 +8,8 @@ import numpy as np
 
 from keras_kddp.pruning.activity import UnitActivity
 from keras_kddp.pruning.criteria import Criterion
-from keras_kddp.surgery.folding import (
-    Constants,
-    fold_constants,
-    of_leaving_units,
-)
+from keras_kddp.surgery.constant_walk import Constants
+from keras_kddp.surgery.folding import fold_constants, of_leaving_units
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.norms import outgoing_norms
 from keras_kddp.surgery.plan import RemovalPlan, plan_on

@@ -29,7 +29,7 @@ from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
 from keras_kddp.pruning.ranking import Ranking, group_scores, rank_groups
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
-from keras_kddp.surgery.folding import Constants
+from keras_kddp.surgery.constant_walk import Constants
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import RemovalPlan
 

@@ -11,6 +11,8 @@ from keras_kddp.surgery.rules.obstacles import has_array_argument
 
 layers = keras.layers
 
+_SUMS = (layers.Subtract, layers.Average)
+
 
 @register_rule(
     *[layers.Subtract, layers.Average, layers.Maximum, layers.Minimum],
@@ -40,6 +42,12 @@ class JoiningRule(Rule):
             )
         return Channels(joined, axis)
 
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them in sums and differences, not in products and extremes."""
+        return isinstance(call.operation, _SUMS) or (
+            type(call.operation).__name__ in ("Subtract", "CustomScaleLayer")
+        )
+
 
 @register_rule(layers.Add, "Add")
 class AdditionRule(JoiningRule):
@@ -55,6 +63,11 @@ class AdditionRule(JoiningRule):
         magnitude = sum(np.abs(end) for pair in inputs for end in pair)
         return Bounds(low, high).widened(np.nan_to_num(magnitude, posinf=0.0))
 
+    def keeps_means(self, call: Call) -> bool:
+        """Adds them."""
+        del call
+        return True
+
 
 @register_rule(layers.Multiply, "Multiply")
 class MultiplicationRule(JoiningRule):
@@ -69,6 +82,10 @@ class MultiplicationRule(JoiningRule):
             if len(value) == len(result):
                 result = np.where(value == 0, 0.0, result)
         return result
+
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them behind a number: two tensors may share their noise."""
+        return len(call.channels) == 1
 
 
 @register_rule("Divide", "TrueDivide", "Power")
@@ -124,6 +141,11 @@ class ConcatenateRule(Rule):
         if call.operation.axis % len(call.output_shape) == axis:
             return np.concatenate(values)
         return keep_agreed(np.stack(values))
+
+    def keeps_means(self, call: Call) -> bool:
+        """Strings them together."""
+        del call
+        return True
 
 
 def keep_agreed(values: np.ndarray) -> Values:
