@@ -53,7 +53,7 @@ class Certificate:
             `"in expectation"`, over the noise between it and the layer that
             reads it (Dropout, GaussianNoise), before that layer's activation;
             `"nearly"`: a BatchNormalization there has its moving mean within
-            1/50 standard deviations of it.
+            1/20 of a standard deviation of it.
     """
 
     layer: str

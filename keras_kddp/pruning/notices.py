@@ -51,7 +51,7 @@ class Notices:
             _warn(
                 "These layers are charged for units that can never leave: "
                 f"{_listed(self._vain)}. Take what stands in the way out, or "
-                "leave them out of prepare(student, layers=[...])."
+                "the penalty: prepare(student, layers=[...]) names what pays."
             )
 
     def begin_epoch(self, epoch: int) -> None:

@@ -153,8 +153,8 @@ class ConstantWalk:
         spoilt = self._spoilt.get(id(tensor))
         if spoilt is not None and spoilt[self._groups(tensor) == group].any():
             return (
-                "the noise in front of it gives it another mean behind "
-                f"{describe(node.operation)}, which only training knows"
+                "the noise of training gives it another mean behind "
+                f"{describe(node.operation)}"
             )
         for source in node.inputs:
             unknown = np.isnan(self._values[id(source)])
