@@ -210,12 +210,11 @@ def forget_compiled_functions(model: keras.Model) -> None:
     model.make_train_function(force=True)
 
 
-def has_metrics(model: keras.Model) -> bool:
-    """Says whether a model was compiled with metrics of its own.
-
-    The public `metrics` are empty until the first batch.
-    """
-    return getattr(model, "_compile_metrics", None) is not None
+def given_metrics(model: keras.Model) -> list[Any]:
+    """Returns compiled metrics; public ones exist from the first batch on."""
+    made = getattr(model, "_compile_metrics", None)
+    given = made and [made._user_metrics, made._user_weighted_metrics]
+    return [x for x in keras.tree.flatten(given) if x is not None]
 
 
 def adopted_variable(

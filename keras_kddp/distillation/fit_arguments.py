@@ -50,11 +50,30 @@ def read_arguments(
 
 
 def _in_order(callbacks: Any) -> Any:
-    """Returns callbacks with those first that write for the others."""
-    if not isinstance(callbacks, (list, tuple)):
+    """Returns callbacks with those first that write for the others.
+
+    Those in a `CallbackList` too: it was made before the length of the run and
+    the model were known. One of a subclass, which may call them in a way of
+    its own, is left as it is.
+    """
+    if not isinstance(callbacks, (list, tuple)) and not _is_plain(callbacks):
         return callbacks
-    flat = keras.tree.flatten(callbacks)
+    flat = _flattened(callbacks)
     return sorted(flat, key=lambda x: not getattr(x, "runs_first", False))
+
+
+def _is_plain(callbacks: Any) -> bool:
+    return type(callbacks) is keras.callbacks.CallbackList
+
+
+def _flattened(callbacks: Any) -> list[Any]:
+    """Returns callbacks without the lists that they stand in."""
+    if _is_plain(callbacks):
+        callbacks = callbacks.callbacks
+    flat: list[Any] = []
+    for each in keras.tree.flatten(callbacks):
+        flat += _flattened(each) if _is_plain(each) else [each]
+    return flat
 
 
 def _training_rows(x: Batches, validation_split: float) -> Arrays | None:

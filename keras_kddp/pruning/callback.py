@@ -181,7 +181,7 @@ class DynamicPruning(keras.callbacks.Callback):
         check_callbacks(distiller.fit_callbacks, DynamicPruning)
         self._run = PruningRun(
             self.settings(),
-            self.phases(self.params["epochs"]),
+            self.phases(_epochs(self.params)),
             distiller,
             self.preflight,
         )
@@ -208,6 +208,18 @@ class DynamicPruning(keras.callbacks.Callback):
         if self._run is not None:
             self._run.finish()
         self._run = None
+
+
+def _epochs(params: Any) -> int:
+    """Returns the length of a run, as the callbacks of `fit` know it."""
+    epochs = (params or {}).get("epochs")
+    if epochs is None:
+        raise ValueError(
+            "`callbacks` must say how many epochs there are. Received a "
+            "CallbackList of a class of its own that does not. Pass a list, or "
+            "make it with epochs=..., as given to `fit`."
+        )
+    return int(epochs)
 
 
 def _check_prepared(distiller: Distiller) -> None:

@@ -1,5 +1,6 @@
 """What left a student, and the evidence on which it could."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -9,13 +10,18 @@ import numpy as np
 
 from keras_kddp.pruning.activity import UnitActivity
 from keras_kddp.surgery.activity_bounds import activity_bounds
+from keras_kddp.surgery.folding import fold_constants
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.norms import outgoing_norms
+from keras_kddp.surgery.rule import Precision
 
 PROVABLY_DEAD = "provably dead"
 OBSERVED_DEAD = "observed dead"
 CONSTANT = "constant"
 NEGLIGIBLE = "negligible"
+
+_EXACT = "exact"
+_INEXACT = {Precision.NEARLY: "nearly", Precision.ON_AVERAGE: "in expectation"}
 
 # With fewer examples whatever varies may look constant.
 FEWEST_FOR_CONSTANT = 32
@@ -42,6 +48,12 @@ class Certificate:
         value: The constant that was folded; None otherwise.
         contribution: `mean |a| * ||outgoing weights||`, as a share of the
             layer's largest, in [0, 1].
+        in_training: How what took its place equals the unit held at its value
+            (0 for None). At inference it is exact. In training: `"exact"`;
+            `"in expectation"`, over the noise between it and the layer that
+            reads it (Dropout, GaussianNoise), before that layer's activation;
+            `"nearly"`: a BatchNormalization there has its moving mean within
+            1/20 of a standard deviation of it.
     """
 
     layer: str
@@ -51,6 +63,7 @@ class Certificate:
     firing_rate_bound: float | None
     value: float | None
     contribution: float
+    in_training: str = _EXACT
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields by name, for JSON."""
@@ -100,6 +113,14 @@ def certify(
     """
     bounds = {} if input_range is None else activity_bounds(graph, input_range)
     norms = outgoing_norms(graph)
+    groups = {
+        name: graph.group_numbers[graph.units[name][sorted(indices)]].tolist()
+        for name, indices in units.items()
+    }
+    folding = fold_constants(
+        graph, {*itertools.chain(*groups.values())}, constants, training=True
+    )
+    inexact = {group: _INEXACT[x] for group, x in folding.precisions.items()}
     certificates = []
     for name, indices in units.items():
         seen = activity[name]
@@ -108,7 +129,7 @@ def certify(
         dead = np.zeros(len(sent), bool)
         if name in bounds:
             dead = (bounds[name].low == 0) & (bounds[name].high == 0)
-        for unit in sorted(indices):
+        for unit, group in zip(sorted(indices), groups[name], strict=True):
             value = constants.get(name, {}).get(unit)
             kind, rate = _kind_and_rate(
                 is_proved_dead=bool(dead[unit]),
@@ -125,6 +146,7 @@ def certify(
                     firing_rate_bound=rate,
                     value=value,
                     contribution=float(shares[unit]),
+                    in_training=inexact.get(group, _EXACT),
                 )
             )
     return tuple(certificates)
@@ -158,7 +180,12 @@ def summarize_evidence(certificates: Iterable[Certificate]) -> str:
             largest = max(c.contribution for c in own)
             note = f" (contribute <= {largest:.2%} of the largest)"
         parts.append(f"{counts[kind]} {kind}{note}")
-    return ", ".join(parts)
+    evidence = ", ".join(parts)
+    held = Counter(c.in_training for c in certificates)
+    inexact = [f"{held[x]} {x}" for x in _INEXACT.values() if held[x]]
+    if not inexact:
+        return evidence
+    return f"{evidence}; equal in training: {', '.join(inexact)}"
 
 
 class Removal(NamedTuple):

@@ -8,11 +8,8 @@ import numpy as np
 
 from keras_kddp.pruning.activity import UnitActivity
 from keras_kddp.pruning.criteria import Criterion
-from keras_kddp.surgery.folding import (
-    Constants,
-    fold_constants,
-    of_leaving_units,
-)
+from keras_kddp.surgery.constant_walk import Constants
+from keras_kddp.surgery.folding import fold_constants, of_leaving_units
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.norms import outgoing_norms
 from keras_kddp.surgery.plan import RemovalPlan, plan_on
@@ -30,11 +27,14 @@ class Ranking:
         order: Numbers of the groups.
         constants: Layer name -> unit -> what its activity is held at when it
             leaves; 0 where nothing is said.
+        refused: Group number -> why it is not among them, where what it
+            leaves behind cannot be folded.
     """
 
     graph: ChannelGraph
     order: tuple[int, ...]
     constants: Constants = field(default_factory=dict)
+    refused: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Returns the number of groups that may leave."""
@@ -105,7 +105,43 @@ def rank_groups(
         for name, _ in members:
             left[name] -= 1
         order.append(group)
-    return Ranking(graph, tuple(order), constants)
+    return Ranking(graph, tuple(order), constants, refused)
+
+
+def foldable_constants(
+    graph: ChannelGraph,
+    constants: Constants,
+    layers: Iterable[str],
+) -> tuple[Constants, dict[int, str]]:
+    """Returns the constants that biases can express.
+
+    A unit of another constant has to be judged like one that varies: it may
+    be negligible.
+
+    Args:
+        graph: The channels of the student.
+        constants: Layer name -> unit -> what its activity is held at.
+        layers: Names of the layers that may shrink.
+
+    Returns:
+        The constants of the others, and group number -> why it has none.
+    """
+    movable = group_maxima(
+        graph, {name: np.zeros(len(graph.units[name])) for name in layers}
+    )
+    refused = fold_constants(
+        graph, set(movable), constants, training=True
+    ).refusals
+    kept: dict[str, dict[int, float]] = {}
+    unfoldable: dict[int, str] = {}
+    for name, values in constants.items():
+        for unit, value in values.items():
+            group = int(graph.group_numbers[graph.units[name][unit]])
+            if group in refused:
+                unfoldable[group] = refused[group]
+            else:
+                kept.setdefault(name, {})[unit] = value
+    return kept, unfoldable
 
 
 def group_scores(

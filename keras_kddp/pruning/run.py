@@ -3,7 +3,6 @@
 import math
 import sys
 import warnings
-from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,13 +22,13 @@ from keras_kddp.pruning.certificates import (
     Certificate,
     Removal,
     certify,
-    constant_units,
 )
+from keras_kddp.pruning.inactive_units import find_inactive
+from keras_kddp.pruning.notices import Notices
 from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
-from keras_kddp.pruning.ranking import Ranking, group_scores, rank_groups
+from keras_kddp.pruning.ranking import Ranking, group_scores
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
-from keras_kddp.surgery.folding import Constants
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import RemovalPlan
 
@@ -86,14 +85,16 @@ class PruningRun:
             preflight = check_pruning(settings, graph, distiller.fit_inputs)
         self._observed = preflight.observed
         # Says now, not in the middle, if the criterion or the data are bad.
-        self._scores(graph, self._activity(graph), {})
+        group_scores(graph, self._activity(graph), settings.criterion)
         self._guard = None
         budget = settings.budget
         if budget is not None and budget.max_accuracy_drop is not None:
             self._guard = AccuracyGuard(budget, distiller)
+        self._notices = Notices(phases, distiller.fit_callbacks)
+        self._notices.warn_of_vain_charges(graph)
         self._quota = preflight.quota
-        if self._quota is not None:
-            self._quota.warn_if_nothing_leaves()
+        if self._quota is not None and self._quota.warn_if_nothing_leaves():
+            self._notices.is_moot = True
         self._planned: _PlannedRemoval | None = None
         self._last_good: Snapshot | None = None
         self._goes_back = False
@@ -104,6 +105,7 @@ class PruningRun:
         Args:
             epoch: From 0.
         """
+        self._notices.begin_epoch(epoch)
         if self._goes_back and self._guard is not None:
             if self._guard.take_removal_back(self._distiller):
                 self._note_taken_back(epoch)
@@ -124,6 +126,7 @@ class PruningRun:
             logs: Of the epoch; `units`, `live_units`, `parameters` and
                 `penalty_strength` are added.
         """
+        self._notices.end_epoch(epoch)
         is_good = self._is_finite(logs)
         if not is_good:
             self._stop(epoch)
@@ -143,17 +146,24 @@ class PruningRun:
 
     def finish(self) -> None:
         """Goes back where accuracy was lost; warns where a limit was missed."""
-        if self._guard is not None and self._guard.finish(self._distiller):
-            self._note_taken_back(self._phases.epochs)
+        is_explained = False
+        if self._guard is not None:
+            if self._guard.finish(self._distiller):
+                self._note_taken_back(self._phases.epochs)
+            is_explained = self._guard.warn_if_never_good()
         if self._quota is not None:
-            self._quota.warn_if_missed(self._graph())
+            is_explained |= self._quota.warn_if_missed(self._graph())
+        self._notices.finish(
+            is_empty=not self.removals, is_explained=is_explained
+        )
 
     def _plan_removal(
         self, epoch: int, graph: ChannelGraph, activity: Activity
     ) -> _PlannedRemoval | None:
         """Returns what leaves after an epoch; None for too little."""
-        ranking, inactive = self._ranked(graph, activity)
-        count = self._removal_count(epoch, ranking, inactive)
+        found = find_inactive(graph, activity, self.settings)
+        ranking = found.ranking
+        count = self._removal_count(epoch, ranking, found.inactive)
         is_last = self._phases.is_last_removal(epoch)
         multiple = self.settings.unit_multiple
         if multiple > 1 and is_last and (count or self.removals):
@@ -164,28 +174,15 @@ class PruningRun:
         units = ranking.units(count)
         least = self.settings.minimum_change * _live_units(activity)
         is_enough = sum(map(len, units.values())) >= least
-        if not units or not (is_enough or is_last):
+        is_planned = bool(units) and (is_enough or is_last)
+        self._notices.note_found(found, self.settings, is_planned=is_planned)
+        if not is_planned:
             return None
         plan = ranking.plan(count)
         evidence = certify(
             graph, units, activity, plan.constants, self.settings.input_range
         )
         return _PlannedRemoval(plan, evidence)
-
-    def _ranked(
-        self, graph: ChannelGraph, activity: Activity
-    ) -> tuple[Ranking, int]:
-        """Returns the groups that may leave, and how many are inactive."""
-        constants = constant_units(activity)
-        scores = self._scores(graph, activity, constants)
-        ranked_by = scores
-        if self.settings.budget is not None:
-            ranked_by = self._scores(graph, activity, constants, balanced=True)
-        widths = dict.fromkeys(graph.units, self.settings.minimum_units)
-        ranking = rank_groups(graph, ranked_by, widths, constants)
-        threshold = self.settings.threshold
-        are_inactive = (scores[group] <= threshold for group in ranking.order)
-        return ranking, sum(takewhile(bool, are_inactive))
 
     def _removal_count(
         self, epoch: int, ranking: Ranking, inactive: int
@@ -215,19 +212,6 @@ class PruningRun:
         layers = prepared_layers(graph)
         return activity_on(graph, self._observed, layers=layers)
 
-    def _scores(
-        self,
-        graph: ChannelGraph,
-        activity: Activity,
-        constants: Constants,
-        *,
-        balanced: bool = False,
-    ) -> dict[int, float]:
-        criterion = self.settings.criterion
-        return group_scores(
-            graph, activity, criterion, constants, balanced=balanced
-        )
-
     def _remove(
         self,
         epoch: int,
@@ -239,7 +223,7 @@ class PruningRun:
         units = {n: len(graph.units[n]) for n in prepared_layers(graph)}
         self._distiller.replace_student(plan)
         if self._guard is not None:
-            self._guard.note_removal()
+            self._show(self._guard.note_removal())
         removal = Removal(
             epoch=epoch,
             units_before=units,
@@ -253,6 +237,7 @@ class PruningRun:
         )
         self.removals.append(removal)
         self._show(str(removal))
+        self._notices.note_removal(removal)
 
     def _is_finite(self, logs: dict[str, Any]) -> bool:
         if not math.isfinite(logs.get("loss", 0.0)):
@@ -264,6 +249,7 @@ class PruningRun:
 
     def _note_taken_back(self, epoch: int) -> None:
         """Notes that the last removals were taken back."""
+        self._notices.was_taken_back = True
         count = count_parameters(self._distiller.student)
         while self.removals and self.removals[-1].parameters_after < count:
             self.removals.pop()
@@ -273,7 +259,7 @@ class PruningRun:
         )
 
     def _show(self, line: str) -> None:
-        if self.settings.verbose:
+        if line and self.settings.verbose:
             sys.stdout.write(f"\n{line}\n")
 
     def _stop(self, epoch: int) -> None:
@@ -281,6 +267,7 @@ class PruningRun:
         if self._last_good is not None:
             self._distiller.restore(self._last_good)
         self._distiller.stop_training = True
+        self._notices.is_moot = True
         warnings.warn(
             f"The loss or a weight became NaN or infinite in epoch {epoch + 1}:"
             " training stops, and the student is as it was when that epoch "

@@ -8,12 +8,10 @@ import numpy as np
 
 from keras_kddp.model_io import to_numpy
 from keras_kddp.surgery.calls import layers_by_path
-from keras_kddp.surgery.channels import Call, describe
 from keras_kddp.surgery.checks import variable_named
+from keras_kddp.surgery.constant_walk import Constants, ConstantWalk
 from keras_kddp.surgery.graph import ChannelGraph
-from keras_kddp.surgery.rule import NotFoldableError, Values
-
-Constants = Mapping[str, Mapping[int, float]]
+from keras_kddp.surgery.rule import Precision, Values
 
 
 def of_leaving_units(
@@ -60,11 +58,16 @@ class Folding(NamedTuple):
         refusals: Group number -> why its constant cannot be folded.
         errors: Layer name -> how far an approximate fold is off at most,
             before the layer's activation.
+        precisions: Group number -> how exact its fold is in training, where
+            that is not exactly.
+        unsettled: Groups refused only since moving averages lag behind.
     """
 
     increments: dict[str, Values]
     refusals: dict[int, str]
     errors: dict[str, float]
+    precisions: dict[int, Precision]
+    unsettled: frozenset[int] = frozenset()
 
 
 def fold_constants(
@@ -78,7 +81,9 @@ def fold_constants(
     """Follows held units to their consumers.
 
     The observed tensors of the removed units are held at `constants` (0 by
-    default), and everything behind them is computed from there.
+    default), and everything behind them is computed from there. In training
+    the mean counts where there is noise: folded into the bias of a layer, it
+    is the mean of what the layer hands to its activation.
 
     Args:
         graph: The channels of the model.
@@ -90,11 +95,12 @@ def fold_constants(
     Returns:
         The increments of the consumers' biases, and what was refused.
     """
-    walk = _Walk(graph, removed, constants, approximate=approximate)
+    walk = ConstantWalk(graph, removed, constants, approximate=approximate)
     if not training:
-        return Folding(walk.increments, walk.refusals, walk.errors)
-    trained = _Walk(graph, removed, constants, training=True)
+        return Folding(walk.increments, walk.refusals, walk.errors, {})
+    trained = ConstantWalk(graph, removed, constants, training=True)
     refusals = trained.refusals | walk.refusals
+    for_good = set(trained.refusals)
     for key, values in walk.arriving.items():
         other = trained.arriving[key]
         for position in np.flatnonzero(~np.isclose(values, other, 1e-6)):
@@ -105,155 +111,10 @@ def fold_constants(
                 f"{other[position]:.4g} in training and "
                 f"{values[position]:.4g} at inference",
             )
-    return Folding(walk.increments, refusals, walk.errors)
-
-
-class _Walk:
-    """One pass of constants through the graph, in one mode."""
-
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        removed: set[int],
-        constants: Constants,
-        *,
-        training: bool = False,
-        approximate: bool = False,
-    ) -> None:
-        self._graph = graph
-        self._approximate = approximate
-        self.errors: dict[str, float] = {}
-        self._is_removed = np.zeros(graph.records.size, dtype=bool)
-        self._is_removed[list(removed)] = True
-        self.refusals: dict[int, str] = {}
-        self._held = self._held_values(constants)
-        self._training = training
-        self._values: dict[int, Values] = {}
-        self._readers = {name for name, _, _ in graph.records.consumed}
-        self._readers.update(graph.units)
-        self.increments: dict[str, Values] = {}
-        self.arriving: dict[tuple[int, int], Values] = {}
-        self.arriving_groups: dict[tuple[int, int], np.ndarray] = {}
-        self._first: dict[tuple[str, int], int] = {}
-        for index in range(len(graph.nodes)):
-            self._visit(index)
-
-    def _held_values(self, constants: Constants) -> dict[int, Values]:
-        """Returns what is given for observed tensors, NaN where nothing is."""
-        graph = self._graph
-        held: dict[int, Values] = {}
-        for name in graph.removable_layers():
-            groups = graph.group_numbers[graph.units[name]]
-            gone = self._is_removed[groups]
-            if not gone.any():
-                continue
-            given = np.full(len(groups), np.nan)
-            for unit, value in constants.get(name, {}).items():
-                given[unit] = value
-            for tensor in graph.observation_points(name):
-                known = held.get(id(tensor), given)
-                differs = gone & (np.abs(given - known) > 0)
-                for unit in np.flatnonzero(differs).tolist():
-                    self._refuse(
-                        int(groups[unit]),
-                        "they are observed at the same tensor, which cannot "
-                        f"be held at {known[unit]:.4g} and {given[unit]:.4g}",
-                    )
-                held[id(tensor)] = np.where(np.isnan(known), given, known)
-        return held
-
-    def _visit(self, index: int) -> None:
-        node, rule = self._graph.nodes[index], self._graph.rules[index]
-        call = self._graph.calls[index]
-        if call is None:
-            for tensor in node.outputs:
-                self._values[id(tensor)] = self._unknown(tensor)
-            return
-        inputs = [self._values[id(x)] for x in call.tensors]
-        self._read(index, call, inputs)
-        if len(node.outputs) != 1 or all(np.isnan(v).all() for v in inputs):
-            outputs = [self._unknown(x) for x in node.outputs]
-        else:
-            outputs = [rule.constant(call, inputs, self._training)]
-        for tensor, values in zip(node.outputs, outputs, strict=True):
-            held = self._held.get(id(tensor))
-            if held is not None:
-                gone = self._is_removed[self._groups(tensor)]
-                values = np.where(gone, np.nan_to_num(held), values)
-            self._values[id(tensor)] = values
-
-    def _labels(self, tensor: object) -> np.ndarray:
-        return self._graph.channels[id(tensor)].labels
-
-    def _unknown(self, tensor: object) -> Values:
-        return np.full(len(self._labels(tensor)), np.nan)
-
-    def _groups(self, tensor: object) -> np.ndarray:
-        return self._graph.group_numbers[self._labels(tensor)]
-
-    def _obstacle(self, tensor: object, group: int) -> str:
-        """Returns where a removed channel of a tensor became unknown."""
-        node = self._graph.maker(tensor)
-        for source in node.inputs:
-            unknown = np.isnan(self._values[id(source)])
-            if (unknown & (self._groups(source) == group)).any():
-                return self._obstacle(source, group)
-        return f"its value is no constant behind {describe(node.operation)}"
-
-    def _read(self, index: int, call: Call, inputs: list[Values]) -> None:
-        """Lets a mixing layer take constants into its bias."""
-        if call.name not in self._readers:
-            return
-        for position, tensor in enumerate(call.tensors):
-            groups = self._groups(tensor)
-            gone = self._is_removed[groups]
-            if not gone.any():
-                continue
-            for group in groups[gone & np.isnan(inputs[position])].tolist():
-                self._refuse(group, self._obstacle(tensor, group))
-            values = np.where(gone, np.nan_to_num(inputs[position]), 0.0)
-            self._check_shared(call, position, values, groups)
-            self.arriving[index, position] = values
-            self.arriving_groups[index, position] = groups
-            self._first.setdefault((call.name, position), index)
-            try:
-                self._fold(index, call, values)
-            except NotFoldableError as error:
-                if self._approximate and error.closest:
-                    increments, distance = error.closest()
-                    self.increments[call.name] = increments
-                    largest = max(distance, self.errors.get(call.name, 0.0))
-                    self.errors[call.name] = largest
-                    continue
-                for group in groups[values != 0].tolist():
-                    self._refuse(group, str(error))
-
-    def _fold(self, index: int, call: Call, values: Values) -> None:
-        if not values.any():
-            return
-        rule = self._graph.rules[index]
-        increments = rule.fold(call, values) if len(call.tensors) == 1 else None
-        if increments is None:
-            raise NotFoldableError(
-                f"{describe(call.operation)} cannot take a constant into a bias"
-            )
-        if increments.any():
-            self.increments[call.name] = increments
-
-    def _check_shared(
-        self, call: Call, position: int, values: Values, groups: np.ndarray
-    ) -> None:
-        """Refuses what differs between calls of a layer: it has one bias."""
-        first = self._first.get((call.name, position))
-        if first is None:
-            return
-        other = self.arriving[first, position]
-        for group in groups[~np.isclose(values, other, rtol=1e-12, atol=0)]:
-            self._refuse(
-                int(group),
-                f"layer '{call.name}' is called twice, with constants that "
-                "differ",
-            )
-
-    def _refuse(self, group: int, reason: str) -> None:
-        self.refusals.setdefault(group, reason)
+    return Folding(
+        walk.increments,
+        refusals,
+        walk.errors,
+        trained.precisions,
+        frozenset(set(refusals) - for_good),
+    )

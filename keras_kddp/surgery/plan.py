@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_kddp.model_io import Tensor, to_numpy
 from keras_kddp.surgery.calls import layers_by_path
+from keras_kddp.surgery.constant_walk import Constants
 from keras_kddp.surgery.cuts import (
     Slices,
     forget_arrays,
@@ -19,11 +20,7 @@ from keras_kddp.surgery.cuts import (
     new_arguments,
     take,
 )
-from keras_kddp.surgery.folding import (
-    Constants,
-    fold_constants,
-    raise_biases,
-)
+from keras_kddp.surgery.folding import fold_constants, raise_biases
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.layer_state import carry_layer_state
 from keras_kddp.surgery.rebuild import (

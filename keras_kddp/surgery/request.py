@@ -6,7 +6,8 @@ from numbers import Real
 import numpy as np
 
 from keras_kddp.surgery.checks import SurgeryError
-from keras_kddp.surgery.folding import Constants, Folding
+from keras_kddp.surgery.constant_walk import Constants
+from keras_kddp.surgery.folding import Folding
 from keras_kddp.surgery.graph import ChannelGraph
 
 

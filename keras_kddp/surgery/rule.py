@@ -1,6 +1,7 @@
 """How a layer class says what it does to channels."""
 
 from collections.abc import Callable
+from enum import IntEnum
 
 import keras
 import numpy as np
@@ -10,6 +11,14 @@ from keras_kddp.surgery.bounds import UNBOUNDED, Bounds
 from keras_kddp.surgery.channels import Call, Channels, Labels, describe
 
 Values = np.ndarray  # (channels,) float64, NaN where a channel varies
+
+
+class Precision(IntEnum):
+    """How a constant in training agrees with the same one at inference."""
+
+    EXACT = 0
+    NEARLY = 1  # and the better, the longer the training
+    ON_AVERAGE = 2  # over the noise that is drawn while training
 
 
 class NotFoldableError(Exception):
@@ -80,6 +89,29 @@ class Rule:
         if self.channelwise and not call.takes_mask:
             return replay(call, values)
         return np.full(len(call.output.labels), np.nan)
+
+    def precision(self, call: Call, values: list[Values]) -> np.ndarray | int:
+        """Returns how exact what `constant` says of training is.
+
+        Args:
+            call: The call.
+            values: What `constant` is given.
+
+        Returns:
+            A `Precision` per output channel, or one for all. What the inputs
+            lack in it need not be counted again.
+        """
+        del call, values
+        return Precision.EXACT
+
+    def keeps_means(self, call: Call) -> bool:
+        """Says whether noise on the input leaves the mean of the output.
+
+        So it does in what is linear: the mean is then what `constant` makes
+        of the mean of the input.
+        """
+        del call
+        return False
 
     def fold(self, call: Call, values: Values) -> Values | None:
         """Returns what constant inputs add to this layer's bias.

@@ -155,7 +155,8 @@ def check_removal_in_training_mode(count: int, **options) -> Counter:
             for name, indices in case.units.items()
             for unit in indices
         }
-        if fold_constants(graph, groups, constants, training=True).refusals:
+        folding = fold_constants(graph, groups, constants, training=True)
+        if folding.refusals or folding.precisions:
             outcomes["refused"] += 1
             return
         x = random_inputs(case.model, case.seed)

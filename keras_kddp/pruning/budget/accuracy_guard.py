@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -34,8 +34,9 @@ class AccuracyGuard:
         share: At most this share of the live units leaves at once.
 
     Raises:
-        ValueError: If `fit` has no validation data, or the teacher's accuracy
-            is asked for and cannot be computed.
+        ValueError: If `fit` has no validation data or no accuracy among its
+            metrics, or the teacher's accuracy is asked for and cannot be
+            computed.
     """
 
     def __init__(self, budget: Budget, distiller: Distiller) -> None:
@@ -47,14 +48,14 @@ class AccuracyGuard:
         self._good_accuracy = -math.inf
         self._has_removed = False
         self._is_good = False
+        self._was_judged = False
         if distiller.fit_validation is None:
             raise ValueError(
                 "`max_accuracy_drop` needs validation data. Received: none. "
                 "Pass fit(..., validation_data=(x_val, y_val))."
             )
         check_judgeable(budget, distiller.student, distiller.optimizer)
-        if not _compat.has_metrics(distiller):
-            raise ValueError(_no_accuracy("no metric"))
+        _accuracy_column(f"val_{name}" for name in _metric_names(distiller))
         if budget.reference == "teacher":
             _check_repeatable(distiller.fit_validation)
             self._reference = teacher_accuracy(distiller)
@@ -79,7 +80,8 @@ class AccuracyGuard:
         """
         if not any(name.startswith("val_") for name in logs):
             return None
-        accuracy = _accuracy(logs)
+        self._was_judged = True
+        accuracy = float(logs[_accuracy_column(logs)])
         if not (self._is_given or self._has_removed):
             self._reference = max(self._reference, accuracy)
         self._is_good = accuracy >= self._reference - self._drop
@@ -91,10 +93,22 @@ class AccuracyGuard:
             self._good_accuracy = accuracy
         return True
 
-    def note_removal(self) -> None:
-        """Notes that units left: the reference is known from here on."""
+    def note_removal(self) -> str:
+        """Notes that units left: the reference is known from here on.
+
+        Returns:
+            A line that tells of it, "" where it was known before.
+        """
+        is_new = not (self._is_given or self._has_removed)
         self._has_removed = True
         self._is_good = False  # until it was judged
+        if not is_new:
+            return ""
+        return (
+            f"max_accuracy_drop={self._drop} counts from {self._reference:.4f},"
+            " the best validation accuracy before the first removal; a longer "
+            "unpruned run may be better: Budget(reference=its accuracy)"
+        )
 
     def take_removal_back(self, distiller: Distiller) -> bool:
         """Puts the last good student back if units have left since.
@@ -118,24 +132,27 @@ class AccuracyGuard:
     def finish(self, distiller: Distiller) -> bool:
         """Puts the last good student back if the last one is not good.
 
-        Warns if there never was one.
-
         Returns:
             Whether a removal was taken back.
         """
-        if self._good is None:
-            warnings.warn(
-                "No student of this run kept the validation accuracy within "
-                f"max_accuracy_drop={self._drop} of {self._reference:.4f}, not "
-                "even the unpruned one. Train longer or allow a larger drop.",
-                stacklevel=4,
-            )
         if self._good is None or self._is_good or not self._has_removed:
             return False
         is_other = self.take_removal_back(distiller)
         if not is_other:  # it was better before
             distiller.restore(self._good)
         return is_other
+
+    def warn_if_never_good(self) -> bool:
+        """Warns if no student kept the accuracy; says whether."""
+        if self._good is not None or not self._was_judged:
+            return False
+        warnings.warn(
+            "No student of this run kept the validation accuracy within "
+            f"max_accuracy_drop={self._drop} of {self._reference:.4f}, not "
+            "even the unpruned one. Train longer or allow a larger drop.",
+            stacklevel=4,
+        )
+        return True
 
 
 def check_judgeable(
@@ -174,22 +191,32 @@ def _check_repeatable(validation: Batches) -> None:
         )
 
 
-def _no_accuracy(received: Any) -> str:
-    return (
-        "`max_accuracy_drop` needs one accuracy on validation data in the "
-        f"logs. Received: {received}. Compile with metrics=['accuracy']."
-    )
+def _metric_names(distiller: Distiller) -> list[str]:
+    """Returns the names that a Distiller's metrics will have in the logs."""
+    names = [metric.name for metric in distiller.metrics]
+    for given in _compat.given_metrics(distiller):
+        name = given if isinstance(given, str) else getattr(given, "name", "")
+        names.append(name or getattr(given, "__name__", ""))
+    return names
 
 
-def _accuracy(logs: dict[str, Any]) -> float:
-    names = [
-        name
-        for name in logs
-        if name.startswith("val_") and name.endswith(("accuracy", "_acc"))
+def _accuracy_column(names: Iterable[str]) -> str:
+    """Returns which of the columns of the logs is the accuracy.
+
+    Raises:
+        ValueError: If there is none, or several.
+    """
+    logged = [name for name in dict.fromkeys(names) if name.startswith("val_")]
+    found = [
+        name for name in logged if name.lower().endswith(("accuracy", "_acc"))
     ]
     for usual in ("val_accuracy", "val_acc"):
-        if usual in names:
-            names = [usual]
-    if len(names) != 1:
-        raise ValueError(_no_accuracy(names or sorted(logs)))
-    return float(logs[names[0]])
+        if usual in found:
+            return usual
+    if len(found) != 1:
+        raise ValueError(
+            "`max_accuracy_drop` needs one accuracy on validation data in the "
+            f"logs. Received: {found or logged}. Compile with "
+            "metrics=['accuracy']."
+        )
+    return found[0]

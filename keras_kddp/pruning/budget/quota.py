@@ -78,31 +78,33 @@ class FallingQuota:
             count = least = self._measured_count(measure, ranking, count, least)
         return self._with_gained_biases(ranking, count)
 
-    def warn_if_nothing_leaves(self) -> None:
-        """Warns if the unpruned student fits its budget."""
+    def warn_if_nothing_leaves(self) -> bool:
+        """Warns if the unpruned student fits its budget; says whether."""
         if any(self.start[m] > limit for m, limit in self.limits.items()):
-            return
+            return False
         sizes = ", ".join(f"{self.start[m]:,.0f} {m}" for m in self.limits)
         warnings.warn(
             f"The student has {sizes} and fits its budget already: nothing "
             "will be removed.",
             stacklevel=4,
         )
+        return True
 
-    def warn_if_missed(self, graph: ChannelGraph) -> None:
-        """Warns if the student of a finished run does not fit its budget."""
+    def warn_if_missed(self, graph: ChannelGraph) -> bool:
+        """Warns if the student of a run does not fit its budget; says so."""
         whole = Ranking(graph, ())
         sizes = self.forecast.sizes(whole)(0)
         for measure in self.forecast.lines:
             sizes[measure] = self.forecast.measured(measure, whole, 0)
-        for measure, limit in self.limits.items():
-            if sizes[measure] > limit:
-                warnings.warn(
-                    f"The student has {sizes[measure]:,.0f} {measure} and does "
-                    f"not fit max_{measure}={limit:,}: the run was too short, "
-                    "or what was left could not be removed.",
-                    stacklevel=4,
-                )
+        missed = [m for m, limit in self.limits.items() if sizes[m] > limit]
+        for measure in missed:
+            warnings.warn(
+                f"The student has {sizes[measure]:,.0f} {measure} and does not "
+                f"fit max_{measure}={self.limits[measure]:,}: the run was too "
+                "short, or what was left could not be removed.",
+                stacklevel=4,
+            )
+        return bool(missed)
 
     def _needed(self, ranking: Ranking, limits: Mapping[str, float]) -> int:
         """Returns without how many groups the student fits limits."""

@@ -12,6 +12,8 @@ from keras_kddp.surgery.rules.obstacles import activation_obstacle
 
 layers = keras.layers
 
+_LINEAR = ("Negative", "StopGradient", "Copy", "Cast", "SaturateCast")
+
 
 @register_rule(layers.ReLU, layers.LeakyReLU, layers.ELU)
 class ElementwiseRule(Rule):
@@ -45,6 +47,10 @@ class ElementwiseRule(Rule):
 )
 class MonotoneOperationRule(ElementwiseRule):
     """A raw operation that maps each number by itself: units pass."""
+
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them where it is linear."""
+        return type(call.operation).__name__ in _LINEAR
 
 
 @register_rule(
@@ -109,6 +115,11 @@ class IdentityRule(ElementwiseRule):
         del call
         return inputs[0]
 
+    def keeps_means(self, call: Call) -> bool:
+        """Hands them on."""
+        del call
+        return True
+
 
 @register_rule(layers.InputLayer)
 class NestedInputRule(IdentityRule):
@@ -137,3 +148,8 @@ class RescalingRule(ElementwiseRule):
                 f"{describe(layer)} scales each channel by a number of its own"
             )
         return call.channels[0]
+
+    def keeps_means(self, call: Call) -> bool:
+        """Scales them."""
+        del call
+        return True

@@ -11,6 +11,8 @@ from keras_kddp.surgery.rules.obstacles import has_array_argument
 
 layers = keras.layers
 
+_SUMS = (layers.Subtract, layers.Average)
+
 
 @register_rule(
     *[layers.Subtract, layers.Average],
@@ -55,6 +57,12 @@ class ExtremumRule(JoiningRule):
             return result
         return keep_agreed(np.stack(_sides(values, len(result))))
 
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them in sums and differences, not in products and extremes."""
+        return isinstance(call.operation, _SUMS) or (
+            type(call.operation).__name__ in ("Subtract", "CustomScaleLayer")
+        )
+
 
 @register_rule(layers.Add, "Add")
 class AdditionRule(JoiningRule):
@@ -69,6 +77,11 @@ class AdditionRule(JoiningRule):
             low, high = low + other.low, high + other.high
         magnitude = sum(np.abs(end) for pair in inputs for end in pair)
         return Bounds(low, high).widened(np.nan_to_num(magnitude, posinf=0.0))
+
+    def keeps_means(self, call: Call) -> bool:
+        """Adds them."""
+        del call
+        return True
 
 
 @register_rule(layers.Multiply, "Multiply")
@@ -90,6 +103,10 @@ class MultiplicationRule(JoiningRule):
             if not may_be_left_out:
                 result = np.where(is_zero, 0.0, result)
         return result
+
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them behind a number: two tensors may share their noise."""
+        return len(call.channels) == 1
 
 
 @register_rule("Power")
@@ -187,6 +204,11 @@ class ConcatenateRule(Rule):
         if call.operation.axis % len(call.output_shape) == axis:
             return np.concatenate(values)
         return keep_agreed(np.stack(values))
+
+    def keeps_means(self, call: Call) -> bool:
+        """Strings them together."""
+        del call
+        return True
 
 
 def keep_agreed(values: np.ndarray) -> Values:

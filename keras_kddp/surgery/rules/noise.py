@@ -6,7 +6,7 @@ import numpy as np
 from keras_kddp.surgery.bounds import Bounds
 from keras_kddp.surgery.channels import Call, Channels, describe
 from keras_kddp.surgery.registry import register_rule
-from keras_kddp.surgery.rule import Rule, Values
+from keras_kddp.surgery.rule import Precision, Rule, Values
 
 layers = keras.layers
 
@@ -44,10 +44,20 @@ class DropoutRule(Rule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
-        """Keeps only 0 in training; hands all on at inference or rate 0."""
-        if not training or not call.operation.rate:
-            return values[0]
-        return np.where(values[0] == 0, 0.0, np.nan)
+        """Hands all on: in training it is the mean, but at rate 1."""
+        if training and call.operation.rate == 1:
+            return np.where(values[0] == 0, 0.0, np.nan)
+        return values[0]
+
+    def precision(self, call: Call, values: list[Values]) -> np.ndarray | int:
+        """Is exact for 0, which any factor leaves alone."""
+        if not call.operation.rate:
+            return Precision.EXACT
+        return np.where(values[0] == 0, Precision.EXACT, Precision.ON_AVERAGE)
+
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them: its factors have the mean 1, whatever they meet."""
+        return call.operation.rate != 1
 
 
 @register_rule(layers.GaussianDropout)
@@ -62,7 +72,18 @@ class GaussianNoiseRule(DropoutRule):
     def constant(
         self, call: Call, values: list[Values], training: bool
     ) -> Values:
-        """Knows nothing in training, when even a 0 gets noise."""
-        if not training or not call.operation.stddev:
-            return values[0]
-        return np.full(len(values[0]), np.nan)
+        """Hands all on: in training it is the mean."""
+        del call, training
+        return values[0]
+
+    def precision(self, call: Call, values: list[Values]) -> np.ndarray | int:
+        """Is a mean in training, when even a 0 gets noise."""
+        del values
+        if not call.operation.stddev:
+            return Precision.EXACT
+        return Precision.ON_AVERAGE
+
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them: what it adds has the mean 0."""
+        del call
+        return True

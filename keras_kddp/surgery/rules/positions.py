@@ -15,6 +15,16 @@ from keras_kddp.surgery.rules.obstacles import carry_channels, channel_axis
 
 layers = keras.layers
 
+_MAXIMA = (
+    *[layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D],
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D,
+    layers.AdaptiveMaxPooling1D,
+    layers.AdaptiveMaxPooling2D,
+    layers.AdaptiveMaxPooling3D,
+)
+
 
 @register_rule(
     *[layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D],
@@ -50,6 +60,10 @@ class PoolingRule(IdentityRule):
             channel_axis(layer, len(call.input_shapes[0])),
             channel_axis(layer, len(call.output_shape)),
         )
+
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them, unless it picks the largest of several positions."""
+        return not isinstance(call.operation, _MAXIMA)
 
 
 @register_rule(layers.UpSampling2D)
@@ -111,6 +125,10 @@ class ReductionRule(IdentityRule):
             )
         gone = 0 if operation.keepdims else sum(a < channels.axis for a in axes)
         return channels._replace(axis=channels.axis - gone)
+
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them where it adds up, not where it picks one number."""
+        return type(call.operation).__name__ in ("Mean", "Sum")
 
 
 @register_rule("Sum")
@@ -200,6 +218,11 @@ class FlattenRule(Rule):
         if call.output.axis is None or found is None:
             return super().constant(call, values, False)
         return keep_agreed(values[0][found[1]])
+
+    def keeps_means(self, call: Call) -> bool:
+        """Moves them."""
+        del call
+        return True
 
     def bounds(self, call: Call, inputs: list[Bounds]) -> Bounds:
         """Spans the bounds of all channels that merge into one."""

@@ -1,0 +1,74 @@
+"""Which units of a student are inactive, and which of them may leave."""
+
+from collections.abc import Mapping
+from itertools import takewhile
+from typing import NamedTuple
+
+from keras_kddp.pruning.activity import UnitActivity
+from keras_kddp.pruning.certificates import constant_units
+from keras_kddp.pruning.ranking import (
+    Ranking,
+    foldable_constants,
+    group_scores,
+    rank_groups,
+)
+from keras_kddp.pruning.settings import PruningSettings
+from keras_kddp.surgery.graph import ChannelGraph
+
+
+class InactiveUnits(NamedTuple):
+    """The groups of units of a student, judged at its present weights.
+
+    Attributes:
+        ranking: Those that may leave.
+        inactive: So many of its first groups are inactive.
+        lowest: The lowest score of those that may leave; 1 where none may.
+        stuck: Group number -> why it stays, of inactive groups whose constant
+            cannot be folded.
+    """
+
+    ranking: Ranking
+    inactive: int
+    lowest: float
+    stuck: Mapping[int, str]
+
+
+def find_inactive(
+    graph: ChannelGraph,
+    activity: Mapping[str, UnitActivity],
+    settings: PruningSettings,
+) -> InactiveUnits:
+    """Returns the inactive groups of units.
+
+    Args:
+        graph: The channels of the student.
+        activity: Layer name -> statistics, of the layers that may shrink.
+        settings: With criterion and threshold.
+
+    Raises:
+        ValueError: If the criterion returns anything but scores.
+    """
+    constants, unfoldable = foldable_constants(
+        graph, constant_units(activity), activity
+    )
+    criterion, threshold = settings.criterion, settings.threshold
+    scores = ranked_by = group_scores(graph, activity, criterion, constants)
+    if settings.budget is not None:
+        ranked_by = group_scores(
+            graph, activity, criterion, constants, balanced=True
+        )
+    widths = dict.fromkeys(graph.units, settings.minimum_units)
+    ranking = rank_groups(graph, ranked_by, widths, constants)
+    are_inactive = (scores[group] <= threshold for group in ranking.order)
+    refused = {
+        group: reason
+        for group, reason in (unfoldable | dict(ranking.refused)).items()
+        if group in unfoldable or scores[group] <= threshold
+    }
+    may_leave = set(ranking.order)
+    return InactiveUnits(
+        ranking,
+        sum(takewhile(bool, are_inactive)),
+        min((scores[group] for group in ranking.order), default=1.0),
+        {g: why for g, why in refused.items() if g not in may_leave},
+    )
