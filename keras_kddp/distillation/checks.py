@@ -16,7 +16,7 @@ def check_models(teacher: Any, student: Any) -> None:
         student: The student.
 
     Raises:
-        ValueError: If not.
+        ValueError: If not, or the teacher was never built.
     """
     for role, model in (("teacher", teacher), ("student", student)):
         is_absent = role == "teacher" and model is None
@@ -27,6 +27,7 @@ def check_models(teacher: Any, student: Any) -> None:
             )
     if teacher is None:
         return
+    check_trained(teacher)
     for end in ("inputs", "outputs"):
         theirs, ours = _shapes(teacher, end), _shapes(student, end)
         if theirs and ours and not _compatible(theirs, ours):
@@ -38,6 +39,23 @@ def check_models(teacher: Any, student: Any) -> None:
     _check_output_structure(teacher, student)
     _check_input_order(teacher, student)
     _check_separate_weights(teacher, student)
+
+
+def check_trained(teacher: keras.Model) -> None:
+    """Checks that a teacher has the weights that it was trained to.
+
+    Raises:
+        ValueError: If its layers would only get random ones by being called.
+    """
+    layers = _compat.all_layers(teacher)
+    has_weights = teacher.weights and all(layer.built for layer in layers)
+    if not (teacher.built or has_weights):
+        raise ValueError(
+            "`teacher` must be built: before that it has no trained weights. "
+            f"Received: {type(teacher).__name__} '{teacher.name}', which was "
+            "never called. Call it on an example, or start it with "
+            "keras.Input, and load its weights."
+        )
 
 
 def _check_separate_weights(teacher: keras.Model, student: keras.Model) -> None:
@@ -106,7 +124,7 @@ def check_soft_targets(
         if model is None:
             continue
         for shape in _shapes(model, "outputs"):
-            if shape[-1] == 1:
+            if len(shape) < 2 or shape[-1] == 1:
                 raise ValueError(
                     "Soft targets need at least two classes. Received: a "
                     f"{role} with outputs of shape {shape}. Use two classes, "

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_kddp import _compat
+from keras_kddp.distillation.checks import check_trained
 from keras_kddp.distillation.packing import TeacherOutput
 from keras_kddp.model_io import (
     Arrays,
@@ -25,7 +26,8 @@ def checked_teachers(teacher: Any) -> list[keras.Model]:
     """Returns the members of an ensemble; one teacher is one member.
 
     Raises:
-        ValueError: If one is no model, or their outputs differ in shape.
+        ValueError: If one is no model or never built, or their outputs differ
+            in shape.
     """
     teachers = (
         list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
@@ -36,6 +38,7 @@ def checked_teachers(teacher: Any) -> list[keras.Model]:
                 "`teacher` must be a keras.Model, or a list of them. Received: "
                 f"{type(member).__name__}."
             )
+        check_trained(member)
     if not teachers:
         raise ValueError(
             "`teacher` must be a keras.Model, or a list of them. Received: [], "
