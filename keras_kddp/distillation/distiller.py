@@ -9,6 +9,7 @@ import keras
 from keras_kddp import _compat
 from keras_kddp.arguments import check_share
 from keras_kddp.data.batches import Batches
+from keras_kddp.data.packing import unpacked
 from keras_kddp.distillation.checks import check_models
 from keras_kddp.distillation.compiling import StudentCompiling
 from keras_kddp.distillation.feature_losses import make_projections
@@ -18,14 +19,15 @@ from keras_kddp.distillation.given_losses import (
     resolved_losses,
     resolved_weights,
 )
-from keras_kddp.distillation.packing import unpacked
 from keras_kddp.distillation.student_swapping import StudentSwapping
 from keras_kddp.distillation.terms import DistillationTerms
 from keras_kddp.model_io import Arrays, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
-class Distiller(StudentSwapping, StudentCompiling, keras.distillation.Distiller):
+class Distiller(
+    StudentSwapping, StudentCompiling, keras.distillation.Distiller
+):
     """Trains a student on labels and on the outputs of its teacher.
 
     The loss is `student_loss_weight * loss(y, student(x))`

@@ -188,8 +188,7 @@ def _fits(weight: Any, positions: Sequence[int | None]) -> bool:
     while len(shape) > len(positions) and shape[-1] == 1:
         shape.pop()
     return len(shape) <= len(positions) and all(
-        a == b or a == 1
-        for a, b in zip(shape[1:], positions[1:], strict=False)
+        a == b or a == 1 for a, b in zip(shape[1:], positions[1:], strict=False)
     )
 
 

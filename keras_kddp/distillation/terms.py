@@ -6,13 +6,13 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
+from keras_kddp.data.packing import TeacherOutput, unpacked
 from keras_kddp.distillation.feature_losses import (
     matched_layer,
     projection_name,
 )
 from keras_kddp.distillation.feature_reader import FeatureReader
 from keras_kddp.distillation.given_losses import check_scalar, weight_argument
-from keras_kddp.distillation.packing import TeacherOutput, unpacked
 from keras_kddp.distillation.position_weights import PositionWeights
 from keras_kddp.distillation.soft_targets import SoftTargets
 from keras_kddp.model_io import (

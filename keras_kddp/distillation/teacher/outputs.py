@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from keras_kddp import _compat
+from keras_kddp.data.packing import TeacherOutput
 from keras_kddp.distillation.checks import check_trained
-from keras_kddp.distillation.packing import TeacherOutput
 from keras_kddp.model_io import (
     Arrays,
     Tensor,

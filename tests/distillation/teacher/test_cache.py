@@ -9,7 +9,7 @@ from classifiers import CROSSENTROPY
 from helpers import to_numpy, variable_values
 
 import keras_kddp as kddp
-from keras_kddp.distillation.packing import TeacherOutput, packed, unpacked
+from keras_kddp.data.packing import TeacherOutput, packed, unpacked
 
 
 def compiled(teacher, student=None, **options):
