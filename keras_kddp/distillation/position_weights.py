@@ -57,7 +57,9 @@ class PositionWeights:
         if self.is_shared and not self._is_masked:
             return self.weights[0]
         weights = [
-            weight if mask is None else _broadcast(weight, mask)
+            weight
+            if weight is None or mask is None
+            else _broadcast(weight, mask)
             for weight, mask in zip(self.weights, self.masks, strict=True)
         ]
         return self._arranged(weights)
@@ -196,25 +198,22 @@ def _of_examples(weight: Tensor, mask: Tensor | None, dtype: str) -> Tensor:
     """Returns the mean weight of each example, padding left out: (batch,)."""
     dtype = keras.backend.result_type(dtype, "float32")
     weight = keras.ops.cast(weight, dtype)
-    valid = keras.ops.ones_like(weight)
-    if mask is not None and len(weight.shape) > 1:
-        mask = keras.ops.cast(mask, dtype)
-        weight = _broadcast(weight, mask)
-        valid = keras.ops.ones_like(weight)
-        valid *= _expanded(mask, len(weight.shape))
-    axes = tuple(range(1, len(weight.shape)))
-    if not axes:
+    if len(weight.shape) < 2:
         return weight
+    valid = keras.ops.ones_like(weight)
+    if mask is not None:
+        mask = keras.ops.cast(mask, dtype)
+        weight, valid = _broadcast(weight, mask), _broadcast(valid, mask)
+        valid *= _expanded(mask, len(valid.shape))
+    axes = tuple(range(1, len(weight.shape)))
     return keras.ops.divide_no_nan(
         keras.ops.sum(weight * valid, axis=axes),
         keras.ops.sum(valid, axis=axes),
     )
 
 
-def _broadcast(weight: Tensor | None, values: Tensor) -> Tensor | None:
+def _broadcast(weight: Tensor, values: Tensor) -> Tensor:
     """Returns weights with the axes of values, of length 1 where they lack."""
-    if weight is None:
-        return None
     while len(weight.shape) > len(values.shape) and weight.shape[-1] == 1:
         weight = keras.ops.squeeze(weight, axis=-1)
     return _expanded(weight, len(values.shape))
