@@ -11,6 +11,8 @@ import numpy as np
 from keras_kddp.distillation.checks import check_soft_targets
 from keras_kddp.distillation.feature_losses import matched_layer
 from keras_kddp.distillation.soft_targets import SoftTargets
+from keras_kddp.distillation.stock_losses import is_stock, stock_loss
+from keras_kddp.model_io import Arrays
 
 
 def resolved_losses(losses: Any, temperature: float) -> list[Any]:
@@ -136,25 +138,31 @@ def check_scalar(loss: Any, value: Any) -> None:
         )
 
 
-def weight_argument(
-    loss: Any, weights: Any, *, is_given: bool
-) -> dict[str, Any]:
-    """Returns the weights for a loss that takes them; refuses one that can't.
-
-    Stock losses return one number per batch and would ignore them silently.
+def loss_value(
+    loss: Any,
+    outputs: tuple[Arrays, Arrays],
+    weights: Arrays,
+    *,
+    is_given: bool,
+) -> Any:
+    """Returns the value of a distillation loss with weights.
 
     Args:
         loss: A distillation loss.
+        outputs: What it compares, the teacher's first.
         weights: Of examples or positions, or None.
         is_given: The user gave some; else they only leave padding out.
 
     Raises:
-        ValueError: If the loss does not take the weights that are there.
+        ValueError: If the loss does not take the weights that are there: it
+            returns one number per batch and would ignore them silently.
     """
     if all(weight is None for weight in keras.tree.flatten(weights)):
-        return {}
+        return loss.compute_loss(*outputs)
     if "sample_weight" in inspect.signature(loss.compute_loss).parameters:
-        return {"sample_weight": weights}
+        return loss.compute_loss(*outputs, sample_weight=weights)
+    if not is_given and is_stock(loss):
+        return stock_loss(loss, *outputs, weights)
     if not is_given:
         raise ValueError(
             "Outputs and features that carry a Keras mask need distillation "

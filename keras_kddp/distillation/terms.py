@@ -12,7 +12,7 @@ from keras_kddp.distillation.feature_losses import (
     projection_name,
 )
 from keras_kddp.distillation.feature_reader import FeatureReader
-from keras_kddp.distillation.given_losses import check_scalar, weight_argument
+from keras_kddp.distillation.given_losses import check_scalar, loss_value
 from keras_kddp.distillation.position_weights import PositionWeights
 from keras_kddp.distillation.soft_targets import SoftTargets
 from keras_kddp.model_io import (
@@ -110,10 +110,9 @@ class DistillationTerms:
                 is_feature=feature is not None,
             )
             loss.validate_outputs(*outputs)
-            arguments = weight_argument(
-                loss, factors, is_given=sample_weight is not None
+            value = loss_value(
+                loss, outputs, factors, is_given=sample_weight is not None
             )
-            value = loss.compute_loss(*outputs, **arguments)
             check_scalar(loss, value)
             total += weight * at_least_float32(value)
         return total

@@ -195,22 +195,85 @@ def test_a_users_loss_gets_the_weights_of_the_steps_that_count():
     assert loss == pytest.approx(2 * (1.0 + 3.0 + 0.5 + 2.0), rel=1e-10)
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        keras.distillation.LogitsDistillation(loss="mse"),
-        keras.distillation.FeatureDistillation("mse", "words", "words"),
-    ],
-)
-def test_a_loss_that_would_count_padding_is_refused(loss):
-    distiller = compiled(tagger(2), tagger(1), loss)
+class Unweighted(keras.distillation.DistillationLoss):
+    """A user's loss, which takes no weights."""
 
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        """Returns the mean of the squares."""
+        squares = keras.ops.square(teacher_outputs - student_outputs)
+        return keras.ops.mean(squares)
+
+
+def test_a_users_loss_that_would_count_padding_is_refused():
+    distiller = compiled(tagger(2), tagger(1), Unweighted())
     with pytest.raises(ValueError, match="that carry a Keras mask need distil"):
         loss_of(distiller)
 
-    loss_of(
-        compiled(tagger(2, mask_zero=False), tagger(1, mask_zero=False), loss)
+    models = [tagger(scale, mask_zero=False) for scale in (2, 1)]
+    loss_of(compiled(*models, Unweighted()))
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (
+            lambda: keras.distillation.LogitsDistillation(2.0, "mse"),
+            lambda t, s: np.square((t - s) / 2).mean(axis=-1),
+        ),
+        (
+            lambda: keras.distillation.LogitsDistillation(
+                2.0, keras.losses.MeanAbsoluteError()
+            ),
+            lambda t, s: np.abs((t - s) / 2).mean(axis=-1),
+        ),
+        (
+            lambda: keras.distillation.FeatureDistillation("mae"),
+            lambda t, s: np.abs(t - s).mean(axis=-1),
+        ),
+        (
+            lambda: keras.distillation.FeatureDistillation(
+                keras.losses.CosineSimilarity(), "scores", "scores"
+            ),
+            lambda t, s: (
+                -(t * s).sum(axis=-1)
+                / np.linalg.norm(t, axis=-1)
+                / np.linalg.norm(s, axis=-1)
+            ),
+        ),
+        (
+            lambda: keras.distillation.FeatureDistillation(
+                keras.losses.KLDivergence()
+            ),
+            lambda t, s: (
+                np.clip(t, 1e-7, 1)
+                * np.log(np.clip(t, 1e-7, 1) / np.clip(s, 1e-7, 1))
+            ).sum(axis=-1),
+        ),
+    ],
+)
+def test_stock_losses_leave_padding_out(make, expected):
+    teacher, student = tagger(2), tagger(1, width=4)
+
+    loss = loss_of(compiled(teacher, student, make()))
+
+    steps = expected(np.array(teacher(X)), np.array(student(X)))
+    assert loss == pytest.approx(steps[VALID].mean(), rel=1e-10)
+
+
+def test_a_divergence_among_stock_losses_leaves_padding_out():
+    def model(scale):
+        plain = tagger(scale)
+        return keras.Model(plain.input, [plain.output, plain.output])
+
+    stock = keras.distillation.LogitsDistillation(
+        4.0, [keras.losses.KLDivergence(), None]
     )
+    teacher, student = model(2), model(1)
+
+    loss = loss_of(compiled(teacher, student, stock))
+
+    steps = divergences(lambda x: teacher(x)[0], lambda x: student(x)[0])
+    assert loss == pytest.approx(steps[VALID].mean(), rel=1e-10)
 
 
 def test_each_output_has_its_own_padding():
