@@ -144,10 +144,10 @@ def _by_output(
     count = len(keras.tree.flatten(y_pred))
     if not keras.tree.is_nested(sample_weight):
         return [sample_weight] * count
-    if isinstance(sample_weight, Mapping):
-        places: Any = dict(zip(names, range(count), strict=False))
-        if isinstance(y_pred, Mapping):
-            places = keras.tree.pack_sequence_as(y_pred, [*range(count)])
+    places: Any = dict(zip(names, range(count), strict=False))
+    if isinstance(y_pred, Mapping) and len(y_pred) == count:
+        places = keras.tree.pack_sequence_as(y_pred, [*range(count)])
+    if isinstance(sample_weight, Mapping) and set(sample_weight) <= set(places):
         found: list[Tensor | None] = [None] * count
         for name, weight in sample_weight.items():
             found[places[name]] = weight
@@ -185,12 +185,16 @@ def _fitting(
 
 
 def _fits(weight: Any, positions: Sequence[int | None]) -> bool:
-    """Says whether weights belong to the first axes of some positions."""
+    """Says whether weights belong to the first axes of some positions.
+
+    Sizes that are not known, while a step is traced, are taken to fit.
+    """
     shape = list(getattr(weight, "shape", weight))
     while len(shape) > len(positions) and shape[-1] == 1:
         shape.pop()
     return len(shape) <= len(positions) and all(
-        a == b or a == 1 for a, b in zip(shape[1:], positions[1:], strict=False)
+        a in (b, 1, None)
+        for a, b in zip(shape[1:], positions[1:], strict=False)
     )
 
 

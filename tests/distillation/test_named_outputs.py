@@ -234,3 +234,29 @@ def test_several_distillation_losses_may_meet_several_outputs():
     halves = (teacher(X)["score"] - student(X)["score"]) / 2
     expected = float(soft) + 3.0 * np.square(halves).mean()
     assert float(loss) == pytest.approx(expected)
+
+
+def test_outputs_may_be_nested():
+    def model(width):
+        plain = two_heads(width=width, seed=width)
+        score, box = plain.output["score"], plain.output["box"]
+        return keras.Model(plain.input, {"x": [score, box], "y": score})
+
+    distiller = kddp.Distiller(model(6), model(4))
+    distiller.compile("sgd", {"x": [XE, XE], "y": XE}, run_eagerly=True)
+    y = {"x": [SCORE, BOX], "y": SCORE}
+    weights = {"x": [FIRST, LAST], "y": LAST}
+
+    loss = distiller.compute_loss(X, y, sample_weight=weights)
+
+    targets = kddp.SoftTargets()
+    expected = 0.0
+    teachers, students = distiller.teacher(X), distiller.student(X)
+    for path in (("x", 0), ("x", 1), ("y",)):
+        teacher, student, label, weight = teachers, students, y, weights
+        for key in path:
+            teacher, student = teacher[key], student[key]
+            label, weight = label[key], weight[key]
+        soft = targets.compute_loss(teacher, student, weight)
+        expected += 0.1 * float(XE(label, student, weight)) + 0.9 * float(soft)
+    assert float(loss) == pytest.approx(expected)

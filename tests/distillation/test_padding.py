@@ -379,33 +379,34 @@ def test_hints_weigh_pixels_where_they_have_them_else_examples(
     assert float(loss) == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("is_dataset", [True, False])
-def test_pixel_weights_train_with_hints(is_dataset):
+def test_pixel_weights_train_with_hints_as_arrays_and_as_a_dataset():
     import tensorflow as tf
 
     def model(width):
         whole = segmenter(width)
         return keras.Model(whole.input, whole.output["pixels"])
 
-    distiller = compiled(
-        model(5),
-        model(3),
-        [kddp.SoftTargets(), kddp.FeatureHints("conv", "conv")],
-    )
     y = (IMAGES[..., 0] > 0) * 1
-    given = {"x": IMAGES, "y": y, "sample_weight": PIXELS}
-    if is_dataset:  # of open sizes
-        spec = tf.TensorSpec((None, None, None), "float64")
-        batches = tf.data.Dataset.from_generator(
-            lambda: [(IMAGES, y, PIXELS)],
-            output_signature=(
-                tf.TensorSpec((None, 4, 4, 1), "float64"),
-                spec,
-                spec,
-            ),
+    open_sizes = tf.TensorSpec((None, None, None), "float64")
+    batches = tf.data.Dataset.from_generator(
+        lambda: [(IMAGES, y, PIXELS)],
+        output_signature=(
+            tf.TensorSpec((None, 4, 4, 1), "float64"),
+            open_sizes,
+            open_sizes,
+        ),
+    ).repeat()
+    losses = [kddp.SoftTargets(), kddp.FeatureHints("conv", "conv")]
+
+    def history(x, *others, **arguments):
+        distiller = compiled(model(5), model(3), losses, share=0.5)
+        distiller.fit(
+            x, *others, epochs=3, shuffle=False, verbose=0, **arguments
         )
-        given = {"x": batches.repeat(), "steps_per_epoch": 1, "shuffle": False}
+        return distiller.history.history["loss"]
 
-    history = distiller.fit(**given, epochs=3, verbose=0).history
+    as_arrays = history(IMAGES, y, sample_weight=PIXELS)
+    as_dataset = history(batches, steps_per_epoch=1)
 
-    assert history["loss"][-1] < history["loss"][0]
+    assert as_dataset == pytest.approx(as_arrays, rel=1e-6)
+    assert as_arrays[-1] < as_arrays[0]

@@ -94,7 +94,7 @@ def teacher_outputs(
         One per flat output, (rows, ...); float32 or wider.
 
     Raises:
-        ValueError: If there are no rows, NaN, or outputs that differ.
+        ValueError: If there are no rows, NaN, or outputs that differ in shape.
     """
     parts: list[list[np.ndarray]] = []
     flags = _softmax_flags(teachers[0])
@@ -127,6 +127,13 @@ def _check_outputs(parts: list[list[np.ndarray]]) -> None:
         raise ValueError(
             "`x` must hold at least one example. Received none. Pass "
             "arrays, or an iterable that can be run through again."
+        )
+    shapes = {tuple(part.shape[1:] for part in each) for each in parts}
+    if len(shapes) > 1:
+        raise ValueError(
+            "The outputs of `teacher` must have the same shape for every row "
+            f"of `x`. Received: {sorted(shapes)}. Pad all batches to one "
+            "length, or give the Distiller the teacher itself."
         )
     if not all(np.isfinite(part).all() for each in parts for part in each):
         raise ValueError(
