@@ -31,7 +31,7 @@ from keras_kddp.compression import training as rules
 from keras_kddp.compression.choices import CONTROLS
 from keras_kddp.compression.controls import SAMPLES, train_control
 from keras_kddp.data.datasets import Dataset, load_dataset
-from keras_kddp.distillation.packing import unpacked
+from keras_kddp.data.packing import unpacked
 from keras_kddp.distillation.teacher.cache import TeacherCache
 from keras_kddp.layers.penalized_models import prepared_layers
 from keras_kddp.layers.preparation import prepare

@@ -76,6 +76,16 @@ def output_structure(model: keras.Model) -> Any:
     return _compat.functional_graph(model).output
 
 
+def output_names(model: keras.Model) -> list[str]:
+    """Returns the names by which Keras knows a model's flat outputs.
+
+    Args:
+        model: Any model; one without a graph has no names: [].
+    """
+    graph = _compat.functional_graph(model)
+    return [] if graph is None else list(graph.output_names)
+
+
 def _activation_of(tensor: Tensor) -> str:
     """Returns the name of the activation that made a symbolic tensor."""
     while True:

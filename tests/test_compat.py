@@ -49,6 +49,12 @@ def test_functional_graph_is_none_where_there_is_no_graph():
     assert _compat.functional_graph(keras.Sequential([layers.ReLU()])) is None
 
 
+def test_keras_mask_is_what_a_layer_attached():
+    words = layers.Embedding(3, 2, mask_zero=True)(np.array([[1, 0]]))
+    assert np.asarray(_compat.keras_mask(words)).tolist() == [[True, False]]
+    assert _compat.keras_mask(keras.ops.ones((1, 2))) is None
+
+
 def test_call_nodes_are_the_calls_inputs_first():
     model = functional()
     nodes = _compat.call_nodes(model)

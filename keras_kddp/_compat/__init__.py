@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
+from keras.src.backend.common import global_state, masking
 from keras.src.losses.loss import (
     scale_loss_for_distribution,
     unscale_loss_for_distribution,
@@ -131,13 +131,9 @@ def untouched_seeds() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        if generator is None:
-            global_state.set_global_attribute("global_seed_generator", None)
-        else:
+        if generator is not None:
             generator.state.assign(state)
-            global_state.set_global_attribute(
-                "global_seed_generator", generator
-            )
+        global_state.set_global_attribute("global_seed_generator", generator)
 
 
 def random_seed() -> int | None:
@@ -158,6 +154,11 @@ def compiled_loss(
     among them; the compiled loss alone is only in `_compile_loss`.
     """
     return model._compile_loss(y, y_pred, sample_weight)
+
+
+def keras_mask(tensor: Any) -> Any:
+    """Returns which steps of a tensor count, or None; no public getter."""
+    return masking.get_keras_mask(tensor)
 
 
 def share_of_replica(loss: Any) -> Any:

@@ -12,6 +12,7 @@ from keras_kddp.compression.training import Recipe, default_loss
 from keras_kddp.data.input_range import input_range, warn_of_other_range
 from keras_kddp.data.splits import Split, as_split, check_split
 from keras_kddp.distillation.checks import check_models, check_soft_targets
+from keras_kddp.distillation.output_kinds import check_class_scores
 from keras_kddp.distillation.soft_targets import SoftTargets
 from keras_kddp.export.tflite.to_tflite import check_conversion
 from keras_kddp.layers.penalized_models import prepared_layers
@@ -112,6 +113,8 @@ def preflight(
     prepared = prepare(student, l1=l1)
     if recipe.loss is None:
         recipe = replace(recipe, loss=default_loss(student))
+    if recipe.student_loss_weight < 1:
+        check_class_scores(recipe.loss, student)
     optimizer = recipe.fresh_optimizer()  # says if there is none of this name
     if pruning.budget is not None:
         check_judgeable(pruning.budget, student, optimizer)

@@ -14,8 +14,8 @@ from keras_kddp.compression.training import (
     train_distilled,
     train_supervised,
 )
+from keras_kddp.data.packing import unpacked
 from keras_kddp.data.splits import Split
-from keras_kddp.distillation.packing import unpacked
 from keras_kddp.layers.preparation import finalize, prepare
 from keras_kddp.pruning.activity import activity_on, sampled
 from keras_kddp.pruning.criteria import contribution

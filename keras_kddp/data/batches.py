@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from keras_kddp.data.packing import plain_inputs
 from keras_kddp.model_io import Arrays
 
 Batches: TypeAlias = Arrays | Iterable[Any]
@@ -50,9 +51,11 @@ def batches_of(data: Batches, batch_size: int) -> Iterator[Arrays]:
     """Yields the inputs in data, batch by batch.
 
     Args:
-        data: Arrays, or an iterable, as for `collect_activity`.
+        data: Arrays, or an iterable, as for `collect_activity`; what
+            `keras_kddp.TeacherCache` packed is yielded without the outputs.
         batch_size: Rows per step, for arrays.
     """
+    data = plain_inputs(data)
     if are_arrays(data):
         rows = row_count(data)
         for start in range(0, rows, batch_size):
@@ -61,7 +64,7 @@ def batches_of(data: Batches, batch_size: int) -> Iterator[Arrays]:
         return
     for batch in finite_batches("data", data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        yield x
+        yield plain_inputs(x)
 
 
 def finite_batches(name: str, data: Batches) -> Iterable[Any]:

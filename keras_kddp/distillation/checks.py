@@ -16,7 +16,7 @@ def check_models(teacher: Any, student: Any) -> None:
         student: The student.
 
     Raises:
-        ValueError: If not.
+        ValueError: If not, or the teacher was never built.
     """
     for role, model in (("teacher", teacher), ("student", student)):
         is_absent = role == "teacher" and model is None
@@ -27,6 +27,7 @@ def check_models(teacher: Any, student: Any) -> None:
             )
     if teacher is None:
         return
+    check_trained(teacher)
     for end in ("inputs", "outputs"):
         theirs, ours = _shapes(teacher, end), _shapes(student, end)
         if theirs and ours and not _compatible(theirs, ours):
@@ -38,6 +39,21 @@ def check_models(teacher: Any, student: Any) -> None:
     _check_output_structure(teacher, student)
     _check_input_order(teacher, student)
     _check_separate_weights(teacher, student)
+
+
+def check_trained(teacher: keras.Model) -> None:
+    """Checks that a teacher has the weights that it was trained to.
+
+    Raises:
+        ValueError: If it was never built, which would give it random ones.
+    """
+    if not teacher.built:
+        raise ValueError(
+            "`teacher` must be built: before that it has no trained weights. "
+            f"Received: {type(teacher).__name__} '{teacher.name}', which was "
+            "never called. Start it with keras.Input, or call it on an "
+            "example, and train it or load its weights."
+        )
 
 
 def _check_separate_weights(teacher: keras.Model, student: keras.Model) -> None:
@@ -106,7 +122,7 @@ def check_soft_targets(
         if model is None:
             continue
         for shape in _shapes(model, "outputs"):
-            if shape[-1] == 1:
+            if len(shape) < 2 or shape[-1] == 1:
                 raise ValueError(
                     "Soft targets need at least two classes. Received: a "
                     f"{role} with outputs of shape {shape}. Use two classes, "

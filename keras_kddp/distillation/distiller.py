@@ -9,8 +9,10 @@ import keras
 from keras_kddp import _compat
 from keras_kddp.arguments import check_share
 from keras_kddp.data.batches import Batches
+from keras_kddp.data.packing import unpacked
 from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.distillation.checks import check_models
+from keras_kddp.distillation.compiling import StudentCompiling
 from keras_kddp.distillation.feature_losses import make_projections
 from keras_kddp.distillation.fit_arguments import FitArguments, read_arguments
 from keras_kddp.distillation.given_losses import (
@@ -18,14 +20,15 @@ from keras_kddp.distillation.given_losses import (
     resolved_losses,
     resolved_weights,
 )
-from keras_kddp.distillation.packing import unpacked
 from keras_kddp.distillation.student_swapping import StudentSwapping
 from keras_kddp.distillation.terms import DistillationTerms
 from keras_kddp.model_io import Arrays, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
-class Distiller(StudentSwapping, keras.distillation.Distiller):
+class Distiller(
+    StudentSwapping, StudentCompiling, keras.distillation.Distiller
+):
     """Trains a student on labels and on the outputs of its teacher.
 
     The loss is `student_loss_weight * loss(y, student(x))`
@@ -83,7 +86,7 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         check_share(student_loss_weight)
         losses = resolved_losses(distillation_losses, temperature)
         weights = resolved_weights(distillation_loss_weights, len(losses))
-        check_losses(losses, teacher, student)
+        check_losses(losses, teacher, student, student_loss_weight)
         # The stock constructor would freeze the teacher for good and build
         # extractors that keep the first student alive.
         keras.Model.__init__(self, name=name, dtype=student.dtype_policy)
@@ -99,6 +102,7 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         )
         self.total_loss_tracker = keras.metrics.Mean(name="total_loss")
         self._fit = FitArguments()
+        self.has_default_losses = distillation_losses is None
         for made in make_projections(losses, teacher, student).values():
             setattr(self, made.name, made)
         self._connect()
@@ -149,35 +153,6 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         """Inside `fit`, its validation data, else None."""
         return self._fit.validation
 
-    def compile(
-        self,
-        optimizer: Any = "adam",
-        loss: Any = None,
-        metrics: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Configures the training.
-
-        Args:
-            optimizer: Trains the student.
-            loss: Hard loss of `(y, student outputs)`; needed unless
-                `student_loss_weight` is 0.
-            metrics: Metrics of the student.
-            **kwargs: As for `keras.Model.compile`.
-
-        Raises:
-            ValueError: If the hard loss is missing.
-        """
-        if loss is None and self.student_loss_weight:
-            raise ValueError(
-                "`loss` must be given: the labels weigh "
-                f"student_loss_weight={self.student_loss_weight}. Received: "
-                "loss=None. Pass a Keras loss, or set student_loss_weight=0."
-            )
-        keras.Model.compile(
-            self, optimizer=optimizer, loss=loss, metrics=metrics, **kwargs
-        )
-
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded Distiller the way the saved one was."""
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -211,7 +186,7 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         x: Arrays = None,
         y: Arrays = None,
         y_pred: Arrays = None,
-        sample_weight: Tensor | None = None,
+        sample_weight: Arrays = None,
         training: bool = True,
     ) -> Tensor:
         """Returns the combined loss of a batch.
@@ -220,8 +195,9 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
             x: Inputs, plain or packed by `keras_kddp.TeacherCache`.
             y: Labels, or None to learn from the teacher alone.
             y_pred: The student's outputs for `x`; computed if None.
-            sample_weight: None or (batch,): factor on the hard and the soft
-                loss of each example, not on the penalties.
+            sample_weight: None, or a factor on the hard and the soft loss of
+                each example or position, not on the penalties; or a structure
+                of them by output.
             training: Adds the student's penalties.
 
         Returns:
@@ -235,8 +211,9 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         share = self.student_loss_weight
         hard = soft = keras.ops.zeros((), dtype)
         if share > 0 and y is not None:
+            weights = self._terms.weights(sample_weight, y_pred).of_labels()
             hard = keras.ops.cast(
-                _compat.compiled_loss(self, y, y_pred, sample_weight), dtype
+                _compat.compiled_loss(self, y, y_pred, weights), dtype
             )
         if share < 1:
             terms = self._distillation_loss(x, y_pred, sample_weight, training)
@@ -254,7 +231,7 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         self,
         x: Arrays,
         y_pred: Arrays,
-        sample_weight: Tensor | None,
+        sample_weight: Arrays,
         training: bool,
     ) -> Tensor:
         return self._terms.total(

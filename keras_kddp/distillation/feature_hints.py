@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_kddp.distillation.feature_reader import feature_tensor
+from keras_kddp.distillation.position_weights import weighted_mean
 from keras_kddp.model_io import Tensor, at_least_float32, to_numpy
 from keras_kddp.surgery.plan import RemovalPlan
 
@@ -17,6 +18,11 @@ class FeatureHints(keras.distillation.DistillationLoss):
     et al. 2015, arXiv 1412.6550, equation 3), where the projection P is a
     matrix that the `Distiller` trains beside the student: the widths need not
     be equal, and the student's layer may be pruned, its units leave P too.
+
+    A `sample_weight` of each step or pixel weighs the features' positions
+    where they are the same; for features of another resolution its mean
+    weighs the example, and so does the mean over several outputs. Steps that
+    Keras masks in either layer are left out.
 
     Args:
         teacher_layer_name: Layer whose output the student learns from.
@@ -83,7 +89,9 @@ class FeatureHints(keras.distillation.DistillationLoss):
         Args:
             teacher_outputs: Features, (batch, ..., channels).
             student_outputs: Projected features of the same shape.
-            sample_weight: None or (batch,): factor on each example.
+            sample_weight: None, (batch,) or (batch, ...): factor on each
+                example, or on each position where the features have them; the
+                mean of other positions' counts for the example.
             **kwargs: Not used.
 
         Returns:
@@ -93,11 +101,7 @@ class FeatureHints(keras.distillation.DistillationLoss):
             at_least_float32(teacher_outputs)
             - at_least_float32(student_outputs)
         )
-        errors = keras.ops.mean(error, axis=tuple(range(1, len(error.shape))))
-        if sample_weight is not None:
-            weights = keras.ops.reshape(sample_weight, (-1,))
-            errors *= keras.ops.cast(weights, errors.dtype)
-        return keras.ops.mean(errors)
+        return weighted_mean(keras.ops.mean(error, axis=-1), sample_weight)
 
     def make_projection(
         self, teacher: keras.Model, student: keras.Model, name: str

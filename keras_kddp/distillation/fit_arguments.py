@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_kddp.data.batches import Batches, are_arrays
-from keras_kddp.distillation.packing import unpacked
+from keras_kddp.data.packing import unpacked
 from keras_kddp.model_io import Arrays
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from keras_kddp.distillation.checks import check_soft_targets
 from keras_kddp.distillation.feature_losses import matched_layer
 from keras_kddp.distillation.soft_targets import SoftTargets
+from keras_kddp.distillation.stock_losses import is_stock, stock_loss
+from keras_kddp.model_io import Arrays
 
 
 def resolved_losses(losses: Any, temperature: float) -> list[Any]:
@@ -90,16 +92,25 @@ def _is_weight(value: Any) -> bool:
 
 
 def check_losses(
-    losses: Sequence[Any], teacher: keras.Model | None, student: keras.Model
+    losses: Sequence[Any],
+    teacher: keras.Model | None,
+    student: keras.Model,
+    student_loss_weight: float,
 ) -> None:
     """Checks that losses can compare a teacher and a student.
+
+    Args:
+        losses: The distillation losses.
+        teacher: May be None.
+        student: The student.
+        student_loss_weight: 1 leaves the losses unused: any outputs will do.
 
     Raises:
         ValueError: If the models' outputs or layers do not suit one of them,
             or it reads a layer of a teacher that is not there.
     """
     for loss in losses:
-        if isinstance(loss, SoftTargets):
+        if isinstance(loss, SoftTargets) and student_loss_weight < 1:
             check_soft_targets(teacher, student)
         layer = matched_layer(loss, "teacher")
         if teacher is None and layer:
@@ -127,15 +138,38 @@ def check_scalar(loss: Any, value: Any) -> None:
         )
 
 
-def weight_argument(loss: Any, sample_weight: Any) -> dict[str, Any]:
-    """Returns the weights for a loss that takes them; refuses one that can't.
+def loss_value(
+    loss: Any,
+    outputs: tuple[Arrays, Arrays],
+    weights: Arrays,
+    *,
+    is_given: bool,
+) -> Any:
+    """Returns the value of a distillation loss with weights.
 
-    Stock losses return one number per batch and would ignore them silently.
+    Args:
+        loss: A distillation loss.
+        outputs: What it compares, the teacher's first.
+        weights: Of examples or positions, or None.
+        is_given: The user gave some; else they only leave padding out.
+
+    Raises:
+        ValueError: If the loss does not take the weights that are there: it
+            returns one number per batch and would ignore them silently.
     """
-    if sample_weight is None:
-        return {}
+    if all(weight is None for weight in keras.tree.flatten(weights)):
+        return loss.compute_loss(*outputs)
     if "sample_weight" in inspect.signature(loss.compute_loss).parameters:
-        return {"sample_weight": sample_weight}
+        return loss.compute_loss(*outputs, sample_weight=weights)
+    if not is_given and is_stock(loss):
+        return stock_loss(loss, *outputs, weights)
+    if not is_given:
+        raise ValueError(
+            "Outputs and features that carry a Keras mask need distillation "
+            "losses whose `compute_loss` takes `sample_weight`, which is 0 for "
+            f"padding. Received: {type(loss).__name__}, which does not. Use "
+            "keras_kddp.SoftTargets or FeatureHints, or leave mask_zero out."
+        )
     raise ValueError(
         "`sample_weight` and `class_weight` need distillation losses whose "
         f"`compute_loss` takes `sample_weight`. Received: {type(loss).__name__}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_kddp.distillation.position_weights import weighted_mean
 from keras_kddp.model_io import Arrays, Tensor, at_least_float32
 
 
@@ -56,8 +57,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
             teacher_outputs: Logits, (batch, ..., classes), or a structure of
                 them.
             student_outputs: Logits of the same shapes.
-            sample_weight: None or (batch,): factor on each example; or one
-                for each output.
+            sample_weight: None, (batch,) or (batch, ...): factor on each
+                example or position; or one for each output.
             **kwargs: Not used.
 
         Returns:
@@ -84,9 +85,7 @@ class SoftTargets(keras.distillation.DistillationLoss):
         divergence = keras.ops.sum(
             keras.ops.exp(log_p) * (log_p - log_q), axis=-1
         )
-        if sample_weight is not None:
-            divergence *= _aligned(sample_weight, divergence)
-        return self.temperature**2 * keras.ops.mean(divergence)
+        return self.temperature**2 * weighted_mean(divergence, sample_weight)
 
     def validate_outputs(
         self, teacher_outputs: Arrays, student_outputs: Arrays
@@ -126,13 +125,3 @@ class SoftTargets(keras.distillation.DistillationLoss):
 
 def _shown(shapes: list[tuple[int | None, ...]]) -> str:
     return ", ".join(map(str, shapes))
-
-
-def _aligned(sample_weight: Tensor, values: Tensor) -> Tensor:
-    """Returns weights that broadcast over the values of each example."""
-    weight = keras.ops.cast(sample_weight, values.dtype)
-    while len(weight.shape) > len(values.shape):
-        weight = keras.ops.squeeze(weight, axis=-1)
-    while len(weight.shape) < len(values.shape):
-        weight = keras.ops.expand_dims(weight, axis=-1)
-    return weight

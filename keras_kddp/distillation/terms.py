@@ -5,13 +5,15 @@ from typing import Any
 
 import keras
 
+from keras_kddp import _compat
+from keras_kddp.data.packing import TeacherOutput, unpacked
 from keras_kddp.distillation.feature_losses import (
     matched_layer,
     projection_name,
 )
 from keras_kddp.distillation.feature_reader import FeatureReader
-from keras_kddp.distillation.given_losses import check_scalar, weight_argument
-from keras_kddp.distillation.packing import TeacherOutput, unpacked
+from keras_kddp.distillation.given_losses import check_scalar, loss_value
+from keras_kddp.distillation.position_weights import PositionWeights
 from keras_kddp.distillation.soft_targets import SoftTargets
 from keras_kddp.model_io import (
     Arrays,
@@ -19,6 +21,7 @@ from keras_kddp.model_io import (
     at_least_float32,
     log_probabilities,
     output_activations,
+    output_names,
 )
 
 
@@ -41,15 +44,21 @@ class DistillationTerms:
         self._has_teacher = teacher is not None
         self._teacher = FeatureReader(teacher, _names(losses, "teacher"))
         self._student = FeatureReader(student, _names(losses, "student"))
-        self._softmaxes = {
-            role: [name == "softmax" for name in output_activations(model)]
-            for role, model in (("teacher", teacher), ("student", student))
-            if model is not None
-        }
+        self._models = {"teacher": teacher, "student": student}
 
     def student_outputs(self, inputs: Arrays, training: bool | None) -> Arrays:
         """Returns the outputs of the student; its features are kept."""
         return self._student.outputs(inputs, training)
+
+    def weights(self, sample_weight: Arrays, y_pred: Arrays) -> PositionWeights:
+        """Returns how much each position of a batch counts.
+
+        Args:
+            sample_weight: None, or factors; or a structure of them by output.
+            y_pred: The student's outputs, which carry their masks.
+        """
+        names = output_names(self._models["student"])
+        return PositionWeights.of(sample_weight, y_pred, names)
 
     def total(
         self,
@@ -59,10 +68,12 @@ class DistillationTerms:
         weights: Sequence[float],
         *,
         projections: Mapping[str, keras.Layer],
-        sample_weight: Tensor | None,
+        sample_weight: Arrays,
         training: bool,
     ) -> Tensor:
         """Returns the weighted sum of the losses of a batch.
+
+        Steps that Keras masks count in none of them.
 
         Args:
             x: Inputs, plain or packed.
@@ -70,7 +81,8 @@ class DistillationTerms:
             losses: The losses.
             weights: A factor each.
             projections: Of feature hints, by name.
-            sample_weight: None or (batch,): factor on each example.
+            sample_weight: None, or a factor on each example or position; or a
+                structure of them by output.
             training: The mode of the student.
 
         Raises:
@@ -78,6 +90,7 @@ class DistillationTerms:
                 had.
         """
         inputs, cached = unpacked(x)
+        counting = self.weights(sample_weight, y_pred)
         students: Any = self._student.features(inputs, y_pred, training)
         teachers: dict[str, Tensor] = {}
         if self._teacher.names or not cached:
@@ -86,6 +99,7 @@ class DistillationTerms:
         pairs = zip(losses, weights, strict=True)
         for index, (loss, weight) in enumerate(pairs):
             feature = students.get(matched_layer(loss, "student"))
+            factors = self._factors(loss, counting, feature, teachers)
             project = projections.get(projection_name(index))
             if project is not None:
                 feature = project(at_least_float32(feature))
@@ -96,11 +110,26 @@ class DistillationTerms:
                 is_feature=feature is not None,
             )
             loss.validate_outputs(*outputs)
-            arguments = weight_argument(loss, sample_weight)
-            value = loss.compute_loss(*outputs, **arguments)
+            value = loss_value(
+                loss, outputs, factors, is_given=sample_weight is not None
+            )
             check_scalar(loss, value)
             total += weight * at_least_float32(value)
         return total
+
+    def _factors(
+        self,
+        loss: Any,
+        counting: PositionWeights,
+        feature: Tensor | None,
+        teachers: Mapping[str, Tensor],
+    ) -> Arrays:
+        """Returns how much each position counts in a loss."""
+        if feature is None:
+            return counting.of_outputs()
+        other = teachers.get(matched_layer(loss, "teacher") or "")
+        masks = [feature] if other is None else [feature, other]
+        return counting.of_feature(feature, *map(_compat.keras_mask, masks))
 
     def _of_teacher(
         self, inputs: Arrays, cached: list[TeacherOutput]
@@ -151,7 +180,9 @@ class DistillationTerms:
     ) -> list[tuple[Tensor, bool]]:
         """Pairs each flat output with whether it comes out of a softmax."""
         flat = keras.tree.flatten(outputs)
-        flags = self._softmaxes[role] or [False] * len(flat)
+        # Asked now: a Sequential may have been built by its first batch.
+        names = output_activations(self._models[role]) or [""] * len(flat)
+        flags = [name == "softmax" for name in names]
         return list(zip(flat, flags, strict=True))
 
 

@@ -48,9 +48,10 @@ class DynamicPruning(keras.callbacks.Callback):
         ramp_epochs: Epochs in which the strength rises. None: 1/6.
         finetune_epochs: Epochs without penalty, last. None: 1/3.
         data: Inputs to observe the activity on: arrays, or an iterable of
-            batches as `keras_kddp.collect_activity` takes. None: the arrays
-            given to `fit`; a `tf.data.Dataset`, `PyDataset` or generator
-            given to `fit` cannot be read twice, so `data` is required then.
+            batches as `keras_kddp.collect_activity` takes, packed by
+            `keras_kddp.TeacherCache` or not. None: the arrays given to `fit`;
+            a `tf.data.Dataset`, `PyDataset` or generator given to `fit` cannot
+            be read twice, so `data` is required then.
         samples: At most so many evenly spaced rows of them are observed.
         minimum_units: So many units stay in every layer, at least 1.
         minimum_change: No removal of fewer than this share of the live units

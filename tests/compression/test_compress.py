@@ -18,8 +18,8 @@ from keras_kddp.compression.training import (
     default_loss,
     fresh,
 )
+from keras_kddp.data.packing import unpacked
 from keras_kddp.data.splits import Split
-from keras_kddp.distillation.packing import unpacked
 
 CLASSES = 3
 

@@ -1,5 +1,6 @@
 """What is checked before anything is trained is checked once."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -154,3 +155,30 @@ def test_the_command_checks_once_for_all_seeds(
     assert [run.pruned is not None for run in runs] == [True, False, False]
     kernels = [run.prepared.get_layer("hidden").kernel.numpy() for run in runs]
     assert not np.array_equal(kernels[0], kernels[1])
+
+
+def compressed(teacher=None, **options):
+    return kddp.compress(
+        teacher or digits_teacher(),
+        digits_student(16),
+        DATA,
+        DATA,
+        epochs=4,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", "mse"])
+def test_a_loss_of_no_classes_is_refused_before_training(loss, trained):
+    with pytest.raises(ValueError, match="default soft targets put a softmax"):
+        compressed(loss=loss)
+    assert not trained
+    with pytest.raises(StopIteration):
+        compressed(loss=loss, student_loss_weight=1.0)
+
+
+def test_a_teacher_that_was_never_built_is_refused_before_training(trained):
+    layers = [keras.layers.Dense(8, "relu"), keras.layers.Dense(10)]
+    with pytest.raises(ValueError, match="`teacher` must be built"):
+        compressed(keras.Sequential(layers))
+    assert not trained

@@ -6,9 +6,16 @@ import keras
 import numpy as np
 import pytest
 from classifiers import Subclassed
-from two_examples import X, compiled, linear, make_student, make_teacher
+from two_examples import (
+    X,
+    compiled,
+    linear,
+    make_student,
+    make_teacher,
+    training_loss,
+)
 
-from keras_kddp import Distiller
+from keras_kddp import Distiller, TeacherCache
 
 
 def models(*shapes):
@@ -98,3 +105,76 @@ def test_inputs_in_another_order_are_refused():
 
     with pytest.raises(ValueError, match="in the same order"):
         Distiller(made("ba"), made("ab"))
+
+
+class Lazy(keras.Model):
+    """A model that makes its layers when it is built."""
+
+    def build(self, shape):
+        """Makes the layer."""
+        self.dense = keras.layers.Dense(2)
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        """Returns the logits."""
+        return self.dense(inputs)
+
+
+UNBUILT = {
+    "Sequential without Input": lambda: keras.Sequential(
+        [keras.layers.Dense(3), keras.layers.Dense(2)]
+    ),
+    "Sequential with one trained layer": lambda: keras.Sequential(
+        [make_teacher().layers[0], keras.layers.Dense(2)]
+    ),
+    "Sequential of trained layers": lambda: keras.Sequential(
+        make_teacher().layers
+    ),
+    "Subclassed": Subclassed,
+    "layers made in build": Lazy,
+    "nested": lambda: keras.Sequential([Subclassed()]),
+}
+
+
+@pytest.mark.parametrize("kind", list(UNBUILT))
+def test_a_teacher_that_was_never_built_is_refused(kind):
+    message = "`teacher` must be built: before that it has no trained weights"
+    with pytest.raises(ValueError, match=message):
+        Distiller(UNBUILT[kind](), make_student())
+    with pytest.raises(ValueError, match=message):
+        TeacherCache(UNBUILT[kind](), X)
+    with pytest.raises(ValueError, match=message):
+        TeacherCache([make_teacher(), UNBUILT[kind]()], X)
+
+
+@pytest.mark.parametrize("kind", list(UNBUILT))
+def test_a_teacher_that_was_called_once_is_taken(kind):
+    teacher = UNBUILT[kind]()
+    teacher(X)
+
+    loss = training_loss(compiled(Distiller(teacher, make_student())))
+
+    assert math.isfinite(loss)
+
+
+@pytest.mark.parametrize("kind", list(UNBUILT))
+def test_a_student_may_be_built_by_its_first_batch(kind):
+    distiller = compiled(Distiller(make_teacher(), UNBUILT[kind]()))
+
+    history = distiller.fit(X, np.array([0, 1]), epochs=5, verbose=0).history
+
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_a_sequential_that_is_built_later_may_end_in_softmax():
+    def loss(*first):
+        layers = [keras.layers.Dense(2, kernel_initializer="ones")]
+        student = keras.Sequential(
+            [*first, *layers, keras.layers.Dense(2, "softmax", name="last")]
+        )
+        student(X)
+        student.layers[-1].kernel.assign(np.array([[3.0, 0.0], [0.0, 1.0]]))
+        distiller = Distiller(make_teacher(), student, student_loss_weight=0)
+        return training_loss(compiled(distiller))
+
+    assert loss() == pytest.approx(loss(keras.Input((2,))))

@@ -7,7 +7,7 @@ import tensorflow as tf
 from classifiers import CROSSENTROPY
 from known_activity import BIAS, KERNEL, X, Y, fit, make_distiller, pruning
 
-from keras_kddp import Distiller, prepare
+from keras_kddp import Distiller, TeacherCache, collect_activity, prepare
 
 
 class Observing:
@@ -155,3 +155,55 @@ def test_a_run_without_labels_is_pruned():
     distiller = make_distiller(student_loss_weight=0)
 
     assert fit(distiller, pruning(), y=None)["units"] == [4, 4, 2, 2]
+
+
+def packed_data():
+    """Returns what `TeacherCache` packs of `ROWS`, in every form."""
+    teacher = make_distiller().teacher
+    cache = TeacherCache(teacher, ROWS)
+    batches = tf.data.Dataset.from_tensor_slices((ROWS, LABELS)).batch(4)
+    views = TeacherCache(
+        teacher, ROWS, augment=lambda row, generator: row, views=2
+    )
+    weights = np.ones(10)
+    return {
+        "arrays": cache.pack(ROWS),
+        "arrays and labels": (cache.pack(ROWS), LABELS),
+        "arrays, labels and weights": (cache.pack(ROWS), LABELS, weights),
+        "a dataset": TeacherCache(teacher, batches).zip(batches),
+        "a dataset of inputs": cache.zip(batches.map(lambda x, y: x)),
+        "views": views.batches(ROWS, LABELS, batch_size=4),
+    }
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "arrays",
+        "arrays and labels",
+        "arrays, labels and weights",
+        "a dataset",
+        "a dataset of inputs",
+        "views",
+    ],
+)
+def test_packed_data_are_observed_without_the_teachers_outputs(form):
+    data = packed_data()[form]
+
+    for seen in observed(data=data):
+        assert seen.count == 10
+        assert seen.mean[:2].tolist() == ROWS.mean(axis=0).tolist()
+
+    student = make_distiller().student
+    (activity,) = collect_activity(student, data, batch_size=4).values()
+    assert activity.count == 10
+    assert activity.mean[:2].tolist() == ROWS.mean(axis=0).tolist()
+
+
+def test_packed_data_may_be_fitted_and_observed():
+    cache = TeacherCache(make_distiller().teacher, ROWS)
+    packed = cache.pack(ROWS)
+
+    for seen in observed(x=packed, y=LABELS, data=packed, samples=4):
+        assert seen.count == 4
+        assert seen.maximum[:2].tolist() == ROWS[9].tolist()

@@ -18,7 +18,7 @@ from keras_kddp.data.batches import (
     finite_batches,
     row_count,
 )
-from keras_kddp.distillation.packing import TeacherOutput, packed
+from keras_kddp.data.packing import TeacherOutput, packed
 from keras_kddp.distillation.teacher.files import (
     holds_something,
     read_outputs,

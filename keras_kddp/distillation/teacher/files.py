@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_kddp.atomic_files import making_folder, write_json
-from keras_kddp.distillation.packing import TeacherOutput
+from keras_kddp.data.packing import TeacherOutput
 
 _KEY = "key.json"
 _NUMBERS = 1 << 22  # read at once

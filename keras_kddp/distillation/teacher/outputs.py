@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from keras_kddp import _compat
-from keras_kddp.distillation.packing import TeacherOutput
+from keras_kddp.data.packing import TeacherOutput
+from keras_kddp.distillation.checks import check_trained
 from keras_kddp.model_io import (
     Arrays,
     Tensor,
@@ -25,7 +26,8 @@ def checked_teachers(teacher: Any) -> list[keras.Model]:
     """Returns the members of an ensemble; one teacher is one member.
 
     Raises:
-        ValueError: If one is no model, or their outputs differ in shape.
+        ValueError: If one is no model or never built, or their outputs differ
+            in shape.
     """
     teachers = (
         list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
@@ -36,6 +38,7 @@ def checked_teachers(teacher: Any) -> list[keras.Model]:
                 "`teacher` must be a keras.Model, or a list of them. Received: "
                 f"{type(member).__name__}."
             )
+        check_trained(member)
     if not teachers:
         raise ValueError(
             "`teacher` must be a keras.Model, or a list of them. Received: [], "
@@ -91,7 +94,7 @@ def teacher_outputs(
         One per flat output, (rows, ...); float32 or wider.
 
     Raises:
-        ValueError: If there are no rows, NaN, or outputs that differ.
+        ValueError: If there are no rows, NaN, or outputs that differ in shape.
     """
     parts: list[list[np.ndarray]] = []
     flags = _softmax_flags(teachers[0])
@@ -124,6 +127,13 @@ def _check_outputs(parts: list[list[np.ndarray]]) -> None:
         raise ValueError(
             "`x` must hold at least one example. Received none. Pass "
             "arrays, or an iterable that can be run through again."
+        )
+    shapes = {tuple(part.shape[1:] for part in each) for each in parts}
+    if len(shapes) > 1:
+        raise ValueError(
+            "The outputs of `teacher` must have the same shape for every row "
+            f"of `x`. Received: {sorted(shapes)}. Pad all batches to one "
+            "length, or give the Distiller the teacher itself."
         )
     if not all(np.isfinite(part).all() for each in parts for part in each):
         raise ValueError(

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_kddp.arguments import require_count
 from keras_kddp.data.batches import are_arrays
-from keras_kddp.distillation.packing import TeacherOutput, packed
+from keras_kddp.data.packing import TeacherOutput, packed
 from keras_kddp.model_io import Arrays
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_kddp.data.batches import finite_batches, row_count
-from keras_kddp.distillation.packing import TeacherOutput, packed
+from keras_kddp.data.packing import TeacherOutput, packed
 from keras_kddp.distillation.teacher.rows import checksums_of
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_kddp.data.packing import plain_inputs
 from keras_kddp.export.model.signature import InputSignature
 from keras_kddp.model_io import Array, Arrays
 
@@ -17,14 +18,15 @@ def arrange_inputs(
 
     Args:
         x: An array for a single input; for several a sequence in the order
-            of `model.inputs`, or a dict by the names of the inputs.
+            of `model.inputs`, or a dict by the names of the inputs; or what
+            `keras_kddp.TeacherCache` packed of these.
         inputs: The signature of the model.
         name: What errors call `x`.
 
     Raises:
         ValueError: If number, names, shapes, dtypes or lengths do not fit.
     """
-    parts = _parts(x, inputs, name)
+    parts = _parts(plain_inputs(x), inputs, name)
     arrays = [
         _checked(part, entry, name)
         for part, entry in zip(parts, inputs, strict=True)

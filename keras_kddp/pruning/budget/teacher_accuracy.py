@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from keras_kddp.data.batches import Batches, are_arrays, finite_batches
+from keras_kddp.data.packing import unpacked
 from keras_kddp.distillation.distiller import Distiller
-from keras_kddp.distillation.packing import unpacked
 from keras_kddp.model_io import Arrays
 
 

@@ -9,7 +9,7 @@ from classifiers import CROSSENTROPY
 from helpers import to_numpy, variable_values
 
 import keras_kddp as kddp
-from keras_kddp.distillation.packing import TeacherOutput, packed, unpacked
+from keras_kddp.data.packing import TeacherOutput, packed, unpacked
 
 
 def compiled(teacher, student=None, **options):
@@ -264,3 +264,15 @@ def test_a_distiller_without_a_teacher_is_saved_and_loaded(tmp_path):
 def test_what_cannot_be_cached_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(make_teacher())
+
+
+def test_outputs_of_other_lengths_are_refused():
+    inputs = keras.Input((None, 2))
+    teacher = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    rows = [np.zeros((2, steps, 2), "float32") for steps in (3, 5)]
+
+    message = (
+        r"the same shape for every row of `x`. Received: \[\(\(3, 2\),\), "
+    )
+    with pytest.raises(ValueError, match=message):
+        kddp.TeacherCache(teacher, ((x,) for x in rows))

@@ -8,7 +8,7 @@ from cached_examples import LOGITS, X, Y, make_student, make_teacher
 from classifiers import CROSSENTROPY
 
 import keras_kddp as kddp
-from keras_kddp.distillation.packing import unpacked
+from keras_kddp.data.packing import unpacked
 from keras_kddp.distillation.teacher.views import Views
 
 

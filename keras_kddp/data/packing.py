@@ -59,6 +59,18 @@ def unpacked(x: Any) -> tuple[Any, list[TeacherOutput]]:
     return x[_INPUTS], [outputs[index] for index in sorted(outputs)]
 
 
+def plain_inputs(data: Any) -> Any:
+    """Returns the student's inputs in arrays that may be packed.
+
+    Args:
+        data: From `packed`, alone or as `(x, y)` or `(x, y, w)`; anything else
+            is returned as it is.
+    """
+    x = data[0] if isinstance(data, tuple) and data else data
+    is_packed = isinstance(x, Mapping) and _INPUTS in x
+    return x[_INPUTS] if is_packed else data
+
+
 def _prefix(output: TeacherOutput) -> str:
     if output.are_logarithms:
         return _LOGARITHMS

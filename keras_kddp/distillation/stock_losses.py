@@ -1,0 +1,57 @@
+"""What Keras' own distillation losses are worth on the steps that count."""
+
+from typing import Any
+
+import keras
+
+from keras_kddp.distillation.position_weights import weighted_mean
+from keras_kddp.model_io import Arrays, Tensor
+
+_STOCK = (
+    keras.distillation.FeatureDistillation,
+    keras.distillation.LogitsDistillation,
+)
+
+
+def is_stock(loss: Any) -> bool:
+    """Says whether a distillation loss is Keras' own, not a subclass."""
+    return type(loss) in _STOCK
+
+
+def stock_loss(
+    loss: Any, teacher: Arrays, student: Arrays, weights: Arrays
+) -> Tensor:
+    """Returns the value of a stock loss with a factor on each position.
+
+    Its `compute_loss` takes no factors and would count padding.
+
+    Args:
+        loss: A `LogitsDistillation` or `FeatureDistillation`; holds a function
+            or loss object, or a structure of them by output.
+        teacher: What it compares.
+        student: What it compares with.
+        weights: Factors for each of its tensors.
+
+    Returns:
+        Scalar.
+    """
+    temperature = getattr(loss, "temperature", 1.0)
+    total: Tensor = 0.0
+    for compare, *tensors, weight in zip(
+        *map(keras.tree.flatten, (loss.loss, teacher, student, weights)),
+        strict=True,
+    ):
+        if compare is None:
+            continue
+        first, second = (tensor / temperature for tensor in tensors)
+        is_divergence = isinstance(compare, keras.losses.KLDivergence)
+        if is_divergence and hasattr(loss, "temperature"):
+            first, second = map(keras.ops.softmax, (first, second))
+            scale = temperature**2
+        else:
+            scale = 1.0
+        if isinstance(compare, keras.losses.Loss):
+            total += scale * compare(first, second, sample_weight=weight)
+        else:
+            total += weighted_mean(compare(first, second), weight)
+    return total

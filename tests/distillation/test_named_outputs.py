@@ -1,0 +1,262 @@
+"""Losses, metrics, labels and weights by output, as Keras takes them."""
+
+import keras
+import numpy as np
+import pytest
+from classifiers import CROSSENTROPY, Subclassed
+from helpers import to_numpy
+
+import keras_kddp as kddp
+
+OURS = {"student_loss", "distillation_loss", "total_loss"}
+X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+SCORE = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+BOX = np.array([1, 0, 1, 0, 1, 0, 1, 0])
+FIRST = np.arange(8) % 3 / 2
+LAST = np.arange(8) % 2 + 0.5
+XE = CROSSENTROPY
+
+
+def two_heads(structure=dict, width=4, seed=0):
+    """Returns a model with the outputs `score` and `box`."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((3,))
+    x = keras.layers.Dense(width, "relu", name="fc")(inputs)
+    if structure is dict:  # the layers have names of their own
+        outputs = {
+            "score": keras.layers.Dense(3, name="a")(x),
+            "box": keras.layers.Dense(2, name="b")(x),
+        }
+    else:
+        outputs = [
+            keras.layers.Dense(3, name="score")(x),
+            keras.layers.Dense(2, name="box")(x),
+        ]
+    return keras.Model(inputs, outputs)
+
+
+def distiller_of(make, **arguments):
+    return kddp.Distiller(make(width=6, seed=1), make(), **arguments)
+
+
+BY_NAME = {"score": SCORE, "box": BOX}
+IN_ORDER = [SCORE, BOX]
+WEIGHTS = {"score": FIRST, "box": LAST}
+BOTH = {"score": XE, "box": XE}
+ACCURACIES = {"score": ["accuracy"], "box": ["accuracy"]}
+
+# structure, arguments of compile, arguments of fit
+CASES = [
+    (dict, {"loss": BOTH}, {"y": BY_NAME}),
+    (dict, {"loss": XE}, {"y": BY_NAME}),
+    (
+        dict,
+        {
+            "loss": BOTH,
+            "loss_weights": {"score": 1.0, "box": 0.5},
+            "metrics": {"box": ["accuracy"]},
+            "weighted_metrics": {"score": ["accuracy"]},
+        },
+        {"y": BY_NAME, "sample_weight": WEIGHTS},
+    ),
+    (dict, {"loss": {"score": XE}}, {"y": {"score": SCORE}}),
+    (
+        dict,
+        {"loss": {"score": XE, "box": None}, "metrics": ACCURACIES},
+        {"y": BY_NAME},
+    ),
+    (list, {"loss": BOTH, "metrics": ACCURACIES}, {"y": BY_NAME}),
+    (
+        list,
+        {"loss": BOTH, "loss_weights": {"score": 1.0, "box": 0.5}},
+        {"y": IN_ORDER, "sample_weight": [FIRST, LAST]},
+    ),
+    (list, {"loss": [XE, XE], "metrics": [["accuracy"], []]}, {"y": IN_ORDER}),
+    (list, {"loss": XE}, {"y": IN_ORDER, "sample_weight": FIRST}),
+    (list, {"loss": [XE, None]}, {"y": IN_ORDER}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.parametrize(("structure", "compiled", "given"), CASES)
+def test_the_columns_are_those_of_the_student_alone_beside_ours(
+    structure, compiled, given
+):
+    student = two_heads(structure)
+    student.compile("sgd", **compiled, run_eagerly=True)
+    alone = student.evaluate(X, **given, verbose=0, return_dict=True)
+    distiller = distiller_of(lambda **k: two_heads(structure, **k))
+    distiller.compile("sgd", **compiled, run_eagerly=True)
+
+    logs = distiller.evaluate(X, **given, verbose=0, return_dict=True)
+    history = distiller.fit(X, **given, verbose=0, batch_size=8).history
+
+    assert set(logs) == set(history) == set(alone) | OURS
+    assert logs["student_loss"] == pytest.approx(alone.pop("loss"))
+    assert {name: logs[name] for name in alone} == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("kind", ["Functional", "Sequential"])
+def test_a_single_output_may_be_named_too(kind):
+    def make(width=4, seed=0):
+        keras.utils.set_random_seed(seed)
+        layers = [
+            keras.Input((3,)),
+            keras.layers.Dense(width, "relu", name="fc"),
+            keras.layers.Dense(3, name="score"),
+        ]
+        model = keras.Sequential(layers)
+        if kind == "Functional":
+            model = keras.Model(model.inputs, model.outputs[0])
+        return model
+
+    def logs(loss, metrics):
+        distiller = distiller_of(make)
+        distiller.compile("sgd", loss, metrics, run_eagerly=True)
+        return distiller.evaluate(X, SCORE, verbose=0, return_dict=True)
+
+    by_name = logs({"score": XE}, {"score": ["accuracy"]})
+
+    assert by_name == logs(XE, ["accuracy"])
+    assert set(by_name) == {"loss", "accuracy"} | OURS
+
+
+def test_a_subclassed_student_has_outputs_without_names():
+    distiller = kddp.Distiller(
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]),
+        Subclassed(),
+    )
+
+    assert distiller.output_names is None
+    distiller.compile("sgd", XE, ["accuracy"], run_eagerly=True)
+    logs = distiller.evaluate(X, BOX, verbose=0, return_dict=True)
+    assert set(logs) == {"loss", "accuracy"} | OURS
+
+
+def test_names_are_kept_by_a_replaced_and_by_a_loaded_student(tmp_path):
+    distiller = distiller_of(two_heads)
+    compiled = {"loss": BOTH, "metrics": ACCURACIES}
+    distiller.compile("sgd", **compiled)
+    before = distiller.fit(X, BY_NAME, verbose=0).history
+
+    plan = kddp.plan_removal(distiller.student, {"fc": [1]})
+    distiller.replace_student(plan)
+    after = distiller.fit(X, BY_NAME, verbose=0).history
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.models.load_model(tmp_path / "distiller.keras")
+
+    assert set(before) == set(after)
+    assert loaded.output_names == distiller.output_names == ["b", "a"]
+    logs = [
+        model.evaluate(X, BY_NAME, verbose=0, return_dict=True)
+        for model in (loaded, distiller)
+    ]
+    assert logs[0] == pytest.approx(logs[1])
+    assert set(logs[0]) == set(before)
+
+
+@pytest.mark.parametrize("has_teacher", [True, False])
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_packed_inputs_have_the_same_columns(has_teacher, as_dataset):
+    teacher = two_heads(width=6, seed=1)
+    live = kddp.Distiller(teacher, two_heads())
+    distiller = kddp.Distiller(teacher if has_teacher else None, two_heads())
+    for each in (live, distiller):
+        each.compile("sgd", loss=BOTH, metrics=ACCURACIES, run_eagerly=True)
+    if as_dataset:
+        import tensorflow as tf
+
+        data = tf.data.Dataset.from_tensor_slices((X, BY_NAME)).batch(8)
+        given = (kddp.TeacherCache(teacher, data).zip(data),)
+    else:
+        given = (kddp.TeacherCache(teacher, X).pack(X), BY_NAME)
+
+    logs = distiller.evaluate(*given, verbose=0, return_dict=True)
+
+    expected = live.evaluate(X, BY_NAME, verbose=0, return_dict=True)
+    assert logs == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("structure", "weights"),
+    [(dict, WEIGHTS), (list, WEIGHTS), (list, [FIRST, LAST])],
+)
+def test_each_output_has_its_own_weights(structure, weights):
+    student, teacher = two_heads(structure), two_heads(structure, 6, 1)
+    distiller = kddp.Distiller(teacher, student, student_loss_weight=0.25)
+    distiller.compile("sgd", XE)
+
+    y = BY_NAME if structure is dict else IN_ORDER
+    loss = distiller.compute_loss(X, y, sample_weight=weights)
+
+    targets = kddp.SoftTargets()
+    expected = 0.0
+    for index, (name, labels) in enumerate(BY_NAME.items()):
+        place = name if structure is dict else index
+        logits = student(X)[place]
+        weight = WEIGHTS[name]
+        soft = targets.compute_loss(teacher(X)[place], logits, weight)
+        hard = XE(labels, logits, weight)
+        expected += 0.25 * float(hard) + 0.75 * float(soft)
+    assert float(loss) == pytest.approx(expected)
+
+
+def test_one_loss_counts_for_every_output():
+    def kernels(loss):
+        distiller = distiller_of(
+            lambda **k: two_heads(list, **k), student_loss_weight=1
+        )
+        distiller.compile("sgd", loss, run_eagerly=True)
+        distiller.fit(X, IN_ORDER, shuffle=False, verbose=0)
+        return [to_numpy(weight) for weight in distiller.student.weights]
+
+    for one, each in zip(kernels(XE), kernels([XE, XE]), strict=True):
+        np.testing.assert_array_equal(one, each)
+
+
+def test_several_distillation_losses_may_meet_several_outputs():
+    student, teacher = two_heads(), two_heads(width=6, seed=1)
+    squares = keras.distillation.LogitsDistillation(
+        2.0, {"score": "mse", "box": None}
+    )
+    distiller = kddp.Distiller(
+        teacher,
+        student,
+        [kddp.SoftTargets(), squares, kddp.FeatureHints("fc", "fc")],
+        [1.0, 3.0, 0.0],
+        student_loss_weight=0,
+    )
+    distiller.compile("sgd")
+
+    loss = distiller.compute_loss(X, BY_NAME)
+
+    soft = kddp.SoftTargets().compute_loss(teacher(X), student(X))
+    halves = (teacher(X)["score"] - student(X)["score"]) / 2
+    expected = float(soft) + 3.0 * np.square(halves).mean()
+    assert float(loss) == pytest.approx(expected)
+
+
+def test_outputs_may_be_nested():
+    def model(width):
+        plain = two_heads(width=width, seed=width)
+        score, box = plain.output["score"], plain.output["box"]
+        return keras.Model(plain.input, {"x": [score, box], "y": score})
+
+    distiller = kddp.Distiller(model(6), model(4))
+    distiller.compile("sgd", {"x": [XE, XE], "y": XE}, run_eagerly=True)
+    y = {"x": [SCORE, BOX], "y": SCORE}
+    weights = {"x": [FIRST, LAST], "y": LAST}
+
+    loss = distiller.compute_loss(X, y, sample_weight=weights)
+
+    targets = kddp.SoftTargets()
+    expected = 0.0
+    teachers, students = distiller.teacher(X), distiller.student(X)
+    for path in (("x", 0), ("x", 1), ("y",)):
+        teacher, student, label, weight = teachers, students, y, weights
+        for key in path:
+            teacher, student = teacher[key], student[key]
+            label, weight = label[key], weight[key]
+        soft = targets.compute_loss(teacher, student, weight)
+        expected += 0.1 * float(XE(label, student, weight)) + 0.9 * float(soft)
+    assert float(loss) == pytest.approx(expected)
