@@ -131,13 +131,9 @@ def untouched_seeds() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        if generator is None:
-            global_state.set_global_attribute("global_seed_generator", None)
-        else:
+        if generator is not None:
             generator.state.assign(state)
-            global_state.set_global_attribute(
-                "global_seed_generator", generator
-            )
+        global_state.set_global_attribute("global_seed_generator", generator)
 
 
 def compiled_loss(
@@ -149,6 +145,11 @@ def compiled_loss(
     among them; the compiled loss alone is only in `_compile_loss`.
     """
     return model._compile_loss(y, y_pred, sample_weight)
+
+
+def losses_kept_by_jax(model: keras.Model) -> list[Any]:
+    """Returns the layers' losses, which only the trained model has on JAX."""
+    return model._losses_override
 
 
 def share_of_replica(loss: Any) -> Any:
