@@ -20,7 +20,7 @@ from keras_kddp.distillation.given_losses import (
 from keras_kddp.distillation.packing import unpacked
 from keras_kddp.distillation.student_swapping import StudentSwapping
 from keras_kddp.distillation.terms import DistillationTerms
-from keras_kddp.model_io import Arrays, Tensor
+from keras_kddp.model_io import Arrays, Tensor, wide_dtype
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
@@ -196,8 +196,8 @@ class Distiller(StudentSwapping, keras.distillation.Distiller):
         """
         if y_pred is None:
             y_pred = self(x, training=training)
-        dtype = keras.backend.result_type(
-            *(output.dtype for output in keras.tree.flatten(y_pred)), "float32"
+        dtype = wide_dtype(
+            *(output.dtype for output in keras.tree.flatten(y_pred))
         )
         # Read before the teacher runs, which may share frozen layers.
         penalties = self.losses if training else []

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_kddp.layers.summing import pair_with_absolute_sum, pair_with_sum
-from keras_kddp.model_io import Tensor
+from keras_kddp.model_io import Tensor, wide_dtype
 from keras_kddp.surgery.registry import register_rule
 from keras_kddp.surgery.rules.channelwise import IdentityRule
 from keras_kddp.surgery.rules.mixing import DenseRule
@@ -21,7 +21,7 @@ class PenaltyMixin(keras.layers.Layer):
         self.l1 = validated_l1(l1)
         # float32 at least, and never autocast: a half-precision sum of
         # activations overflows.
-        dtype = keras.backend.result_type(self.variable_dtype, "float32")
+        dtype = wide_dtype(self.variable_dtype)
         self.strength = self.add_weight(
             name="penalty_strength",
             shape=(),
@@ -35,7 +35,7 @@ class PenaltyMixin(keras.layers.Layer):
         self, activations: Tensor, *, non_negative: bool, axis: int = -1
     ) -> Tensor:
         """Adds the charge and returns the activations to go on with."""
-        dtype = keras.backend.result_type(activations.dtype, "float32")
+        dtype = wide_dtype(activations.dtype)
         wide = keras.ops.cast(activations, dtype)
         measure = pair_with_sum if non_negative else pair_with_absolute_sum
         passed, total = measure(wide)
