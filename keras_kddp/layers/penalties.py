@@ -155,8 +155,7 @@ class ActivityPenalty(PenaltyMixin):
 class ActivityRegularizedDense(PenaltyMixin, keras.layers.Dense):
     """Dense whose units are charged for their activity.
 
-    The same as `keras.layers.Dense` followed by `ActivityPenalty`, masked
-    positions included.
+    The same as `keras.layers.Dense` followed by `ActivityPenalty`.
 
     Args:
         units: Number of units.

@@ -62,12 +62,11 @@ def pair_with_magnitude(
         mask: None, or what `aligned_mask` returns for them.
         non_negative: Says that no value is below 0.
     """
+    measure = pair_with_sum if non_negative else pair_with_absolute_sum
     if mask is None:
-        measure = pair_with_sum if non_negative else pair_with_absolute_sum
         return measure(values)
     zero = keras.ops.zeros((), values.dtype)
-    counted = keras.ops.where(mask, keras.ops.abs(values), zero)
-    return values, keras.ops.sum(counted)
+    return values, measure(keras.ops.where(mask, values, zero))[1]
 
 
 def count_positions(values: Tensor, mask: Tensor | None, axis: int) -> Tensor:
