@@ -27,11 +27,19 @@ _HANDING_ON = (
 _OPERATIONS_HANDING_ON = {"cast", "clip", "reshape", "squeeze"}
 
 
+def wide_dtype(*dtypes: Any) -> str:
+    """Returns "float64" if one of the dtypes is that, else "float32".
+
+    `keras.backend.result_type` has no float64 on JAX and torch.
+    """
+    names = {keras.backend.standardize_dtype(dtype) for dtype in dtypes}
+    return "float64" if "float64" in names else "float32"
+
+
 def at_least_float32(values: Arrays) -> Tensor:
     """Returns values in float32, or in float64 where they are that."""
     values = keras.ops.convert_to_tensor(values)
-    dtype = keras.backend.result_type(values.dtype, "float32")
-    return keras.ops.cast(values, dtype)
+    return keras.ops.cast(values, wide_dtype(values.dtype))
 
 
 def log_probabilities(values: Arrays) -> Tensor:

@@ -161,6 +161,11 @@ def keras_mask(tensor: Any) -> Any:
     return masking.get_keras_mask(tensor)
 
 
+def losses_kept_by_jax(model: keras.Model) -> list[Any]:
+    """Returns the layers' losses, which only the trained model has on JAX."""
+    return model._losses_override
+
+
 def share_of_replica(loss: Any) -> Any:
     """Divides a loss by the number of replicas under `tf.distribute`.
 

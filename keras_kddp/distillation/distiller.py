@@ -22,7 +22,7 @@ from keras_kddp.distillation.given_losses import (
 )
 from keras_kddp.distillation.student_swapping import StudentSwapping
 from keras_kddp.distillation.terms import DistillationTerms
-from keras_kddp.model_io import Arrays, Tensor
+from keras_kddp.model_io import Arrays, Tensor, wide_dtype
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
@@ -108,33 +108,6 @@ class Distiller(
         self._connect()
 
     @property
-    def trainable_variables(self) -> list[keras.Variable]:
-        """The student's, and the projections' of feature hints.
-
-        The teacher's never train.
-        """
-        if not self.trainable:
-            return []
-        return self._state().trainable_variables
-
-    @property
-    def trainable_weights(self) -> list[keras.Variable]:
-        """The student's weights, and the projections' of feature hints."""
-        return self.trainable_variables
-
-    @property
-    def non_trainable_variables(self) -> list[keras.Variable]:
-        """All other variables, the teacher's among them."""
-        trainable = {id(v) for v in self.trainable_variables}
-        return [v for v in self.variables if id(v) not in trainable]
-
-    @property
-    def non_trainable_weights(self) -> list[keras.Variable]:
-        """All other weights, the teacher's among them."""
-        trainable = {id(v) for v in self.trainable_weights}
-        return [v for v in self.weights if id(v) not in trainable]
-
-    @property
     def fit_inputs(self) -> Arrays | None:
         """Inside `fit`, the arrays given as `x`, else None.
 
@@ -205,9 +178,11 @@ class Distiller(
         """
         if y_pred is None:
             y_pred = self(x, training=training)
-        dtype = keras.backend.result_type(
-            *(output.dtype for output in keras.tree.flatten(y_pred)), "float32"
+        dtype = wide_dtype(
+            *(output.dtype for output in keras.tree.flatten(y_pred))
         )
+        # Read before the teacher runs, which may share frozen layers.
+        penalties = self.losses if training else []
         share = self.student_loss_weight
         hard = soft = keras.ops.zeros((), dtype)
         if share > 0 and y is not None:
@@ -219,11 +194,10 @@ class Distiller(
             terms = self._distillation_loss(x, y_pred, sample_weight, training)
             soft = keras.ops.cast(_compat.share_of_replica(terms), dtype)
         total = share * hard + (1 - share) * soft
-        if training:
-            for penalty in self.student.losses:
-                total += _compat.share_of_replica(
-                    keras.ops.sum(keras.ops.cast(penalty, dtype))
-                )
+        for penalty in penalties:
+            total += _compat.share_of_replica(
+                keras.ops.sum(keras.ops.cast(penalty, dtype))
+            )
         self._track(y_pred, hard=hard, soft=soft, total=total)
         return total
 

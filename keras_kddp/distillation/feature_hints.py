@@ -6,7 +6,7 @@ import keras
 
 from keras_kddp.distillation.feature_reader import feature_tensor
 from keras_kddp.distillation.position_weights import weighted_mean
-from keras_kddp.model_io import Tensor, at_least_float32, to_numpy
+from keras_kddp.model_io import Tensor, at_least_float32, to_numpy, wide_dtype
 from keras_kddp.surgery.plan import RemovalPlan
 
 
@@ -177,7 +177,7 @@ def _projection(
         use_bias=False,
         kernel_initializer=initializer,
         name=name,
-        dtype=keras.backend.result_type(feature.dtype, "float32"),
+        dtype=wide_dtype(feature.dtype),
     )
     layer.build(feature.shape)
     return layer

@@ -1,37 +1,28 @@
 """A model whose student can be replaced while it trains."""
 
 import contextlib
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_kddp import _compat
-from keras_kddp.distillation.feature_losses import (
-    find_pinned_layers,
-    projected_losses,
-)
+from keras_kddp.distillation.feature_losses import find_pinned_layers
 from keras_kddp.distillation.student_state import Snapshot, StudentState
 from keras_kddp.distillation.traced_training import (
     Trained,
     check_trained,
     trained_now,
 )
+from keras_kddp.distillation.trained_part import TrainedPart
 from keras_kddp.surgery.plan import RemovalPlan
 
 
-class StudentSwapping:
+class StudentSwapping(TrainedPart):
     """The part of `keras_kddp.Distiller` that puts another student in place.
 
     Stands before the Keras class.
-
-    Attributes:
-        student: The present student.
-        distillation_losses: The losses; projections of theirs follow.
     """
 
-    student: keras.Model
-    distillation_losses: Sequence[Any]
     _traced: Trained | None = None
 
     @property
@@ -138,20 +129,6 @@ class StudentSwapping:
         if snapshot.student is not self.student:
             self._put(snapshot.state)
         snapshot.restore_values()
-
-    def _state(self) -> StudentState:
-        return StudentState(
-            self.student, self._projections(), getattr(self, "optimizer", None)
-        )
-
-    def _projections(self) -> dict[str, keras.layers.Dense]:
-        """Returns the projections of feature losses, by name.
-
-        Each is an attribute of its name, where saved files look for it; there
-        are none without a teacher.
-        """
-        names = projected_losses(self.distillation_losses)
-        return {n: getattr(self, n) for n in names if hasattr(self, n)}
 
     def _put(self, state: StudentState) -> None:
         model: Any = self

@@ -5,8 +5,12 @@ from typing import Any
 
 import keras
 
-from keras_kddp.layers.summing import pair_with_absolute_sum, pair_with_sum
-from keras_kddp.model_io import Tensor
+from keras_kddp.layers.summing import (
+    aligned_mask,
+    count_positions,
+    pair_with_magnitude,
+)
+from keras_kddp.model_io import Tensor, wide_dtype
 from keras_kddp.surgery.registry import register_rule
 from keras_kddp.surgery.rules.channelwise import IdentityRule
 from keras_kddp.surgery.rules.mixing import DenseRule
@@ -21,7 +25,7 @@ class PenaltyMixin(keras.layers.Layer):
         self.l1 = validated_l1(l1)
         # float32 at least, and never autocast: a half-precision sum of
         # activations overflows.
-        dtype = keras.backend.result_type(self.variable_dtype, "float32")
+        dtype = wide_dtype(self.variable_dtype)
         self.strength = self.add_weight(
             name="penalty_strength",
             shape=(),
@@ -32,15 +36,20 @@ class PenaltyMixin(keras.layers.Layer):
         )
 
     def _charge(
-        self, activations: Tensor, *, non_negative: bool, axis: int = -1
+        self,
+        activations: Tensor,
+        mask: Tensor | None,
+        *,
+        non_negative: bool,
+        axis: int = -1,
     ) -> Tensor:
         """Adds the charge and returns the activations to go on with."""
-        dtype = keras.backend.result_type(activations.dtype, "float32")
+        dtype = wide_dtype(activations.dtype)
         wide = keras.ops.cast(activations, dtype)
-        measure = pair_with_sum if non_negative else pair_with_absolute_sum
-        passed, total = measure(wide)
-        units = activations.shape[axis]
-        means_of = keras.ops.cast(keras.ops.size(wide), dtype) / units
+        if mask is not None:
+            mask = aligned_mask(mask, wide, axis)
+        passed, total = pair_with_magnitude(wide, mask, non_negative)
+        means_of = count_positions(wide, mask, axis)
         strength = keras.ops.cast(self.strength, dtype)
         self.add_loss(strength * self.l1 * total / means_of)
         return passed if dtype == activations.dtype else activations
@@ -56,7 +65,9 @@ class ActivityPenalty(PenaltyMixin):
 
     Adds `strength * l1 * sum_j mean(|a_j|)` to the model's losses while
     training; the mean runs over the batch and all positions, so that `l1`
-    means the same for Dense and convolutions and for any batch size. This is
+    means the same for Dense and convolutions and for any batch size. Positions
+    that a Keras mask leaves out are not counted, and a batch of nothing else
+    costs 0: padding changes no charge. This is
     the L1 activity regularization of Şener & Akbaş (2022),
     doi 10.29109/gujsc.1141648, with a strength that a schedule can move.
 
@@ -107,11 +118,23 @@ class ActivityPenalty(PenaltyMixin):
         """Has nothing to build: the strength exists from the start."""
         self.built = True
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Returns `inputs`; charges for them while training."""
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Returns `inputs`; charges for them while training.
+
+        Args:
+            inputs: (batch, ..., units), any float.
+            training: Says whether to charge.
+            mask: None, or bool of leading axes, the units' left out, such as
+                (batch, steps): False is not counted.
+        """
         if training:
             return self._charge(
-                inputs, non_negative=self.non_negative, axis=self.axis
+                inputs, mask, non_negative=self.non_negative, axis=self.axis
             )
         return inputs
 
@@ -210,11 +233,19 @@ class ActivityRegularizedDense(PenaltyMixin, keras.layers.Dense):
         )
         self._start_penalty(l1)
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Returns the activations; charges for them while training."""
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Returns the activations; charges for them while training.
+
+        Positions where `mask`, bool of leading axes, is False cost nothing.
+        """
         outputs = super().call(inputs, training=training)
         if training:
-            return self._charge(outputs, non_negative=is_relu(self))
+            return self._charge(outputs, mask, non_negative=is_relu(self))
         return outputs
 
     def save_own_variables(self, store: Any) -> None:
@@ -232,6 +263,7 @@ class ActivityRegularizedDense(PenaltyMixin, keras.layers.Dense):
 class _ActivityPenaltyRule(IdentityRule):
     """What is penalized is what is observed."""
 
+    one_input = False  # a mask comes along
     ends_observation = True
 
 
@@ -239,6 +271,7 @@ class _ActivityPenaltyRule(IdentityRule):
 class _ActivityRegularizedDenseRule(DenseRule):
     """What is penalized is what is observed."""
 
+    one_input = False  # a mask comes along
     ends_observation = True
 
 

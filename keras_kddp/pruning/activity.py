@@ -16,6 +16,7 @@ from keras_kddp.data.batches import (
     finite_batches,
     row_count,
 )
+from keras_kddp.pruning.padding import Padding
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.observer import Observer
 
@@ -25,7 +26,9 @@ class UnitActivity:
     """Statistics of the activations of a layer's units.
 
     Every array is (units,) float64; the statistics run over examples and
-    positions at the layer's observation point.
+    positions at the layer's observation point. Steps that a Keras mask hides
+    from all that follows are left out, so padding changes nothing; where
+    something reads them all the same (Flatten, a convolution), they count.
 
     Attributes:
         minimum: Smallest activation.
@@ -36,8 +39,9 @@ class UnitActivity:
         zero_fraction: Share of activations that are exactly 0 (APoZ; Hu et
             al. 2016, arXiv 1607.03250).
         count: Number of activations seen per unit.
-        examples: Number of examples seen; fewer than `count` where a unit has
-            several positions. 0: not known.
+        examples: Number of examples seen, those of padding alone left out;
+            fewer than `count` where a unit has several positions. 0: not
+            known.
     """
 
     minimum: np.ndarray
@@ -68,8 +72,22 @@ class _Sums:
         self.total_square = np.zeros(units)
         self.zeros = np.zeros(units)
 
-    def add(self, activations: np.ndarray, examples: int) -> None:
+    def add(
+        self, activations: np.ndarray, examples: int, seen: np.ndarray | None
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            activations: (batch, ..., units).
+            examples: Number of examples in the batch.
+            seen: Which steps count, (batch, steps) bool; None for all.
+        """
+        if seen is not None:
+            activations = activations[seen]
+            examples = int(seen.reshape(len(seen), -1).any(axis=1).sum())
         flat = activations.reshape(-1, activations.shape[-1])
+        if not len(flat):
+            return
         wide = flat.astype("float64", copy=False)
         self.count += len(flat)
         self.examples += examples
@@ -113,8 +131,8 @@ def collect_activity(
         Layer name -> its units' statistics.
 
     Raises:
-        ValueError: If there is no data, inputs differ in length, or the model
-            has no graph of layers.
+        ValueError: If there is no data, or nothing but padding, inputs differ
+            in length, or the model has no graph of layers.
     """
     require_count("batch_size", batch_size, smallest=1)
     graph = ChannelGraph(model)
@@ -140,32 +158,52 @@ def activity_on(
     """
     names = graph.removable_layers() if layers is None else layers
     points = {name: graph.observation_points(name) for name in names}
-    tensors = {id(x): x for found in points.values() for x in found}
-    axes = {key: graph.channels[key].axis or 0 for key in tensors}
-    sums = {
-        key: _Sums(tensor.shape[axes[key]]) for key, tensor in tensors.items()
+    sums = _sums_over(
+        graph, [x for found in points.values() for x in found], data, batch_size
+    )
+    statistics = {
+        key: total.result() for key, total in sums.items() if total.count
     }
-    if not tensors:
+    for name, found in points.items():
+        if not any(id(x) in statistics for x in found):
+            raise ValueError(
+                "`data` must hold at least one step that is no padding. "
+                f"Received masks that leave nothing of layer '{name}'. Check "
+                "`mask_value` and `mask_zero`, or pass other data."
+            )
+    return {
+        name: _merged([statistics[id(x)] for x in found if id(x) in statistics])
+        for name, found in points.items()
+    }
+
+
+def _sums_over(
+    graph: ChannelGraph, tensors: list[Any], data: Batches, batch_size: int
+) -> dict[int, _Sums]:
+    """Returns `id(symbolic tensor)` -> sums over its activations."""
+    points = {id(x): x for x in tensors}
+    if not points:
         return {}
-    observer = Observer(graph, list(tensors.values()))
-    seen = 0
+    axes = {key: graph.channels[key].axis or 0 for key in points}
+    sums = {key: _Sums(x.shape[axes[key]]) for key, x in points.items()}
+    padding = Padding(graph, points.values())
+    observed = list({id(x): x for x in [*tensors, *padding.tensors]}.values())
+    observer = Observer(graph, observed)
+    is_empty = True
     for batch in batches_of(data, batch_size):
-        outputs = observer(batch)
+        is_empty = False
         examples = len(keras.tree.flatten(batch)[0])
-        for (key, axis), output in zip(axes.items(), outputs, strict=True):
-            array = keras.ops.convert_to_numpy(output)
-            sums[key].add(np.moveaxis(array, axis, -1), examples)
-        seen += 1
-    if not seen:
+        values = dict(zip(map(id, observed), observer(batch), strict=True))
+        for key, tensor in points.items():
+            array = keras.ops.convert_to_numpy(values[key])
+            array = np.moveaxis(array, axes[key], -1)
+            sums[key].add(array, examples, padding.seen(tensor, values))
+    if is_empty:
         raise ValueError(
             "`data` must hold at least one example. Received none. Pass "
             "arrays, or an iterable that can be run through again."
         )
-    statistics = {key: total.result() for key, total in sums.items()}
-    return {
-        name: _merged([statistics[id(x)] for x in found])
-        for name, found in points.items()
-    }
+    return sums
 
 
 def sampled(graph: ChannelGraph, data: Batches, samples: int) -> Batches:
@@ -189,7 +227,12 @@ def sampled(graph: ChannelGraph, data: Batches, samples: int) -> Batches:
         _require_repeatable(data)
         part = _FirstRows(data, samples)
     try:
-        activity_on(graph, next(batches_of(part, 1), ()))
+        points = [
+            x
+            for name in graph.removable_layers()
+            for x in graph.observation_points(name)
+        ]
+        _sums_over(graph, points, next(batches_of(part, 1), ()), 1)
     except (TypeError, ValueError) as error:
         shapes = [tuple(symbol.shape) for symbol in graph.model.inputs]
         raise ValueError(
