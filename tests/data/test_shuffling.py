@@ -168,7 +168,9 @@ def test_floats_are_read_in_the_float_of_keras_and_labels_as_they_are():
     np.testing.assert_array_equal(x[:, 0], y)
 
 
-@pytest.mark.parametrize("make", [lambda x: x, tf.constant])
+@pytest.mark.parametrize(
+    "make", [lambda x: x, tf.constant], ids=["array", "tensor"]
+)
 def test_text_is_shuffled_with_its_labels(make):
     text = np.array([*"abcdefghij"], object)
     given = {"x": make(text), "y": np.arange(10)}
