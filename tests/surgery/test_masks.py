@@ -495,6 +495,23 @@ def test_of_joined_constants_only_what_no_mask_changes_folds(
         plan_removal(model, units, constants=constants)
 
 
+@pytest.mark.parametrize(
+    "reduce",
+    [pooled, layers.GRU(3), layers.Flatten(), lambda x: ops.sum(x, axis=1)],
+    ids=["mean", "GRU", "Flatten", "an operation"],
+)
+def test_where_masks_have_ended_a_zero_makes_a_product_zero(reduce):
+    def body(x, ids):
+        x = reduce(x)
+        a, b = dense(x, 3, "a"), dense(x, 3, "b")
+        return layers.Concatenate()([layers.Multiply()([a, b]), a, b])
+
+    model = model_of(body)
+    constants = {"a": {1: 0.0}, "b": {1: 2.0}}
+    units = {"a": [1], "b": [1]}
+    assert error_of_removal(model, units, constants) <= 1e-10
+
+
 @pytest.mark.parametrize("training", [None, True, False])
 def test_in_training_a_masked_mean_leaves_of_a_constant_only_zero(training):
     """Keras divides by the number of steps and a little more."""
