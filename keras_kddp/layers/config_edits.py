@@ -10,6 +10,7 @@ from keras_kddp.layers.penalties import (
     ActivityRegularizedDense,
 )
 from keras_kddp.model_io import Tensor
+from keras_kddp.surgery.masks import takes_mask
 from keras_kddp.surgery.rebuild import Config, entry_name
 
 Reference = tuple[str, int, int]  # as the config names a tensor
@@ -32,6 +33,8 @@ def drop_penalties(config: Config) -> None:
             entry["module"] = "keras.layers"
             entry["class_name"] = "Dense"
             entry["registered_name"] = None
+            for node in entry.get("inbound_nodes", ()):
+                node["kwargs"].pop("mask", None)  # Dense takes none
         kept.append(entry)
     config["layers"] = kept
     _redirect(config, lambda reference: _source(reference, dropped))
@@ -63,7 +66,10 @@ def insert_penalty(
                 "keras_history": list(reference),
             },
         }
-        entry["inbound_nodes"] = [{"args": (argument,), "kwargs": {}}]
+        # None: Keras then looks for the mask when the model runs. Without it,
+        # it would put a new operation with a name of its own in the graph.
+        kwargs = {"mask": None} if takes_mask(penalty) else {}
+        entry["inbound_nodes"] = [{"args": (argument,), "kwargs": kwargs}]
     config["layers"].insert(position + 1, entry)
 
 

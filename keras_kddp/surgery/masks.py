@@ -14,6 +14,10 @@ import keras
 from keras_kddp._compat import CallNode
 from keras_kddp.model_io import Tensor
 
+_WITHOUT_MASK = (
+    keras.layers.GlobalAveragePooling1D.compute_mask,
+    keras.layers.Dot.compute_mask,
+)
 _SAME_TENSOR = ("Cast", "SaturateCast", "ConvertToTensor")  # for its own dtype
 
 
@@ -47,7 +51,7 @@ def read_tensors(node: CallNode) -> ReadTensors:
 def takes_mask(operation: Any) -> bool:
     """Says whether a layer looks at the mask of what it is called with."""
     is_layer = isinstance(operation, keras.layers.Layer)
-    return is_layer and "mask" in _parameters(operation)
+    return is_layer and any(map(_is_mask, _parameters(operation)))
 
 
 def carries_mask(operation: Any, *, reads_mask: bool) -> bool:
@@ -57,17 +61,24 @@ def carries_mask(operation: Any, *, reads_mask: bool) -> bool:
         operation: A layer or raw operation.
         reads_mask: Whether what it is called with may carry one.
     """
+    kind = type(operation)
     if not isinstance(operation, keras.layers.Layer):
-        return reads_mask and type(operation).__name__ in _SAME_TENSOR
-    if isinstance(operation, keras.layers.Embedding):
-        return bool(operation.mask_zero)
+        return reads_mask and kind.__name__ in _SAME_TENSOR
     if isinstance(operation, (keras.layers.Masking, keras.Model)):
         return True
+    if isinstance(operation, keras.layers.Lambda):
+        return bool(operation.supports_masking)  # may compute one
+    is_from_keras = kind.__module__.startswith("keras.")
+    if is_from_keras and isinstance(operation, keras.layers.Embedding):
+        return bool(operation.mask_zero)
+    is_vector = not getattr(operation, "return_sequences", True)
+    if is_vector or kind.compute_mask in _WITHOUT_MASK:
+        return False
     if isinstance(operation, keras.layers.InputLayer):
         return reads_mask
-    if type(operation).__module__.startswith("keras."):
+    if is_from_keras:
         return reads_mask and bool(operation.supports_masking)
-    is_own = type(operation).compute_mask is not keras.layers.Layer.compute_mask
+    is_own = kind.compute_mask is not keras.layers.Layer.compute_mask
     return reads_mask or is_own
 
 

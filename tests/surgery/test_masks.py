@@ -13,6 +13,7 @@ from helpers import (
     reason_of,
     relative_error,
 )
+from keras.src.utils.naming import reset_uids
 
 import keras_kddp as kddp
 from keras_kddp.surgery import (
@@ -309,6 +310,50 @@ def test_penalties_leave_the_masks_to_their_readers(body):
     )
 
 
+def test_penalties_that_take_masks_find_them_when_the_model_runs(monkeypatch):
+    """Where names start anew, as in a new process, none may come twice."""
+    seen = []
+
+    def call(self, inputs, training=None, mask=None):
+        seen.append(mask)
+        return inputs
+
+    monkeypatch.setattr(kddp.layers.ActivityPenalty, "call", call)
+    reset_uids()
+    model = model_of(lambda x, ids: layers.GRU(2)(dense(x)))
+    reset_uids()
+
+    prepared = kddp.prepare(model)
+
+    names = [node.name for node in ChannelGraph(prepared).nodes]
+    assert sum(name.startswith("not_equal") for name in names) == 1
+    seen.clear()
+    x = np.array([[1, 0, 2, 0, 3]])
+    assert relative_error(outputs_of(prepared, x), outputs_of(model, x)) == 0
+    for mask in seen:  # behind `words` and behind `fc`
+        assert mask.numpy().tolist() == [[True, False, True, False, True]]
+    assert len(seen) == 2
+    assert error_of_removal(prepared, {"fc": [1], "words": [0]}) <= 1e-10
+
+
+def test_a_penalized_layer_that_takes_masks_becomes_one_that_takes_none(
+    monkeypatch,
+):
+    kind = kddp.layers.ActivityRegularizedDense
+    plain = layers.Dense.call
+    monkeypatch.setattr(
+        kind,
+        "call",
+        lambda self, inputs, training=None, mask=None: plain(self, inputs),
+    )
+    model = model_of(lambda x, ids: pooled(kind(4, name="fc")(x)))
+    x = random_inputs(model, seed=2)
+    finished = kddp.finalize(remove_units(model, {"fc": [0], "words": [1]}))
+    expected = held_outputs(model, {"fc": [0], "words": [1]}, x)
+    assert relative_error(outputs_of(finished, x), expected) <= 1e-10
+    assert type(finished.get_layer("fc")) is layers.Dense
+
+
 def test_two_masked_inputs_and_a_given_one():
     first, second = tokens("first"), tokens("second")
     given = keras.Input((5,), dtype="int8", name="given")
@@ -324,6 +369,20 @@ def test_two_masked_inputs_and_a_given_one():
     model = keras.Model([first, second, given], outputs)
     randomize(model, seed=1)
     assert error_of_removal(model, one_of_each_layer(model)) <= 1e-10
+
+
+def test_what_is_observed_in_a_nested_model_obeys_the_mask_given_to_it():
+    gru, fc = layers.GRU(2, return_sequences=True), layers.Dense(3, name="fc")
+    inner = nested(lambda y: pooled(fc(gru(y))))
+    by_name = model_of(lambda x, ids: inner(x, mask=ids > 2))
+    ids = by_name.inputs[0]
+    x = by_name.get_layer("words")(ids)
+    flat = keras.Model(ids, layers.Dense(2)(pooled(fc(gru(x, mask=ids > 2)))))
+    (x,) = random_inputs(flat, seed=2)
+
+    received = kddp.collect_activity(by_name, x)["nested/fc"]
+    expected = kddp.collect_activity(flat, x)["fc"]
+    np.testing.assert_array_equal(received.mean_abs, expected.mean_abs)
 
 
 def test_a_sequential_model_carries_its_mask():
@@ -434,6 +493,23 @@ def test_of_joined_constants_only_what_no_mask_changes_folds(
         return
     with pytest.raises(SurgeryError, match="is no constant behind"):
         plan_removal(model, units, constants=constants)
+
+
+@pytest.mark.parametrize(
+    "reduce",
+    [pooled, layers.GRU(3), layers.Flatten(), lambda x: ops.sum(x, axis=1)],
+    ids=["mean", "GRU", "Flatten", "an operation"],
+)
+def test_where_masks_have_ended_a_zero_makes_a_product_zero(reduce):
+    def body(x, ids):
+        x = reduce(x)
+        a, b = dense(x, 3, "a"), dense(x, 3, "b")
+        return layers.Concatenate()([layers.Multiply()([a, b]), a, b])
+
+    model = model_of(body)
+    constants = {"a": {1: 0.0}, "b": {1: 2.0}}
+    units = {"a": [1], "b": [1]}
+    assert error_of_removal(model, units, constants) <= 1e-10
 
 
 @pytest.mark.parametrize("training", [None, True, False])

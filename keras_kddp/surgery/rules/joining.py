@@ -111,7 +111,7 @@ class MultiplicationRule(JoiningRule):
 
 @register_rule("Power")
 class ByNumberRule(JoiningRule):
-    """Divides by, or raises to, one number: units pass."""
+    """Raises to one number: units pass."""
 
     monotone = False
 
