@@ -73,9 +73,20 @@ class FoldedSlots:
         return id(weight) in self._known
 
     @property
-    def kept(self) -> set[str]:
-        """The names of all slots."""
-        return {name for _, name in self._slots}
+    def kept(self) -> list[keras.Variable]:
+        """Everything that is kept but clock, averages and gradients."""
+        given = ("average", "gradient_accumulator")
+        known = {
+            id(slot.variable)
+            for slot in self._slots.values()
+            if slot.name in given
+        }
+        return [
+            variable
+            for variable in self.successor.variables
+            if variable.name not in ("iteration", "learning_rate")
+            and id(variable) not in known
+        ]
 
     def averages(self) -> list[tuple[keras.Variable, np.ndarray]]:
         """Returns each weight of the larger model and its moving average."""

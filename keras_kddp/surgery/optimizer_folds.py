@@ -56,7 +56,7 @@ def fold_into(slots: FoldedSlots) -> Iterator[str]:
     kind = _known_kind(optimizer)
     if kind is not None:
         _TAKERS[kind](slots)
-    elif slots.kept - {"average", _ACCUMULATED}:
+    elif slots.kept:
         yield "moves biases in a way of its own, which is not known"
     if kind in _NOT_EXACT:
         yield _NOT_EXACT[kind]
@@ -83,7 +83,8 @@ def _kernels(slots: FoldedSlots) -> Iterator[str]:
             yield f"does not train the kernel of {where}"
             continue
         decaying = {decays(slots.successor, w) for _, w in raised.weights}
-        if len(raised.weights) > 1 and (True in decaying or slots.kept):
+        is_moved = slots.kept or slots.averages() or True in decaying
+        if len(raised.weights) > 1 and is_moved:
             yield f"moves two kernels of {where}, whose product counts"
         if decaying - {decays(slots.successor, raised.bias)}:
             yield f"lets one of kernel and bias decay, not both, in {where}"
