@@ -72,10 +72,21 @@ class FoldedSlots:
         """Says whether the optimizer moves a weight of the smaller model."""
         return id(weight) in self._known
 
-    def keeps_nothing(self) -> bool:
-        """Says whether there is no slot but those that Keras gives to all."""
+    @property
+    def kept(self) -> list[keras.Variable]:
+        """Everything that is kept but clock, averages and gradients."""
         given = ("average", "gradient_accumulator")
-        return all(name in given for _, name in self._slots)
+        known = {
+            id(slot.variable)
+            for slot in self._slots.values()
+            if slot.name in given
+        }
+        return [
+            variable
+            for variable in self.successor.variables
+            if variable.name not in ("iteration", "learning_rate")
+            and id(variable) not in known
+        ]
 
     def averages(self) -> list[tuple[keras.Variable, np.ndarray]]:
         """Returns each weight of the larger model and its moving average."""
@@ -90,6 +101,15 @@ class FoldedSlots:
     def through(self, values: Arrays) -> dict[str, np.ndarray]:
         """Returns how biases move where the weights before them move."""
         return self._folds.through(values)
+
+    def from_values(self, values: Arrays) -> Mapping[str, np.ndarray]:
+        """Returns what biases gain from weights that have these values."""
+        weights = {
+            id(old): old for raised in self.biases for old, _ in raised.weights
+        }
+        return self._folds.increments(
+            (weights[key], value) for key, value in values.items()
+        )
 
     def before(self, name: str) -> Arrays:
         """Returns a slot of all folded weights as it was, in float64."""

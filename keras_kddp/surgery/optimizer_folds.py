@@ -56,7 +56,7 @@ def fold_into(slots: FoldedSlots) -> Iterator[str]:
     kind = _known_kind(optimizer)
     if kind is not None:
         _TAKERS[kind](slots)
-    elif not slots.keeps_nothing():
+    elif slots.kept:
         yield "moves biases in a way of its own, which is not known"
     if kind in _NOT_EXACT:
         yield _NOT_EXACT[kind]
@@ -67,7 +67,7 @@ def fold_into(slots: FoldedSlots) -> Iterator[str]:
             yield "has accumulated gradients, which it does not just add up"
     if getattr(optimizer, "l2_shrinkage_regularization_strength", 0):
         yield "shrinks each weight by its own slots"
-    yield from _differing_decay(slots)
+    yield from _kernels(slots)
 
 
 def _clips(optimizer: Any) -> bool:
@@ -75,18 +75,19 @@ def _clips(optimizer: Any) -> bool:
     return any(getattr(optimizer, name) for name in names)
 
 
-def _differing_decay(slots: FoldedSlots) -> Iterator[str]:
+def _kernels(slots: FoldedSlots) -> Iterator[str]:
+    """Yields what of the kernels cannot be carried into a bias."""
     for raised in slots.biases:
-        for _, weight in raised.weights:
-            if not slots.trains(weight):
-                yield f"does not train the kernel of layer '{raised.layer}'"
-            elif decays(slots.successor, weight) != decays(
-                slots.successor, raised.bias
-            ):
-                yield (
-                    "lets one of kernel and bias decay, not both, in layer "
-                    f"'{raised.layer}'"
-                )
+        where = f"layer '{raised.layer}'"
+        if not all(slots.trains(weight) for _, weight in raised.weights):
+            yield f"does not train the kernel of {where}"
+            continue
+        decaying = {decays(slots.successor, w) for _, w in raised.weights}
+        is_moved = slots.kept or slots.averages() or True in decaying
+        if len(raised.weights) > 1 and is_moved:
+            yield f"moves two kernels of {where}, whose product counts"
+        if decaying - {decays(slots.successor, raised.bias)}:
+            yield f"lets one of kernel and bias decay, not both, in {where}"
 
 
 def _take_sgd(slots: FoldedSlots) -> None:
@@ -136,7 +137,7 @@ def _take_adamax(slots: FoldedSlots) -> None:
 def _take_schedule_free(slots: FoldedSlots) -> None:
     """Takes in the sequence z that gradients move, kept as "momentum"."""
     slots.estimate("velocity")
-    slots.add("momentum")
+    slots.add("momentum", slots.from_values(slots.before("momentum")))
 
 
 def _take_ftrl(slots: FoldedSlots) -> None:
@@ -160,14 +161,15 @@ def _take_ftrl(slots: FoldedSlots) -> None:
     slots.estimate("accumulator")
     squares = slots.before("accumulator")
     linears = slots.before("linear")
-    gained = slots.through({w: weight(linears[w], squares[w]) for w in linears})
+    following = {w: weight(linears[w], squares[w]) for w in linears}
+    gained = slots.from_values(following)
     accumulated = {
         raised.layer: value
         for raised, _, value in slots.of_biases("accumulator")
     }
     for raised, slot, linear in slots.of_biases("linear"):
         sums = accumulated[raised.layer]
-        wanted = weight(linear, sums) + gained[raised.layer]
+        wanted = weight(linear, sums) + gained.get(raised.layer, 0.0)
         shifted = -(quadratic(sums) * wanted + np.sign(wanted) * l1)
         at_rest = np.clip(linear, -l1, l1)
         slot.assign(np.where(wanted == 0, at_rest, shifted))

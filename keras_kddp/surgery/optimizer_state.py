@@ -70,7 +70,8 @@ def carry_optimizer(
     every = []
     for old, new in zip(_parts(optimizer), _parts(successor), strict=True):
         _carry_loose_variables(old, new)
-        every.append(FoldedSlots(old, new, slots, folds))
+        if len(_parts(new)) == 1:  # it delegates to no other
+            every.append(FoldedSlots(old, new, slots, folds))
     if not folds.biases:
         return successor
     fold_averages(every, folds)

@@ -10,8 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from classifiers import CROSSENTROPY
 from helpers import outputs_of, relative_error
 from keras import layers, optimizers
+from swap_reference import weight_of
 
 import keras_kddp as kddp
 from keras_kddp.model_io import to_numpy
@@ -171,7 +173,7 @@ UNTIL_GRADIENTS: dict[str, MakeOptimizer] = {
     "one_optimizer_per_layer": lambda: optimizers.MultiOptimizer(
         optimizers.OptimizerMap(
             optimizers.SGD(0.05),
-            {"logits/.*": optimizers.Adamax(0.01, use_ema=True)},
+            {".*logits/.*": optimizers.Adamax(0.01, use_ema=True)},
         )
     ),
 }
@@ -196,3 +198,245 @@ def test_a_fold_into_a_new_bias_is_exact_until_gradients_come_for(optimizer):
 def test_a_fold_is_exact_until_gradients_come_for(optimizer):
     make = UNTIL_GRADIENTS[optimizer]
     assert difference(make, bias=True, gradients=False) <= TOLERANCE
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize(
+    "optimizer", ["momentum", "ema", "ftrl", "schedule_free"]
+)
+def test_without_the_fold_an_optimizer_takes_the_constant_back(
+    optimizer, monkeypatch
+):
+    state = "keras_kddp.surgery.optimizer_state"
+    monkeypatch.setattr(f"{state}.fold_into", lambda slots: ())
+    monkeypatch.setattr(f"{state}.fold_averages", lambda every, folds: None)
+    assert difference(LINEAR[optimizer], bias=True, gradients=False) > 1e-3
+
+
+# What is warned of
+
+
+class Own(optimizers.SGD):
+    """Keeps something of its own."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.slow = self.add_optimizer_variables(variables, "slow")
+
+
+def half_decayed() -> Any:
+    optimizer = optimizers.AdamW(0.01, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def two_optimizers() -> Any:
+    by_path = {".*logits/bias": optimizers.SGD(0.05)}
+    return optimizers.MultiOptimizer(
+        optimizers.OptimizerMap(optimizers.SGD(0.01), by_path)
+    )
+
+
+WARNED = {
+    "Lion goes on, but .* sign of a momentum": lambda: optimizers.Lion(0.01),
+    "Lamb goes on, but .* moves a bias by how": lambda: optimizers.Lamb(0.01),
+    "Own goes on, but .* a way of its own": lambda: Own(0.01),
+    "Ftrl goes on, but .* shrinks each weight": lambda: optimizers.Ftrl(
+        0.05, l2_shrinkage_regularization_strength=0.1
+    ),
+    "Adam goes on, but .* accumulated gradients": lambda: optimizers.Adam(
+        0.01, gradient_accumulation_steps=3
+    ),
+    "SGD goes on, but .* accumulated gradients": lambda: optimizers.SGD(
+        0.01, gradient_accumulation_steps=3, clipnorm=1.0
+    ),
+    "AdamW goes on, but .* one of kernel and bias decay": half_decayed,
+    "SGD goes on, but .* does not train the kernel": two_optimizers,
+    "Adafactor goes on, but the removed units": lambda: optimizers.Adafactor(
+        0.01
+    ),
+}
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "new bias"])
+@pytest.mark.parametrize("message", WARNED)
+def test_a_fold_that_is_not_exact_is_warned_of(message, bias):
+    distiller = distiller_of(WARNED[message](), bias=bias)
+    train(distiller, 2, gradients=True)
+    with pytest.warns(UserWarning, match=message):
+        remove(distiller)
+    before = to_numpy(weight_of(distiller.student, "logits", "bias"))
+    train(distiller, 3, gradients=True)
+    after = to_numpy(weight_of(distiller.student, "logits", "bias"))
+    assert np.isfinite(after).all()
+    assert not np.any(after == before)
+
+
+def test_a_subclass_that_keeps_the_same_is_no_stranger():
+    class Named(optimizers.SGD):
+        pass
+
+    distiller = distiller_of(Named(0.01, momentum=0.9), bias=True)
+    train(distiller, 2, gradients=True)
+    remove(distiller)  # a warning would be an error
+
+
+def test_a_new_bias_decays_where_its_kernel_does():
+    decayed = []
+    for is_excluded in (True, False):
+        optimizer = optimizers.SGD(0.5, weight_decay=0.5)
+        distiller = distiller_of(optimizer, bias=False)
+        if is_excluded:
+            kernel = weight_of(distiller.student, "logits", "kernel")
+            optimizer.exclude_from_weight_decay([kernel])
+        train(distiller, 1, gradients=True)
+        remove(distiller)
+        bias = weight_of(distiller.student, "logits", "bias")
+        before = np.array(to_numpy(bias))
+        train(distiller, 1, gradients=False)
+        decayed.append(to_numpy(bias) / before)
+    assert np.allclose(decayed, [[1.0] * 3, [1 - 0.5 * 0.5] * 3])
+
+
+def test_optimizers_inside_of_one_keep_their_exclusions_from_decay():
+    inner = optimizers.SGD(0.5, weight_decay=0.5)
+    optimizer = optimizers.MultiOptimizer(
+        optimizers.OptimizerMap(optimizers.SGD(0.5), {".*logits/.*": inner})
+    )
+    distiller = distiller_of(optimizer, bias=True)
+    weights = distiller.student.get_layer("logits").trainable_weights
+    inner.exclude_from_weight_decay(weights)
+    train(distiller, 1, gradients=True)
+    remove(distiller)
+    before = distiller.student.get_layer("logits").get_weights()
+    train(distiller, 1, gradients=False)
+    after = distiller.student.get_layer("logits").get_weights()
+    assert all(map(np.array_equal, before, after))
+
+
+# What lies between a unit and its consumer
+
+
+def convolutional(consumer: type) -> kddp.Distiller:
+    """Units 1 and 3 never fire; a trained BatchNormalization comes behind."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(5, 2, activation="relu", name="conv")(inputs)
+    x = kddp.layers.ActivityPenalty(0.0, name="penalty")(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.MaxPooling2D(name="pool")(x)
+    x = consumer(4, 2, name="consumer")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    student = keras.Model(inputs, layers.Dense(3, name="logits")(x))
+    random = np.random.default_rng(2)
+    for weight in student.weights:
+        weight.assign(random.uniform(0.1, 0.8, weight.shape))
+    kernel, bias = student.get_layer("conv").get_weights()
+    kernel[..., [1, 3]], bias[[1, 3]] = 0, -1
+    student.get_layer("conv").set_weights([kernel, bias])
+    teacher = keras.Sequential(
+        [keras.Input((6, 6, 2)), layers.Flatten(), layers.Dense(3)]
+    )
+    distiller = kddp.Distiller(teacher, student)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = optimizers.SGD(0.1, use_ema=True, ema_momentum=0.7)
+    distiller.compile(optimizer, loss, run_eagerly=True)
+    return distiller
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize(
+    "consumer",
+    [layers.Conv2D, layers.SeparableConv2D],
+    ids=lambda x: x.__name__,
+)
+def test_the_average_takes_in_what_averaged_layers_make_of_a_constant(
+    consumer,
+):
+    distiller = convolutional(consumer)
+    images = np.random.default_rng(3).normal(size=(8, 6, 6, 2))
+    for _ in range(3):
+        distiller.train_on_batch(images, Y[:8])
+    averaged = keras.models.clone_model(distiller.student)
+    averaged.set_weights(distiller.student.get_weights())
+    distiller.optimizer.finalize_variable_values(averaged.trainable_variables)
+    plan = kddp.plan_removal(distiller.student, {"conv": [1, 3]})
+
+    if consumer is layers.SeparableConv2D:
+        with pytest.warns(UserWarning, match="SGD .* moves two kernels of"):
+            distiller.replace_student(plan)
+    else:
+        distiller.replace_student(plan)
+
+    student, optimizer = distiller.student, distiller.optimizer
+    optimizer.finalize_variable_values(student.trainable_variables)
+    expected = outputs_of(averaged, images)
+    assert relative_error(outputs_of(student, images), expected) <= TOLERANCE
+
+
+# What else keeps a state
+
+
+def test_what_was_before_a_fold_comes_back_with_its_averages():
+    optimizer = optimizers.Adam(0.01, use_ema=True, ema_momentum=0.7)
+    distiller = distiller_of(optimizer, bias=False)
+    train(distiller, 2, gradients=True)
+    snapshot = distiller.snapshot()
+    expected = [np.array(to_numpy(x)) for x in optimizer.variables]
+    remove(distiller)
+    train(distiller, 2, gradients=True)
+
+    distiller.restore(snapshot)
+
+    assert distiller.optimizer is optimizer
+    received = [to_numpy(x) for x in optimizer.variables]
+    assert all(map(np.array_equal, received, expected))
+    train(distiller, 2, gradients=True)
+
+
+class Loose(optimizers.SGD):
+    """Makes a slot without saying for which weight."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.sums = [self.add_variable(v.shape, name="sum") for v in variables]
+
+
+def test_a_slot_of_unknown_weight_is_cut_by_its_shape():
+    distiller = distiller_of(Loose(0.01), bias=True)
+    train(distiller, 1, gradients=True)
+    for slot in distiller.optimizer.sums:
+        slot.assign(np.arange(np.prod(slot.shape)).reshape(slot.shape))
+    with pytest.warns(UserWarning, match="Loose goes on, but it takes in a co"):
+        remove(distiller)
+    rows = [0, 2, 3, 5]
+    expected = [np.arange(24).reshape(4, 6)[:, rows], np.array(rows)]
+    received = [to_numpy(x) for x in distiller.optimizer.sums]
+    assert all(map(np.array_equal, received[:2], expected))
+    assert np.array_equal(received[2], np.arange(18).reshape(6, 3)[rows])
+
+
+def test_a_slot_of_unknown_weight_is_refused_where_it_cannot_be_told():
+    student = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(4, "relu", name="a"),
+            layers.Dense(4, "relu", name="b"),
+            layers.Dense(2),
+        ]
+    )
+    distiller = kddp.Distiller(keras.models.clone_model(student), student)
+    distiller.compile(Loose(0.01), CROSSENTROPY)
+    distiller.build_optimizer()
+    plan = kddp.plan_removal(student, {"a": [0], "b": [1]})
+    with pytest.raises(ValueError, match="Received: Loose, whose slots have"):
+        distiller.replace_student(plan)
+    assert distiller.student is student
+
+
+def test_a_new_bias_needs_slots_that_say_for_which_weight():
+    distiller = distiller_of(Loose(0.01), bias=False)
+    train(distiller, 1, gradients=True)
+    student = distiller.student
+    with pytest.raises(ValueError, match="by `add_variable_from_reference`"):
+        remove(distiller)
+    assert distiller.student is student
