@@ -50,6 +50,7 @@ METHOD_MODULES = (
     "pruning/budget/quota.py",
     "pruning/callback.py",
     "pruning/criteria.py",
+    "pruning/inactive_units.py",
     "pruning/preflight.py",
     "pruning/ranking.py",
     "pruning/run.py",

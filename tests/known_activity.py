@@ -28,9 +28,13 @@ def make_student():
     return prepare(student)
 
 
-def make_distiller(student=None, rate=0.0, optimizer=None, **arguments):
+def make_distiller(
+    student=None, rate=0.0, optimizer=None, teacher=None, **arguments
+):
     """Returns a compiled Distiller; at rate 0 its weights stand still."""
-    teacher = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    teacher = teacher or keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(2)]
+    )
     distiller = Distiller(teacher, student or make_student(), **arguments)
     distiller.compile(
         optimizer or keras.optimizers.SGD(rate),

@@ -16,6 +16,7 @@ from keras_kddp.pruning.preflight import PruningPreflight
 from keras_kddp.pruning.run import PruningRun
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
+from keras_kddp.pruning.vain_charges import vain_charges
 from keras_kddp.surgery.graph import ChannelGraph
 
 _SETTINGS = fields(PruningSettings)
@@ -226,10 +227,14 @@ def _epochs(params: Any) -> int:
 def _check_prepared(distiller: Distiller) -> None:
     graph = ChannelGraph(distiller.student, distiller.pinned_layers)
     if not prepared_layers(graph):
+        vain = [
+            f"'{name}' ({why})" for name, why in vain_charges(graph).items()
+        ]
         raise ValueError(
             "The student must have a penalized layer whose units can be "
-            f"removed. Received '{graph.model.name}' without any. Call "
-            "`student = keras_kddp.prepare(student)` first."
+            f"removed. Received '{graph.model.name}' without any"
+            + (f": {', '.join(vain)}" if vain else "")
+            + ". Call `student = keras_kddp.prepare(student)` first."
         )
 
 

@@ -14,6 +14,15 @@ from keras_kddp.pruning.settings import PruningSettings
 from keras_kddp.pruning.vain_charges import vain_charges
 from keras_kddp.surgery.graph import ChannelGraph
 
+_FALLEN = (
+    "all other units fell inactive and left. If too few are left, lower `l1`, "
+    "warm up longer (`warmup_epochs`) or raise `minimum_units`"
+)
+_CUT = (
+    "the budget leaves it no more. If one is too few, raise the budget or "
+    "`minimum_units`"
+)
+
 
 class Notices:
     """What is known of a run so far, and was said of it.
@@ -103,26 +112,33 @@ class Notices:
         self._is_planned = is_planned
 
     def note_removal(self, removal: Removal) -> None:
-        """Warns of layers in which the criterion left the minimum alone."""
-        if self._found is None or self._settings is None:
+        """Warns of layers that are left the fewest units there may be.
+
+        If the criterion left them there; or a budget a single one, unless it
+        is to judge the accuracy first.
+        """
+        found, settings = self._found, self._settings
+        if found is None or settings is None:
             return
-        least = self._settings.minimum_units
-        inactive = self._found.ranking.units(self._found.inactive)
-        emptied = []
+        inactive = found.ranking.units(found.inactive)
+        budget, least = settings.budget, settings.minimum_units
+        is_judged = budget is not None and budget.max_accuracy_drop is not None
+        fallen, cut = [], []
         for name, before in removal.units_before.items():
             after = removal.units_after[name]
-            is_inactive = before - after <= len(inactive.get(name, ()))
-            if after <= least and after < before and is_inactive:
-                emptied.append(name)
-        new = [name for name in emptied if name not in self._at_minimum]
-        self._at_minimum.update(new)
-        if new:
-            _warn(
-                "All other units fell inactive and left, so that only "
-                f"minimum_units={least} stay in {_quoted(new)} from epoch "
-                f"{removal.epoch + 1} on. If they are too few, lower `l1`, "
-                "warm up longer (`warmup_epochs`) or raise `minimum_units`."
-            )
+            if not after <= least < before or name in self._at_minimum:
+                continue
+            self._at_minimum.add(name)
+            if before - after <= len(inactive.get(name, ())):
+                fallen.append(name)
+            elif after == 1 and not is_judged:
+                cut.append(name)
+        for names, cause in ((fallen, _FALLEN), (cut, _CUT)):
+            if names:
+                _warn(
+                    f"Only minimum_units={least} stay in {_quoted(names)} "
+                    f"from epoch {removal.epoch + 1} on: {cause}."
+                )
 
     def finish(self, *, is_empty: bool, is_explained: bool) -> None:
         """Warns of inactive units that stay, or says why none left.

@@ -44,7 +44,8 @@ def vain_charges(graph: ChannelGraph) -> dict[str, str]:
         charging = [x for x in makers if isinstance(x.operation, PENALTIES)]
         seen.update(id(maker.operation) for maker in charging)
         groups = set(graph.group_numbers[labels].tolist())
-        if not charging or groups & (movable - set(stuck)):
+        pays = any(maker.operation.l1 for maker in charging)
+        if not pays or groups & (movable - set(stuck)):
             continue
         known = [reasons[group] for group in groups if group in reasons]
         is_whole = len(charging) == len(makers)
@@ -52,7 +53,7 @@ def vain_charges(graph: ChannelGraph) -> dict[str, str]:
             known[0] if known else _partners(graph, name) if is_whole else _HALF
         )
     for layer in penalty_layers(graph.model):
-        if id(layer) not in seen:
+        if id(layer) not in seen and layer.l1:
             found[layer.name] = _MISPLACED
     return found
 

@@ -250,8 +250,9 @@ def test_a_student_of_two_outputs_is_compressed(tmp_path):
         return x, {"a": y, "b": (x[:, 5] > 0).astype("int64")}
 
     found = compressed(
-        teacher=two_heads(32),
-        student=two_heads(24),
+        teacher=fresh(lambda: two_heads(32), 7),
+        student=fresh(lambda: two_heads(24), 8),
+        pruning=kddp.DynamicPruning(threshold=0.4),
         train=both(TRAIN),
         validation=both(VALIDATION),
         test=both(TEST),

@@ -5,7 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
-from known_activity import PARAMETERS, X, fit, make_distiller, pruning
+from known_activity import PARAMETERS, X, Y, fit, make_distiller, pruning
 
 from keras_kddp import Budget, DynamicPruning, prepare
 from keras_kddp.layers.penalized_models import penalty_layers
@@ -48,6 +48,59 @@ def test_a_logger_has_the_columns_wherever_it_is_listed(tmp_path, order):
         rows = list(csv.DictReader(file))
     for name in ("units", "live_units", "parameters", "penalty_strength"):
         assert [float(row[name]) for row in rows] == history[name]
+
+
+PACKINGS = {
+    "nested lists": lambda *callbacks: [[callbacks[0]], *callbacks[1:]],
+    "CallbackList": lambda *callbacks: keras.callbacks.CallbackList(callbacks),
+    "with History": lambda *callbacks: keras.callbacks.CallbackList(
+        [keras.callbacks.History(), [*callbacks]], add_history=True, epochs=9
+    ),
+    "CallbackList in a list": lambda *callbacks: [
+        keras.callbacks.CallbackList([callbacks[0]]),
+        *callbacks[1:],
+    ],
+}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_callbacks_may_be_packed_in_any_way(tmp_path, packing, order):
+    path, distiller = tmp_path / "log.csv", make_distiller()
+    callbacks = [keras.callbacks.CSVLogger(path), pruning()][::order]
+
+    history = distiller.fit(
+        X, Y, epochs=4, verbose=0, callbacks=PACKINGS[packing](*callbacks)
+    )
+
+    assert history.history["units"] == [4, 4, 2, 2]
+    with path.open() as file:
+        assert [row["units"] for row in csv.DictReader(file)] == [*"4422"]
+
+
+class OwnList(keras.callbacks.CallbackList):
+    """A list that may call its callbacks in a way of its own."""
+
+
+def test_a_list_of_a_class_of_its_own_has_to_know_the_epochs():
+    distiller = make_distiller()
+    arguments = {"epochs": 4, "verbose": 0}
+
+    with pytest.raises(ValueError, match="must say how many epochs there are"):
+        distiller.fit(
+            X, Y, callbacks=OwnList([pruning()], model=distiller), **arguments
+        )
+
+    own = OwnList([pruning()], add_history=True, model=distiller, epochs=4)
+    history = distiller.fit(X, Y, callbacks=own, **arguments)
+    assert history.history["units"] == [4, 4, 2, 2]
+
+
+def test_callbacks_in_a_callback_list_are_checked():
+    early = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
+    packed = keras.callbacks.CallbackList([pruning(), early])
+    with pytest.raises(ValueError, match="`EarlyStopping` keeps weights"):
+        make_distiller().fit(X, Y, callbacks=packed, epochs=4, verbose=0)
 
 
 def test_a_verbose_run_prints_one_line_per_removal(capsys):

@@ -193,7 +193,7 @@ def _check_repeatable(validation: Batches) -> None:
 
 def _metric_names(distiller: Distiller) -> list[str]:
     """Returns the names that a Distiller's metrics will have in the logs."""
-    names = [metric.name for metric in distiller.metrics]
+    names = [x.name for x in distiller.metrics if x.name != "compile_metrics"]
     for given in _compat.given_metrics(distiller):
         name = given if isinstance(given, str) else getattr(given, "name", "")
         names.append(name or getattr(given, "__name__", ""))

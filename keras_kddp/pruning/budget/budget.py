@@ -27,9 +27,12 @@ class Budget:
         max_accuracy_drop: How far the accuracy on the validation data may be
             below the reference, in [0, 1); 0.01 is one point.
         reference: What the accuracy is compared with: `"student"`, the
-            unpruned one: its best epoch before the first removal in `fit`, and
-            trained to the end in `compress`; `"teacher"`; or an accuracy in
-            [0, 1]. Where size and accuracy cannot both be kept, accuracy is.
+            unpruned one, `"teacher"`, or an accuracy in [0, 1]. The unpruned
+            student of `keras_kddp.compress` is trained to the end, first. In
+            `fit` none is: there its best epoch before the first removal
+            counts. A longer unpruned run may be better, as a verbose run says
+            too; to count from one, pass its accuracy. Where size and accuracy
+            cannot both be kept, accuracy is.
 
     Raises:
         ValueError: If no limit is given, or one is out of range.

@@ -104,19 +104,67 @@ def test_a_drop_without_validation_data_is_refused(digits, teacher):
         distiller.fit(*digits[0], epochs=4, verbose=0, callbacks=[callback])
 
 
-def test_a_drop_without_an_accuracy_in_the_logs_is_refused(digits, teacher):
-    distiller = Distiller(teacher, prepare(make_student()))
-    distiller.compile("adam", CROSSENTROPY)
-    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.1))
+def fit_with_metrics(metrics, weighted_metrics=None):
+    distiller = Distiller(small(24), prepare(small()))
+    distiller.compile(
+        "adam",
+        CROSSENTROPY,
+        metrics=metrics,
+        weighted_metrics=weighted_metrics,
+        run_eagerly=True,
+    )
+    callback = DynamicPruning(budget=Budget(max_accuracy_drop=0.9))
+    distiller.fit(
+        X, Y, validation_split=0.25, epochs=2, verbose=0, callbacks=[callback]
+    )
+    return distiller
 
-    with pytest.raises(ValueError, match=r"Compile with metrics=\['acc"):
-        distiller.fit(
-            *digits[0],
-            validation_split=0.1,
-            epochs=4,
-            verbose=0,
-            callbacks=[callback],
-        )
+
+def top_k_accuracy(labels, outputs):
+    return keras.metrics.sparse_top_k_categorical_accuracy(labels, outputs, 2)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "received"),
+    [
+        (None, r"\['val_loss', .*\]"),
+        (["sparse_categorical_crossentropy"], r"\[.*_crossentropy'\]"),
+        (
+            ["sparse_categorical_accuracy", top_k_accuracy],
+            r"\['val_top_k_accuracy', 'val_sparse_.*'\]|"
+            r"\['val_sparse_.*', 'val_top_k_accuracy'\]",
+        ),
+    ],
+)
+def test_a_drop_without_one_accuracy_is_refused_before_training(
+    metrics, received, monkeypatch
+):
+    def train_step(*arguments):
+        raise AssertionError("the training has begun")
+
+    monkeypatch.setattr(Distiller, "train_step", train_step)
+
+    with pytest.raises(
+        ValueError, match=rf"(?:{received}). Compile with metrics=\['acc"
+    ):
+        fit_with_metrics(metrics)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "weighted_metrics"),
+    [
+        (["acc"], None),
+        ({"logits": ["sparse_categorical_crossentropy", "accuracy"]}, None),
+        ([top_k_accuracy, "accuracy"], None),
+        ([keras.metrics.SparseCategoricalAccuracy(name="Accuracy")], None),
+        ([top_k_accuracy], None),
+        (None, ["sparse_categorical_accuracy"]),
+    ],
+    ids=str,
+)
+def test_an_accuracy_is_found_by_its_name(metrics, weighted_metrics):
+    fitted = fit_with_metrics(metrics, weighted_metrics)
+    assert int(fitted.optimizer.iterations) > 0
 
 
 def test_accuracy_that_holds_does_not_keep_the_size_from_its_limit():
@@ -250,3 +298,41 @@ def test_a_drop_is_refused_for_several_outputs_before_training():
         before, distiller.student.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(first, second)
+
+
+def test_the_reference_inside_fit_is_told_beside_the_first_removal(capsys):
+    judged = Judged(0.7, 0.9, 0.8, 0.8, 0.8, 0.8)
+
+    _, callback = small_run(
+        Budget(max_accuracy_drop=0.5), judged, epochs=6, verbose=1
+    )
+
+    assert len(callback.removals) > 1
+    (line,) = [
+        line
+        for line in capsys.readouterr().out.split("\n")
+        if line.startswith("max_accuracy_drop=0.5")
+    ]
+    assert line.startswith(
+        "max_accuracy_drop=0.5 counts from 0.9000, the best validation accuracy"
+    )
+    assert "a longer unpruned run may be better" in line
+
+
+def test_a_reference_that_was_given_is_not_told(capsys):
+    budget = Budget(max_accuracy_drop=0.5, reference=0.6)
+    small_run(budget, Judged(0.9, 0.9, 0.9, 0.9), verbose=1)
+    assert "counts from" not in capsys.readouterr().out
+
+
+def test_epochs_of_removal_without_validation_remove_nothing_and_say_so():
+    judged = Judged(0.9, None, None, 0.9)
+    with pytest.warns(UserWarning, match=r"was validated \(see fit's `valid"):
+        small_run(Budget(max_accuracy_drop=0.5), judged)
+
+
+def test_removals_that_were_all_taken_back_are_told():
+    judged = Judged(0.9, 0.9, 0.1, 0.1)
+    with pytest.warns(UserWarning, match="the accuracy fell too far each time"):
+        _, callback = small_run(Budget(max_accuracy_drop=0.1), judged)
+    assert callback.removals == []
