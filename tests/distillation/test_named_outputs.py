@@ -121,6 +121,19 @@ def test_a_single_output_may_be_named_too(kind):
     assert set(by_name) == {"loss", "accuracy"} | OURS
 
 
+def test_a_loss_for_an_output_that_is_not_there_is_refused():
+    distiller = distiller_of(
+        lambda **_: keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(3, name="score")]
+        )
+    )
+
+    with pytest.raises(
+        ValueError, match=r"the output \['score'\]. Received the"
+    ):
+        distiller.compile("sgd", {"box": XE})
+
+
 def test_a_subclassed_student_has_outputs_without_names():
     distiller = kddp.Distiller(
         keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]),
