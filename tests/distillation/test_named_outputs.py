@@ -77,7 +77,6 @@ CASES = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:Gradients do not exist")
 @pytest.mark.parametrize(("structure", "compiled", "given"), CASES)
 def test_the_columns_are_those_of_the_student_alone_beside_ours(
     structure, compiled, given
@@ -89,9 +88,8 @@ def test_the_columns_are_those_of_the_student_alone_beside_ours(
     distiller.compile("sgd", **compiled, run_eagerly=True)
 
     logs = distiller.evaluate(X, **given, verbose=0, return_dict=True)
-    history = distiller.fit(X, **given, verbose=0, batch_size=8).history
 
-    assert set(logs) == set(history) == set(alone) | OURS
+    assert set(logs) == set(alone) | OURS
     assert logs["student_loss"] == pytest.approx(alone.pop("loss"))
     assert {name: logs[name] for name in alone} == pytest.approx(alone)
 
@@ -158,7 +156,8 @@ def test_names_are_kept_by_a_replaced_and_by_a_loaded_student(tmp_path):
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.models.load_model(tmp_path / "distiller.keras")
 
-    assert set(before) == set(after)
+    names = {"score_loss", "box_loss", "score_accuracy", "box_accuracy"}
+    assert set(before) == set(after) == {"loss"} | names | OURS
     assert loaded.output_names == distiller.output_names == ["b", "a"]
     logs = [
         model.evaluate(X, BY_NAME, verbose=0, return_dict=True)
