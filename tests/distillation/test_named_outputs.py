@@ -189,6 +189,25 @@ def test_packed_inputs_have_the_same_columns(has_teacher, as_dataset):
     assert logs == pytest.approx(expected, rel=1e-5)
 
 
+def test_views_carry_the_labels_and_weights_of_each_output():
+    cache = kddp.TeacherCache(
+        two_heads(), X, augment=lambda row, generator: row, views=2
+    )
+
+    batches = cache.batches(X, BY_NAME, WEIGHTS, batch_size=8)
+
+    _, labels, weights = batches[0]
+    order = [BY_NAME["score"].tolist(), WEIGHTS["score"].tolist()]
+    received = [labels["score"].tolist(), weights["score"].tolist()]
+    assert sorted(zip(*received, strict=True)) == sorted(
+        zip(*order, strict=True)
+    )
+    assert sorted(weights["box"]) == sorted(LAST)
+    distiller = kddp.Distiller(None, two_heads())
+    distiller.compile("sgd", loss=BOTH, run_eagerly=True)
+    distiller.fit(batches, verbose=0, shuffle=False)
+
+
 @pytest.mark.parametrize(
     ("structure", "weights"),
     [(dict, WEIGHTS), (list, WEIGHTS), (list, [FIRST, LAST])],
