@@ -131,7 +131,6 @@ def check_soft_targets(
         if "sigmoid" in output_activations(model):
             raise ValueError(
                 "Soft targets need logits or softmax outputs. Received: a "
-                f"{role} that ends in sigmoid. Leave the sigmoid out (with "
-                "from_logits=True in the loss), or pass distillation_losses "
-                "of your own."
+                f"{role} that ends in sigmoid. End it in softmax where one "
+                "class is right, else pass distillation_losses of your own."
             )

@@ -54,8 +54,9 @@ class StudentCompiling:
             **kwargs: As for `keras.Model.compile`.
 
         Raises:
-            ValueError: If the hard loss is missing, or says that the outputs
-                are no class scores and the soft targets are the default.
+            ValueError: If the hard loss is missing, is for other outputs, or
+                says that they are no class scores and the soft targets are
+                the default.
         """
         if loss is None and self.student_loss_weight:
             raise ValueError(
@@ -78,7 +79,12 @@ def _of_single_output(
 
     Keras does not ask a Sequential what its output is called.
     """
-    is_dict = isinstance(loss, Mapping) and known is None
-    if is_dict and list(loss) == output_names(student):
-        (loss,) = loss.values()
-    return loss
+    names = output_names(student)
+    if not isinstance(loss, Mapping) or known is not None or not names:
+        return loss
+    if list(loss) != names:
+        raise ValueError(
+            f"`loss` must be a loss, or a dict of one for the output {names}. "
+            f"Received the keys: {list(loss)}. Name the last layer."
+        )
+    return loss[names[0]]

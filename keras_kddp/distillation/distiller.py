@@ -35,8 +35,9 @@ class Distiller(
     `+ (1 - student_loss_weight) * sum_i weight_i * distillation_loss_i`
     plus, while training, the student's activity and weight penalties
     (Şener & Akbaş 2022, doi 10.29109/gujsc.1141648). `evaluate`, `predict`
-    and the metrics are the student's. The teacher is only read: its
-    `trainable` flags and BatchNormalization statistics stay as they are.
+    and the metrics are the student's, by the names of its outputs. Steps that
+    Keras masks count in no loss. The teacher is only read: its `trainable`
+    flags and BatchNormalization statistics stay as they are.
 
     Args:
         teacher: Trained model, each output (batch, ..., classes): logits, or
@@ -44,7 +45,8 @@ class Distiller(
             packed by `keras_kddp.TeacherCache`.
         student: Model of the same input and output shapes.
         distillation_losses: A `keras.distillation.DistillationLoss` or a list
-            of them. None: `keras_kddp.SoftTargets(temperature)`.
+            of them. None: `keras_kddp.SoftTargets(temperature)`, which is for
+            class scores: `compile` refuses it for a loss of other outputs.
         distillation_loss_weights: One factor per loss; None: 1 each.
         student_loss_weight: Share of the hard loss, in [0, 1].
         name: Name of the model.

@@ -77,10 +77,10 @@ def check_class_scores(loss: Any, student: keras.Model) -> None:
             f", which ends in {output.activation}" if output.activation else ""
         )
         raise ValueError(
-            "The default soft targets put a softmax over the outputs, so they "
-            f"need class scores. Received: loss={losses}{place}{ending}: "
-            "numbers that are independent of each other, as far as it says. "
-            "Pass `distillation_losses` that fit them, such as "
+            "The default soft targets put a softmax over the outputs, which "
+            f"must be class scores. Received: loss={losses}{place}{ending}: "
+            "numbers independent of each other. Pass `distillation_losses` "
+            "that fit them, such as "
             "keras.distillation.LogitsDistillation(1.0, loss='mse') or "
             "keras_kddp.FeatureHints, or keras_kddp.SoftTargets() if they are "
             "class scores after all; or set student_loss_weight=1."
@@ -159,7 +159,8 @@ def _losses_by_output(loss: Any, student: keras.Model) -> dict[str, list[Any]]:
             }
         return {name: _flat(loss.get(name)) for name in names}
     if len(names) > 1 and keras.tree.is_nested(loss):
-        flat = keras.tree.flatten(loss)
+        is_flat = isinstance(loss, Sequence) and len(loss) == len(names)
+        flat = list(loss) if is_flat else keras.tree.flatten(loss)
         flat = flat if len(flat) == len(names) else [None] * len(names)
         return {n: _flat(x) for n, x in zip(names, flat, strict=True)}
     return {name: _flat(loss) for name in names}

@@ -20,7 +20,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
     `p = softmax(teacher / T)` and `q = softmax(student / T)`; the factor T^2
     keeps the size of the gradient (Hinton, Vinyals & Dean 2015, section 2,
     arXiv 1503.02531). Computed in float32 at least. Of several outputs the
-    divergences are added, as Keras adds their hard losses.
+    divergences are added, as Keras adds their hard losses. In a `Distiller`
+    the mean leaves out the steps that Keras masks.
 
     Args:
         temperature: T > 0; higher is softer.

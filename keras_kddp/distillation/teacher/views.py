@@ -127,10 +127,11 @@ class ViewBatches(keras.utils.PyDataset):
             for output in self._outputs
         ]
         x = packed(self._views.of(self._x, rows, view), outputs)
-        y = keras.tree.map_structure(lambda leaf: leaf[rows], self._y)
-        if self._sample_weight is None:
-            return x, y
-        return x, y, self._sample_weight[rows]
+        y, weights = keras.tree.map_structure(
+            lambda leaf: None if leaf is None else leaf[rows],
+            (self._y, self._sample_weight),
+        )
+        return (x, y) if weights is None else (x, y, weights)
 
     def on_epoch_begin(self) -> None:
         """Goes on to the next view, in a new order.
