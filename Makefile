@@ -13,19 +13,29 @@ SLOW_all := tests
 SLOW_graphs := tests/surgery
 SLOW_files := tests/export
 SLOW_runs := tests/benchmarks tests/cli tests/docs tests/pruning
+# What has to hold on JAX and on torch as on TensorFlow.
+BACKEND_TESTS := tests/test_identities.py tests/layers/test_masks.py \
+  $(addprefix tests/distillation/test_,exact_swap.py feature_hints.py \
+    penalties.py student_state.py terms.py) \
+  $(addprefix tests/pruning/test_,activity.py padding.py run.py)
+# PyPI's torch for Linux brings gigabytes of CUDA; a build without it does too.
+TORCH := torch>=2.6
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-slow runtimes lint clean
+.PHONY: help demo test test-slow test-backends test-jax test-torch runtimes \
+  lint clean
 
 help:
 	@echo "make demo       distil, prune and export a digits model: runs/demo"
 	@echo "make test       ruff, mypy and the tests, on $(WORKERS) workers"
 	@echo "make test-slow  the tests that take minutes; in parts: PART=graphs"
 	@echo "                (6 minutes), PART=files (2) or PART=runs (10)"
+	@echo "make test-backends  tests on JAX and on torch (15 minutes), each in"
+	@echo "                a .venv of its own; or make test-jax, make test-torch"
 	@echo "make runtimes   tflite-runtime beside the rest, for kddp verify"
 	@echo "make lint       ruff and mypy only"
-	@echo "make clean      remove .venv, caches and build output; keep runs/"
+	@echo "make clean      remove all .venv, caches and build output; keep runs/"
 
 demo: $(VENV)/.installed-demo
 	$(VENV)/bin/kddp demo --out runs/demo
@@ -36,6 +46,14 @@ test: lint
 test-slow: $(VENV)/.installed-test runtimes
 	$(PYTEST) -m slow $(or $(SLOW_$(PART)),$(error no part $(PART)))
 
+test-backends: test-jax test-torch
+
+# JAX has no float64 unless it is asked for.
+test-jax: export JAX_ENABLE_X64 := 1
+test-jax test-torch: test-%: .venv-%/.installed
+	KERAS_BACKEND=$* .venv-$*/bin/python -m pytest -n $(WORKERS) \
+	  --dist worksteal -m "not slow and not no_$*" $(BACKEND_TESTS)
+
 # tflite-runtime needs NumPy below 2 and Python 3.11.
 runtimes: $(VENV)/tflite-runtime/.installed
 
@@ -45,7 +63,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-jax .venv-torch build dist *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -58,6 +76,16 @@ $(VENV)/.installed-demo: pyproject.toml | $(VENV)/.created
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
 	@echo "Installing keras-kddp[dev] into $(VENV): minutes on the first run."
 	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+# A backend beside TensorFlow, which Keras loads where it finds it.
+.venv-jax/.installed: EXTRA := .[jax,test]
+.venv-torch/.installed: EXTRA := .[torch,test]
+.venv-jax/.installed .venv-torch/.installed: pyproject.toml | $(VENV)/.created
+	@echo "Installing keras-kddp into $(@D): minutes, and gigabytes."
+	@$(VENV)/bin/python -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --editable '$(EXTRA)' $(if $(findstring torch,$@),'$(TORCH)')
 	@touch $@
 
 $(VENV)/tflite-runtime/.installed: | $(VENV)/.created

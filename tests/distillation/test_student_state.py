@@ -48,6 +48,8 @@ TOLERANCE = 1e-10
 DENSE = DESIGNS["dense"]
 
 
+@pytest.mark.no_jax  # where a loss sees no numbers
+@pytest.mark.no_torch  # where Keras calls the loss once more, to build it
 @pytest.mark.parametrize("between", [True, False], ids=["between fits", "in"])
 def test_swap_leaves_the_order_of_shuffled_data(between):
     def order_of_rows(units: dict[str, list[int]]) -> list[int]:
@@ -316,6 +318,8 @@ def test_callbacks_work_across_a_swap(tmp_path):
     assert widths == [8, 5, 5]
 
 
+@pytest.mark.no_jax  # where a loaded model shuffles once to build itself
+@pytest.mark.no_torch
 @pytest.mark.usefixtures("in_float64")
 def test_saved_distiller_trains_on_after_a_swap(tmp_path):
     distiller = distiller_of(
