@@ -757,7 +757,7 @@ def random_recurrent(chance: random.Random, name: str) -> keras.Layer:
     if kind < 0.15:  # -9 is nowhere: everything stays in, in all rows
         return layers.Masking(-9.0, dtype=DTYPE, name=name)
     make = chance.choice(makers)
-    if kind < 0.3:
+    if kind < 0.3 and make is not layers.SimpleRNN:  # forgets its seed
         inner = make(units, return_sequences=returns_all, **RECURRENT)
         return layers.Bidirectional(inner, dtype=DTYPE, name=name)
     return make(units, return_sequences=returns_all, name=name, **RECURRENT)
