@@ -229,7 +229,7 @@ def test_a_run_without_the_swap_differs():
     "optimizer", ["momentum", "ema", "gradient_accumulation"]
 )
 def test_a_swap_that_forgets_the_optimizer_differs(optimizer, monkeypatch):
-    def fresh(optimizer, transfers, trainable_variables):
+    def fresh(optimizer, transfers, trainable_variables, folds):
         successor = type(optimizer).from_config(optimizer.get_config())
         successor.build(trainable_variables)
         return successor
