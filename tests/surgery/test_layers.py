@@ -150,7 +150,7 @@ def test_a_nested_student_shrinks_inside_fit():
 
     rows = np.random.default_rng(0).normal(size=(256, 3))
     labels = (rows[:, 0] > 0).astype(int)
-    student = kddp.prepare(randomized_model((3,), make), l1=2.0)
+    student = kddp.prepare(randomized_model((3,), make), l1=0.1)
     teacher = randomized_model((3,), lambda x: layers.Dense(2)(x))
     distiller = kddp.Distiller(teacher, student)
     distiller.compile(

@@ -131,7 +131,7 @@ def test_a_student_of_dict_inputs_takes_packed_ones():
 def test_pruning_observes_the_inputs_in_packed_ones():
     x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
     cache = kddp.TeacherCache(make_teacher(), x)
-    distiller = compiled(None, kddp.prepare(make_student(), l1=3.0))
+    distiller = compiled(None, kddp.prepare(make_student(), l1=0.5))
 
     distiller.fit(
         cache.pack(x),
@@ -139,7 +139,7 @@ def test_pruning_observes_the_inputs_in_packed_ones():
         validation_split=0.25,
         epochs=8,
         verbose=0,
-        callbacks=[kddp.DynamicPruning(threshold=0.5)],
+        callbacks=[kddp.DynamicPruning(threshold=0.3)],
     )
 
     assert distiller.student.get_layer("hidden").units < 8
