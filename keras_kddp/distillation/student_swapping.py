@@ -76,6 +76,8 @@ class StudentSwapping(TrainedPart):
 
         At an epoch boundary, inside or outside `fit`. Weights, the
         optimizer's state and seed states go along; the next step traces anew.
+        A constant that is folded into a bias is folded into what the optimizer
+        keeps for it too, and one that cannot take it exactly is warned of.
 
         Args:
             plan: Made for `self.student` by `keras_kddp.plan_removal`.

@@ -173,11 +173,13 @@ class FoldedSlots:
             squares: Name of that slot.
             divisor: Says what the next step is divided by.
         """
-        divided = self.before(squares)
-        steps = {
-            weight: momentum / divisor(divided[weight])
-            for weight, momentum in self.before("momentum").items()
-        }
+        momenta = self.before("momentum")
+        steps = {}
+        for weight, value in self.before(squares).items():
+            scale, none = divisor(value), np.zeros_like(value)
+            steps[weight] = np.divide(
+                momenta[weight], scale, none, where=scale > 0
+            )
         gained = self.through(steps)
         for raised, _, value in self.of_biases(squares):
             gained[raised.layer] = divisor(value) * gained[raised.layer]

@@ -77,17 +77,25 @@ def _clips(optimizer: Any) -> bool:
 
 def _kernels(slots: FoldedSlots) -> Iterator[str]:
     """Yields what of the kernels cannot be carried into a bias."""
+    foreign, products, decaying = [], [], []
     for raised in slots.biases:
-        where = f"layer '{raised.layer}'"
-        if not all(slots.trains(weight) for _, weight in raised.weights):
-            yield f"does not train the kernel of {where}"
+        weights = [weight for _, weight in raised.weights]
+        if not all(map(slots.trains, weights)):
+            foreign.append(raised.layer)
             continue
-        decaying = {decays(slots.successor, w) for _, w in raised.weights}
-        is_moved = slots.kept or slots.averages() or True in decaying
-        if len(raised.weights) > 1 and is_moved:
-            yield f"moves two kernels of {where}, whose product counts"
-        if decaying - {decays(slots.successor, raised.bias)}:
-            yield f"lets one of kernel and bias decay, not both, in {where}"
+        decay = {decays(slots.successor, weight) for weight in weights}
+        is_moved = slots.kept or slots.averages() or True in decay
+        if len(weights) > 1 and is_moved:
+            products.append(raised.layer)
+        # Weights that are not trained do not decay either.
+        if (decay or {False}) != {decays(slots.successor, raised.bias)}:
+            decaying.append(raised.layer)
+    if foreign:
+        yield f"does not train the kernels of {foreign}"
+    if products:
+        yield f"moves two kernels of {products}, whose product counts"
+    if decaying:
+        yield f"lets one of kernel and bias decay, not both, in {decaying}"
 
 
 def _take_sgd(slots: FoldedSlots) -> None:

@@ -251,7 +251,7 @@ WARNED = {
         0.01, gradient_accumulation_steps=3, clipnorm=1.0
     ),
     "AdamW goes on, but .* one of kernel and bias decay": half_decayed,
-    "SGD goes on, but .* does not train the kernel": two_optimizers,
+    "SGD goes on, but .* does not train the kernels": two_optimizers,
     "Adafactor goes on, but the removed units": lambda: optimizers.Adafactor(
         0.01
     ),
@@ -440,3 +440,21 @@ def test_a_new_bias_needs_slots_that_say_for_which_weight():
     with pytest.raises(ValueError, match="by `add_variable_from_reference`"):
         remove(distiller)
     assert distiller.student is student
+
+
+def test_a_divisor_of_zero_moves_nothing():
+    distiller = distiller_of(optimizers.Adam(0.01, epsilon=0.0), bias=True)
+    distiller.build_optimizer()  # no gradient has come yet
+    remove(distiller)
+    train(distiller, 1, gradients=True)
+    bias = weight_of(distiller.student, "logits", "bias")
+    assert np.isfinite(to_numpy(bias)).all()
+
+
+def test_a_bias_that_decays_beside_a_frozen_kernel_is_warned_of():
+    optimizer = optimizers.SGD(0.1, weight_decay=0.1)
+    distiller = distiller_of(optimizer, bias=True)
+    weight_of(distiller.student, "logits", "kernel").trainable = False
+    train(distiller, 1, gradients=True)
+    with pytest.warns(UserWarning, match="SGD .* one of kernel and bias decay"):
+        remove(distiller)
