@@ -38,6 +38,11 @@ class DynamicPruning(keras.callbacks.Callback):
     back to when the loss becomes NaN. After the run the strength stays what it
     was in the last epoch: 0 where that was one of fine-tuning.
 
+    Warns, once each, of layers that are charged for units which can never
+    leave, of a run that may end before its first removal, of layers that fall
+    to `minimum_units`, of inactive units that have to stay, and of a run in
+    which nothing left.
+
     Args:
         criterion: `"contribution"`, `"never_active"` (the paper's),
             `"mean_activity"`, `"zero_fraction"` (1 - APoZ), or a function

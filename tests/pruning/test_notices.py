@@ -6,8 +6,14 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from budgeted_runs import small_run
-from known_activity import X, fit, make_distiller, make_student, pruning
+from known_activity import (
+    PARAMETERS,
+    X,
+    fit,
+    make_distiller,
+    make_student,
+    pruning,
+)
 
 from keras_kddp import Budget, finalize, prepare
 
@@ -66,17 +72,17 @@ def test_a_layer_that_is_left_one_unit_is_named_when_it_happens():
     assert heard == [0, 0, 1, 1]
 
 
-def test_layers_that_a_budget_leaves_one_unit_are_named():
-    smallest = 6 * 1 + 1 + 1 * 1 + 1 + 1 * 3 + 3
-    (warning,) = said(lambda: small_run(Budget(max_parameters=smallest)))
-    assert "stay in 'first', 'second' from epoch" in warning
-    assert "the budget leaves it no more" in warning
+def test_a_layer_that_a_budget_leaves_one_unit_is_named():
+    budget = Budget(max_parameters=(2 * 1 + 1) + (1 * 2 + 2))
+    (warning,) = said(lambda: fit(make_distiller(), pruning(budget=budget)))
+    assert "stay in 'fc' from epoch 4 on: the budget leaves it no" in warning
 
 
 def test_a_minimum_that_a_budget_reaches_is_what_was_asked_for():
-    smallest = 6 * 2 + 2 + 2 * 2 + 2 + 2 * 3 + 3
-    budget = Budget(max_parameters=smallest)
-    assert said(lambda: small_run(budget, minimum_units=2)) == []
+    budget = Budget(max_parameters=PARAMETERS[2])
+    callback = pruning(criterion="never_active", budget=budget, minimum_units=2)
+    assert said(lambda: fit(make_distiller(), callback)) == []
+    assert callback.removals[-1].units_after == {"fc": 2}
 
 
 @pytest.mark.parametrize("last", [0, 1])
@@ -132,8 +138,8 @@ def test_a_removal_that_stays_too_small_is_told():
 
 
 def test_a_budget_that_is_met_already_is_told_once():
-    budget = Budget(max_parameters=10_000)
-    (warning,) = said(lambda: small_run(budget))
+    budget = Budget(max_parameters=PARAMETERS[4])
+    (warning,) = said(lambda: fit(make_distiller(), pruning(budget=budget)))
     assert "fits its budget already: nothing will be removed" in warning
 
 

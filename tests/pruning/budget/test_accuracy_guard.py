@@ -117,7 +117,18 @@ def fit_with_metrics(metrics, weighted_metrics=None):
     distiller.fit(
         X, Y, validation_split=0.25, epochs=2, verbose=0, callbacks=[callback]
     )
-    return distiller
+
+
+class HasBegunError(Exception):
+    """Stands for the training."""
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def train_step(*arguments):
+        raise HasBegunError
+
+    monkeypatch.setattr(Distiller, "train_step", train_step)
 
 
 def top_k_accuracy(labels, outputs):
@@ -136,14 +147,10 @@ def top_k_accuracy(labels, outputs):
         ),
     ],
 )
+@pytest.mark.usefixtures("no_training")
 def test_a_drop_without_one_accuracy_is_refused_before_training(
-    metrics, received, monkeypatch
+    metrics, received
 ):
-    def train_step(*arguments):
-        raise AssertionError("the training has begun")
-
-    monkeypatch.setattr(Distiller, "train_step", train_step)
-
     with pytest.raises(
         ValueError, match=rf"(?:{received}). Compile with metrics=\['acc"
     ):
@@ -162,9 +169,10 @@ def test_a_drop_without_one_accuracy_is_refused_before_training(
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("no_training")
 def test_an_accuracy_is_found_by_its_name(metrics, weighted_metrics):
-    fitted = fit_with_metrics(metrics, weighted_metrics)
-    assert int(fitted.optimizer.iterations) > 0
+    with pytest.raises(HasBegunError):
+        fit_with_metrics(metrics, weighted_metrics)
 
 
 def test_accuracy_that_holds_does_not_keep_the_size_from_its_limit():
@@ -301,11 +309,9 @@ def test_a_drop_is_refused_for_several_outputs_before_training():
 
 
 def test_the_reference_inside_fit_is_told_beside_the_first_removal(capsys):
-    judged = Judged(0.7, 0.9, 0.8, 0.8, 0.8, 0.8)
+    judged = Judged(0.7, 0.9, 0.8, 0.8)
 
-    _, callback = small_run(
-        Budget(max_accuracy_drop=0.5), judged, epochs=6, verbose=1
-    )
+    _, callback = small_run(Budget(max_accuracy_drop=0.5), judged, verbose=1)
 
     assert len(callback.removals) > 1
     (line,) = [
