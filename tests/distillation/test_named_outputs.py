@@ -105,7 +105,7 @@ def test_a_single_output_may_be_named_too(kind):
         ]
         model = keras.Sequential(layers)
         if kind == "Functional":
-            model = keras.Model(model.inputs, model.outputs[0])
+            model = keras.Model(model.inputs[0], model.outputs[0])
         return model
 
     def logs(loss, metrics):
