@@ -211,7 +211,11 @@ class Table:
         return self.values
 
 
-@pytest.mark.parametrize("make", [Table, tf.constant, keras.Variable], ids=str)
+@pytest.mark.parametrize(
+    "make",
+    [Table, tf.constant, keras.Variable],
+    ids=["table", "tensor", "variable"],
+)
 def test_tables_and_tensors_are_shuffled_too(make):
     given = {"x": make(ROWS), "y": make(np.arange(10.0))}
     shuffle_each_epoch(given)

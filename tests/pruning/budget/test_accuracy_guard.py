@@ -167,7 +167,6 @@ def test_a_drop_without_one_accuracy_is_refused_before_training(
         ([top_k_accuracy], None),
         (None, ["sparse_categorical_accuracy"]),
     ],
-    ids=str,
 )
 @pytest.mark.usefixtures("no_training")
 def test_an_accuracy_is_found_by_its_name(metrics, weighted_metrics):
