@@ -30,7 +30,7 @@ help:
 	@echo "make demo       distil, prune and export a digits model: runs/demo"
 	@echo "make test       ruff, mypy and the tests, on $(WORKERS) workers"
 	@echo "make test-slow  the tests that take minutes; in parts: PART=graphs"
-	@echo "                (6 minutes), PART=files (2) or PART=runs (10)"
+	@echo "                (10 minutes), PART=files (2) or PART=runs (10)"
 	@echo "make test-backends  tests on JAX and on torch (15 minutes), each in"
 	@echo "                a .venv of its own; or make test-jax, make test-torch"
 	@echo "make runtimes   tflite-runtime beside the rest, for kddp verify"
