@@ -59,7 +59,7 @@ def training_loss(distiller, y=Y, sample_weight=None):
     loss = distiller.compute_loss(
         X, y, sample_weight=sample_weight, training=True
     )
-    return float(loss)
+    return float(to_numpy(loss))
 
 
 def trained_kernel(distiller, **arguments):
