@@ -43,6 +43,12 @@ class JoiningRule(Rule):
         own = [x.pieces for x in call.channels if x.axis is not None]
         return Channels(joined, axis, pieces=int({*own} == {1}))
 
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them in sums and differences, not in products and extremes."""
+        return isinstance(call.operation, _SUMS) or (
+            type(call.operation).__name__ in ("Subtract", "CustomScaleLayer")
+        )
+
 
 @register_rule(layers.Maximum, layers.Minimum)
 class ExtremumRule(JoiningRule):
@@ -56,12 +62,6 @@ class ExtremumRule(JoiningRule):
         if not any(call.masked):
             return result
         return keep_agreed(np.stack(_sides(values, len(result))))
-
-    def keeps_means(self, call: Call) -> bool:
-        """Keeps them in sums and differences, not in products and extremes."""
-        return isinstance(call.operation, _SUMS) or (
-            type(call.operation).__name__ in ("Subtract", "CustomScaleLayer")
-        )
 
 
 @register_rule(layers.Add, "Add")
