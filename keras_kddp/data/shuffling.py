@@ -1,7 +1,7 @@
 """Arrays for `fit`, in a new order in each epoch."""
 
 import math
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 import keras
@@ -65,26 +65,60 @@ class ShuffledBatches(keras.utils.PyDataset):
         """Returns a batch of the present epoch, by its place in it."""
         passed, place = divmod(index, self._in_a_pass)
         start = place * self._batch_size
-        stop = min(start + self._batch_size, self._rows)
-        if self._within_batches:
-            rows = start + self._order(index, stop - start)
-        else:
-            rows = self._order(passed, self._rows)[start:stop]
+        rows = self._order(passed)[start : start + self._batch_size]
         return keras.tree.map_structure(
             lambda leaf: _take(leaf, rows), self._arrays
         )
 
-    def _order(self, number: int, count: int) -> Array:
-        """Returns the order of so many rows, (count,) integers.
+    def as_dataset(self) -> Any:
+        """Returns the same batches as a `tf.data.Dataset`, which is faster.
 
-        Args:
-            number: Of the pass, or of the batch, within the epoch.
-            count: Rows to put in order.
+        The order is that of the epoch in which an iterator begins.
         """
-        if number not in self._orders:
-            draw = np.random.default_rng([self._seed, self._epoch, number])
-            self._orders = {number: draw.permutation(count)}
-        return self._orders[number]
+        import tensorflow as tf
+
+        def orders() -> Iterator[Array]:
+            for passed in range(-(-self._steps // self._in_a_pass)):
+                yield self._order(passed)
+
+        with tf.device("CPU:0"):
+            tensors = keras.tree.map_structure(tf.constant, self._arrays)
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
+        return (
+            tf.data.Dataset.from_generator(
+                orders,
+                output_signature=tf.TensorSpec((self._rows,), tf.int64),
+            )
+            .flat_map(
+                lambda order: tf.data.Dataset.from_tensor_slices(order).batch(
+                    self._batch_size
+                )
+            )
+            .take(self._steps)
+            .map(
+                lambda rows: keras.tree.map_structure(
+                    lambda leaf: tf.gather(leaf, rows), tensors
+                ),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+            .apply(tf.data.experimental.assert_cardinality(self._steps))
+            .with_options(options)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def _order(self, passed: int) -> Array:
+        """Returns the order of a pass over the rows, (rows,) integers."""
+        if passed not in self._orders:
+            draw = np.random.default_rng([self._seed, self._epoch, passed])
+            order = np.arange(self._rows)
+            size = self._batch_size if self._within_batches else self._rows
+            for start in range(0, self._rows, size):
+                draw.shuffle(order[start : start + size])
+            self._orders = {passed: order}
+        return self._orders[passed]
 
 
 class EpochOrder(keras.callbacks.Callback):
@@ -140,10 +174,14 @@ def shuffle_each_epoch(given: MutableMapping[str, Any]) -> None:
     if validation is not None:
         given["validation_data"] = validation
     if given.get("validation_batch_size") is None:
-        given["validation_batch_size"] = batch_size
+        given["validation_batch_size"] = given.get("batch_size")
     for name in ("y", "sample_weight", "batch_size", "steps_per_epoch"):
         given[name] = None
-    given["x"] = batches
+    is_fast = keras.backend.backend() == "tensorflow"
+    is_weighted = given.get("class_weight") is not None
+    given["x"] = (
+        batches.as_dataset() if is_fast and not is_weighted else batches
+    )
     given["shuffle"] = False
     given["validation_split"] = 0.0
     given["callbacks"] = _with(given.get("callbacks"), EpochOrder(batches))
@@ -234,7 +272,11 @@ def _split(
 def _with(callbacks: Any, callback: keras.callbacks.Callback) -> Any:
     """Returns callbacks and one more, in the form that they were given in."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks.append(callback)
+        others = callbacks.callbacks
+        callbacks.callbacks = [
+            *(x for x in others if not isinstance(x, EpochOrder)),
+            callback,
+        ]
         return callbacks
     return [callback, *keras.tree.flatten(callbacks or [])]
 

@@ -140,7 +140,8 @@ class Distiller(
         """Trains the student; takes what `keras.Model.fit` takes.
 
         Arrays are shuffled anew in each epoch, from the seed that
-        `keras.utils.set_random_seed` was given and the epoch alone.
+        `keras.utils.set_random_seed` was given and the epoch alone: give
+        `initial_epoch` where a run goes on, or it has the same orders again.
         """
         signature = inspect.signature(keras.Model.fit)
         call = signature.bind(self, x, y, *args, **kwargs)

@@ -6,10 +6,25 @@ import pytest
 import tensorflow as tf
 
 from keras_kddp import Distiller
-from keras_kddp.data.shuffling import ShuffledBatches, shuffle_each_epoch
+from keras_kddp.data.shuffling import (
+    EpochOrder,
+    ShuffledBatches,
+    shuffle_each_epoch,
+)
 from keras_kddp.distillation.teacher.cache import TeacherCache
 
 ROWS = np.arange(10, dtype="float32")[:, None]
+
+
+def batches_in(given):
+    """Returns the batches of an epoch as NumPy arrays."""
+    x = given["x"]
+    found = (
+        x
+        if isinstance(x, tf.data.Dataset)
+        else map(x.__getitem__, range(len(x)))
+    )
+    return [keras.tree.map_structure(np.array, batch) for batch in found]
 
 
 def small_model(seed):
@@ -154,7 +169,7 @@ def test_what_keras_reads_or_refuses_itself_is_left_to_it(given):
 def test_one_weight_for_each_example_weighs_every_output():
     given = {"x": ROWS, "y": [ROWS, ROWS], "sample_weight": np.arange(10.0)}
     shuffle_each_epoch(given)
-    x, y, weights = given["x"][0]
+    x, y, weights = batches_in(given)[0]
     assert len(y) == 2
     for weight in weights:
         np.testing.assert_array_equal(weight, x[:, 0])
@@ -163,7 +178,7 @@ def test_one_weight_for_each_example_weighs_every_output():
 def test_floats_are_read_in_the_float_of_keras_and_labels_as_they_are():
     given = {"x": ROWS.astype("float64"), "y": np.arange(10)}
     shuffle_each_epoch(given)
-    x, y = given["x"][0]
+    x, y = batches_in(given)[0]
     assert (x.dtype, y.dtype.kind) == ("float32", "i")
     np.testing.assert_array_equal(x[:, 0], y)
 
@@ -175,8 +190,8 @@ def test_text_is_shuffled_with_its_labels(make):
     text = np.array([*"abcdefghij"], object)
     given = {"x": make(text), "y": np.arange(10)}
     shuffle_each_epoch(given)
-    x, y = given["x"][0]
-    text = [value.decode() for value in keras.ops.convert_to_numpy(x)]
+    x, y = batches_in(given)[0]
+    text = [value.decode() for value in x]
     assert text == ["abcdefghij"[label] for label in y]
 
 
@@ -185,11 +200,49 @@ def test_a_list_of_callbacks_of_keras_is_taken_as_it_is():
     given = {"x": ROWS, "y": ROWS, "callbacks": callbacks}
     shuffle_each_epoch(given)
     assert given["callbacks"] is callbacks
-    batches, order = given["x"], np.concatenate
-    first = order([batches[i][0] for i in range(len(batches))])
+    first = batches_in(given)[0][0]
     callbacks.on_epoch_begin(1)
-    second = order([batches[i][0] for i in range(len(batches))])
+    second = batches_in(given)[0][0]
     assert first.tolist() != second.tolist()
+    shuffle_each_epoch({"x": ROWS, "y": ROWS, "callbacks": callbacks})
+    orders = [x for x in callbacks.callbacks if isinstance(x, EpochOrder)]
+    assert len(orders) == 1
+
+
+@pytest.mark.parametrize("arguments", [{}, {"within_batches": True}], ids=str)
+def test_a_dataset_has_the_same_batches(arguments):
+    batches = ShuffledBatches((ROWS,), 4, seed=0, steps=5, **arguments)
+    dataset = batches.as_dataset()
+    for epoch in (0, 1):
+        batches.begin(epoch)
+        found = [x.numpy().tolist() for (x,) in dataset]
+        assert found == [batches[i][0].tolist() for i in range(5)]
+    assert int(dataset.cardinality()) == 5
+
+
+@pytest.mark.parametrize("weights", [None, {0: 1.0, 1: 3.0}], ids=str)
+def test_class_weights_weigh_as_in_keras(weights):
+    losses = []
+    for shuffles in (False, True):
+        given = {"x": ROWS, "y": np.arange(10) % 2, "batch_size": 10}
+        if shuffles:
+            given |= {"class_weight": weights}
+            shuffle_each_epoch(given)
+            del given["class_weight"]
+        model = small_model(0)
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        run = model.fit(**given, class_weight=weights, verbose=0)
+        losses += run.history["loss"]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def test_validation_has_its_own_batch_size():
+    given = {"x": ROWS, "validation_data": (ROWS, ROWS)}
+    shuffle_each_epoch(given)
+    assert given["validation_batch_size"] is None
+    given = {"x": ROWS, "batch_size": 5, "validation_data": (ROWS, ROWS)}
+    shuffle_each_epoch(given)
+    assert given["validation_batch_size"] == 5
 
 
 def test_batches_of_one_epoch_may_be_read_in_any_order():
@@ -219,6 +272,6 @@ class Table:
 def test_tables_and_tensors_are_shuffled_too(make):
     given = {"x": make(ROWS), "y": make(np.arange(10.0))}
     shuffle_each_epoch(given)
-    x, y = given["x"][0]
+    x, y = batches_in(given)[0]
     assert y.shape == ((10, 1) if make is Table else (10,))
     np.testing.assert_array_equal(x[:, 0], np.ravel(y))
