@@ -1,7 +1,8 @@
-"""What layers of one's own would lose when they are made anew."""
+"""State of custom layers that neither config nor weights hold."""
 
 import contextlib
 import warnings
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -9,19 +10,22 @@ import numpy as np
 
 from keras_kddp import _compat
 from keras_kddp._compat import CallNode
+from keras_kddp.model_io import to_numpy
 from keras_kddp.surgery.calls import flat_calls
 from keras_kddp.surgery.checks import SurgeryError
-from keras_kddp.surgery.layer_state import has_own_state, is_from_here
+from keras_kddp.surgery.layer_state import carry_state, is_from_here
 
-UNKNOWN_SIZE = 4  # what stands for an axis of unknown size in a probe
+_SIZES = (4, 28)  # what stands for axes of unknown size in a probe
+_INNER = ["the layers inside it"]
 
 
 def check_hidden_state(model: keras.Model) -> None:
     """Checks that no layer knows what neither config nor weights tell.
 
-    A layer of one's own may keep, say, statistics in a plain attribute that
-    is set after it was made. A layer made anew from the config does not have
-    them: where that changes what it computes, it is refused.
+    A custom layer may keep, say, statistics in a plain attribute that is set
+    after it was made. A layer made anew from the config does not have them:
+    where that may change what it computes, it is refused. What every call
+    writes anew, a counter or the last output, does not count.
 
     Args:
         model: A built Sequential or Functional model; only read.
@@ -33,11 +37,10 @@ def check_hidden_state(model: keras.Model) -> None:
         layer = node.operation
         if not isinstance(layer, keras.layers.Layer) or is_from_here(layer):
             continue
-        with _compat.untouched_seeds():
-            fresh = _made_anew(layer)
-            lost = [] if fresh is None else _lost_attributes(layer, fresh)
-            changes = bool(lost) and _computes_otherwise(node, layer, fresh)
-        if changes:
+        with _compat.untouched_seeds(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of inner layers not yet built
+            lost = _lost_attributes(node, layer)
+        if lost:
             raise SurgeryError(
                 f"Layer '{node.name}' ({type(layer).__name__}) must be what "
                 "its config and its weights say, or a copy computes something "
@@ -47,98 +50,144 @@ def check_hidden_state(model: keras.Model) -> None:
             )
 
 
-def _made_anew(layer: Any) -> Any:
-    """Returns a layer from the config of another, built alike if it can be.
+def _lost_attributes(node: CallNode, layer: Any) -> list[str]:
+    """Returns the names of what a copy of a layer would lack.
 
-    None where that does not work: rebuilding the model then says why.
+    None of them where no copy can be made: rebuilding the model then says why.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of inner layers not yet built
-        try:
-            fresh = type(layer).from_config(layer.get_config())
-        except Exception:
-            return None
+    try:
+        fresh = type(layer).from_config(layer.get_config())
+    except Exception:
+        return []
+    _complete(fresh, layer)
+    inner = [len(_compat.all_layers(x)) for x in (fresh, layer)]
+    if fresh.built and inner[0] != inner[1]:
+        return _INNER
+    before = _attributes(fresh)
+    differing = _differing(_attributes(layer), before)
+    if not differing:
+        return []
+    with keras.StatelessScope():
+        results = _results_on_probes(node, (fresh, layer))
+    written = _differing(_attributes(fresh), before)
+    lost = [name for name in differing if name not in written]
+    if not results or not all(_same(*pair) for pair in results):
+        lost = differing
+    return sorted({name for _, name in lost})
+
+
+def _complete(fresh: Any, layer: Any) -> None:
+    """Builds a fresh layer and gives it what any copy gets, as far as it can.
+
+    Args:
+        fresh: Made from the config of the layer; changed.
+        layer: The layer; only read.
+    """
+    with contextlib.suppress(Exception):
         if layer.built and not fresh.built:
-            with contextlib.suppress(Exception):
-                fresh.build_from_config(layer.get_build_config() or {})
-    return fresh
+            fresh.build_from_config(layer.get_build_config() or {})
+        for old, new in zip(layer.variables, fresh.variables, strict=True):
+            new.assign(to_numpy(old))
+        carry_state(layer, fresh)
 
 
-def _lost_attributes(layer: Any, fresh: Any) -> list[str]:
-    """Returns the names of plain attributes that a fresh layer has otherwise.
+def _attributes(layer: Any) -> dict[tuple[int, str], Any]:
+    """Returns the plain attributes of a custom layer and of those inside it."""
+    known = {*vars(keras.layers.Layer()), "activation"}  # which goes along
+    return {
+        (index, name): _frozen(value)
+        for index, inner in enumerate([layer, *_compat.all_layers(layer)])
+        if not is_from_here(inner)
+        for name, value in vars(inner).items()
+        if name not in known and not name.startswith("_self_")
+    }
 
-    Those of layers inside it are among them; not what is saved by itself.
-    """
-    pairs = zip(
-        [layer, *_compat.all_layers(layer)],
-        [fresh, *_compat.all_layers(fresh)],
-        strict=False,
-    )
-    known = vars(keras.layers.Layer()).keys()
-    return sorted(
-        name
-        for old, new in pairs
-        if not is_from_here(old) and not has_own_state(old)
-        for name, value in vars(old).items()
-        if name not in known
-        and not name.startswith("_self_")  # of TensorFlow's checkpoints
-        and not _same(value, vars(new).get(name))
-    )
+
+def _differing(
+    first: dict[tuple[int, str], Any], second: dict[tuple[int, str], Any]
+) -> list[tuple[int, str]]:
+    return [
+        key for key, value in first.items() if not _same(value, second.get(key))
+    ]
+
+
+def _frozen(value: Any) -> Any:
+    """Returns a plain value that no later call changes; others as they are."""
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_frozen(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return frozenset(value)
+    if isinstance(value, keras.Variable):
+        return Ellipsis
+    if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
+        with contextlib.suppress(Exception):
+            return np.array(keras.ops.convert_to_numpy(value))
+    return value
 
 
 def _same(first: Any, second: Any) -> bool:
-    """Says whether two plain values are equal; what is not plain is."""
+    """Says whether two frozen values are equal; what is not plain is."""
     if isinstance(first, dict) and isinstance(second, dict):
         return first.keys() == second.keys() and all(
             _same(value, second[key]) for key, value in first.items()
         )
-    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+    if isinstance(first, list) and isinstance(second, list):
         return len(first) == len(second) and all(map(_same, first, second))
+    if isinstance(first, FunctionType) and isinstance(second, FunctionType):
+        return first.__code__ is second.__code__
     if not (_is_plain(first) and _is_plain(second)):
         return True
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        is_float = first.dtype.kind == second.dtype.kind == "f"
+        return np.array_equal(first, second, equal_nan=is_float)
     if first is None or second is None:
         return first is second
     with contextlib.suppress(Exception):
-        return np.array_equal(np.asarray(first), np.asarray(second))
+        return bool(np.all(first == second))
     return True
 
 
 def _is_plain(value: Any) -> bool:
-    """Says whether a value is of numbers and text, and no weight or layer."""
-    if isinstance(value, keras.Variable):
-        return False
-    return (
-        value is None
-        or isinstance(value, (int, float, complex, str, bytes, np.generic))
-        or isinstance(value, (list, tuple, dict, set, frozenset, np.ndarray))
-        or keras.ops.is_tensor(value)
+    """Says whether a frozen value is of numbers and text."""
+    return value is None or isinstance(
+        value,
+        (bool, int, float, complex, str, bytes, np.generic, np.ndarray)
+        + (list, dict, frozenset),
     )
 
 
-def _computes_otherwise(node: CallNode, layer: Any, fresh: Any) -> bool:
-    """Says whether a layer and its copy differ on a probe.
+def _results_on_probes(
+    node: CallNode, layers: tuple[Any, Any]
+) -> list[tuple[Any, Any]]:
+    """Returns what two layers make of probes; none that they cannot take."""
+    pairs = []
+    for size in _SIZES:
+        generator = np.random.default_rng(0)
+        args, kwargs = keras.tree.map_structure(
+            lambda x, size=size, draw=generator: _probe(x, size, draw),
+            (node.args, node.kwargs),
+        )
+        with contextlib.suppress(Exception):
+            results = [
+                keras.tree.flatten(layer(*args, **kwargs)) for layer in layers
+            ]
+            pairs.append(tuple(_frozen(result) for result in results))
+    return pairs
 
-    True where they cannot be tried.
+
+def _probe(argument: Any, size: int, generator: np.random.Generator) -> Any:
+    """Returns numbers or text in place of a symbolic tensor.
+
+    Args:
+        argument: A tensor of the call, or a plain argument, which is kept.
+        size: Of its axes of unknown size.
+        generator: Of its numbers.
     """
-    generator = np.random.default_rng(0)
-    args, kwargs = keras.tree.map_structure(
-        lambda x: _probe(x, generator), (node.args, node.kwargs)
-    )
-    weights = zip(fresh.variables, layer.variables, strict=False)
-    try:
-        with keras.StatelessScope([(new, old.value) for new, old in weights]):
-            results = [call(*args, **kwargs) for call in (layer, fresh)]
-        first, second = map(keras.tree.flatten, results)
-        return not all(map(_same, first, second))
-    except Exception:
-        return True
-
-
-def _probe(argument: Any, generator: np.random.Generator) -> Any:
-    """Returns numbers or text in place of a symbolic tensor."""
     if not isinstance(argument, keras.KerasTensor):
         return argument
-    shape = [UNKNOWN_SIZE if size is None else size for size in argument.shape]
+    shape = [size if axis is None else axis for axis in argument.shape]
     if argument.dtype == "string":
         return keras.ops.convert_to_tensor(np.full(shape, "a"), "string")
     is_float = "float" in argument.dtype

@@ -39,11 +39,31 @@ def carry_layer_state(
     successors = layers_by_path(new_model)
     for name, layer in layers_by_path(model).items():
         new = successors.get(name)
-        if new is None or is_flattened(layer) or name in changed:
+        if new is None or is_flattened(layer):
             continue
-        for old, successor in _with_inner_layers(layer, new):
-            if has_own_state(old):
-                _carry(old, successor)
+        _carry_recurrent_state(layer, new)
+        if name not in changed:
+            carry_state(layer, new)
+
+
+def carry_state(layer: Any, new: Any) -> None:
+    """Gives a layer, and the layers inside it, what another saves by itself.
+
+    Args:
+        layer: The layer; it is only read.
+        new: Its copy, with its weights.
+    """
+    for old, successor in _with_inner_layers(layer, new):
+        if has_own_state(old):
+            _carry(old, successor)
+
+
+def _carry_recurrent_state(layer: Any, new: Any) -> None:
+    """Goes on where a stateful recurrent layer stands, which no file tells."""
+    for old, successor in _with_inner_layers(layer, new):
+        if isinstance(old, keras.layers.RNN) and old.stateful:
+            for state, copied in zip(old.states, successor.states, strict=True):
+                copied.assign(to_numpy(state))
 
 
 def carry_adapted_state(model: keras.Model, new_model: keras.Model) -> None:
@@ -84,18 +104,21 @@ def has_own_state(layer: Any) -> bool:
     Layers of Keras with weights override the methods for their quantized
     forms alone; those that preprocess have more to tell.
     """
-    if is_from_here(layer):
-        return ".preprocessing." in type(layer).__module__
     return any(
-        getattr(type(layer), name, None)
-        is not getattr(keras.layers.Layer, name, None)
-        for name in _METHODS
+        ".preprocessing." in base.__module__
+        if _is_from_here(base)
+        else not vars(base).keys().isdisjoint(_METHODS)
+        for base in type(layer).__mro__
     )
 
 
 def is_from_here(layer: Any) -> bool:
     """Says whether a layer's class is one of Keras, or of this package."""
-    return type(layer).__module__.startswith(("keras.", "keras_kddp."))
+    return _is_from_here(type(layer))
+
+
+def _is_from_here(layer_class: type) -> bool:
+    return layer_class.__module__.startswith(("keras.", "keras_kddp."))
 
 
 def knows_more_than_weights(layer: Any) -> bool:

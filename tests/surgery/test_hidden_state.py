@@ -65,6 +65,87 @@ class Lookup(layers.Layer):
         return x * self.table["a"]
 
 
+class Amplified(layers.Dense):
+    """A Dense that keeps a number of its own."""
+
+    gain = 1.0
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.gain = 1.0
+
+    def call(self, x):
+        return super().call(x) * self.gain
+
+
+class Clipped(layers.Layer):
+    """Shows what it knows for large numbers only."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.highest = 255.0
+
+    def call(self, x):
+        return keras.ops.minimum(x, self.highest)
+
+
+class Mapped(layers.Layer):
+    """Has a function that may be another one."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.function = keras.ops.relu
+
+    def call(self, x):
+        return self.function(x)
+
+
+class Bounded(layers.Normalization):
+    """A Normalization that keeps a bound beside its statistics."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.bound = 3.0
+
+    def call(self, x):
+        return keras.ops.clip(super().call(x), -self.bound, self.bound)
+
+
+class Extended(layers.Layer):
+    """May get a layer inside it later."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = None
+
+    def call(self, x):
+        return x if self.inner is None else self.inner(x)
+
+
+class Caching(layers.Layer):
+    """Keeps its last output, of windows of seven."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.last = None
+
+    def call(self, x):
+        self.last = keras.ops.reshape(x, (-1, 7, 6))
+        return x
+
+
+def with_value(layer, **values):
+    for name, value in values.items():
+        setattr(layer, name, value)
+    return layer
+
+
+def bounded():
+    layer = Bounded(name="mine")
+    layer.adapt(ROWS)
+    return layer
+
+
 def model_with(layer):
     inputs = keras.Input((6,))
     x = layers.Dense(8, "relu", name="fc")(layer(inputs))
@@ -97,6 +178,23 @@ COPIES = {
         (lambda: adapted(Around(name="mine")), "'mine' .*mean"),
         (lambda: with_table(2.0), "'words' .*table"),
         (
+            lambda: with_value(Amplified(6, name="mine"), gain=3.0),
+            "'mine' .*gain",
+        ),
+        (
+            lambda: with_value(Clipped(name="mine"), highest=120.0),
+            "'mine' .*highest",
+        ),
+        (
+            lambda: with_value(Mapped(name="mine"), function=keras.ops.tanh),
+            "'mine' .*function",
+        ),
+        (lambda: with_value(bounded(), bound=0.5), r"'mine' .*\['bound'\]"),
+        (
+            lambda: with_value(Extended(name="mine"), inner=layers.Dense(6)),
+            "'mine' .*the layers inside",
+        ),
+        (
             lambda: keras.Sequential(
                 [keras.Input((6,)), adapted(Centering(name="mine"))],
                 name="pre",
@@ -104,7 +202,17 @@ COPIES = {
             "'pre/mine' .*mean",
         ),
     ],
-    ids=["attribute", "inner layer", "table", "nested model"],
+    ids=[
+        "attribute",
+        "inner layer",
+        "table",
+        "subclass",
+        "bound",
+        "function",
+        "subclass of preprocessing",
+        "later layer",
+        "nested model",
+    ],
 )
 def test_a_layer_that_a_copy_could_not_equal_is_named(make, said, copy):
     model = model_with(make())
@@ -125,8 +233,19 @@ def test_a_layer_that_a_copy_could_not_equal_is_named(make, said, copy):
         Around,
         lambda: adapted(Told()),
         lambda: with_table(1.0),
+        bounded,
+        Mapped,
+        Extended,
     ],
-    ids=["counter", "inner layer", "config", "table"],
+    ids=[
+        "counter",
+        "inner layer",
+        "config",
+        "table",
+        "preprocessing",
+        "function",
+        "no layer",
+    ],
 )
 def test_a_layer_that_a_copy_equals_is_taken(make, copy):
     model = model_with(make())
@@ -135,6 +254,18 @@ def test_a_layer_that_a_copy_equals_is_taken(make, copy):
     model.get_layer("fc").set_weights([kernel, bias])
 
     np.testing.assert_allclose(copy(model)(ROWS), model(ROWS), atol=1e-6)
+
+
+def test_a_last_output_is_no_state():
+    inputs = keras.Input((None, 6))
+    x = layers.Dense(8, "relu")(Caching()(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    model(np.ones((2, 14, 6), "float32"))
+
+    data = np.random.default_rng(1).random((2, 7, 6)).astype("float32")
+    np.testing.assert_allclose(
+        kddp.prepare(model)(data), model(data), atol=1e-6
+    )
 
 
 class Scaled(layers.Layer):

@@ -194,6 +194,24 @@ def test_the_student_of_a_run_is_the_file_that_is_saved(tmp_path):
     )
 
 
+@pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "cut"])
+def test_a_stateful_layer_goes_on_where_it_stands(is_cut):
+    inputs = keras.Input(batch_shape=(4, 5, 6))
+    x = layers.Dense(8, "relu", name="fc", bias_initializer="ones")(inputs)
+    model = keras.Model(inputs, layers.GRU(3, stateful=True)(x))
+    kernel, bias = model.get_layer("fc").get_weights()
+    kernel[:, 2], bias[2] = 0, 0
+    model.get_layer("fc").set_weights([kernel, bias])
+    data = np.stack([ROWS[:4]] * 5, axis=1) / 100
+    model(data)
+
+    found = kddp.remove_units(model, {"fc": [2]} if is_cut else {})
+
+    np.testing.assert_allclose(
+        np.array(found(data)), np.array(model(data)), atol=1e-6
+    )
+
+
 def test_the_float32_copy_that_is_exported_knows_the_statistics():
     inputs, layer, data = normalized()
     x = layers.Dense(8, "relu", dtype="mixed_float16")(layer(inputs))
