@@ -15,6 +15,7 @@ SLOW_files := tests/export
 SLOW_runs := tests/benchmarks tests/cli tests/docs tests/pruning
 # What has to hold on JAX and on torch as on TensorFlow.
 BACKEND_TESTS := tests/test_identities.py tests/layers/test_masks.py \
+  tests/data/test_shuffling.py \
   $(addprefix tests/distillation/test_,exact_swap.py feature_hints.py \
     penalties.py student_state.py terms.py) \
   $(addprefix tests/pruning/test_,activity.py padding.py run.py)
