@@ -22,19 +22,21 @@ from keras_kddp.export.model.float32 import in_float32
 from keras_kddp.export.model.samples import arrange_inputs, class_labels
 from keras_kddp.export.model.signature import (
     check_exportable,
-    infer,
     input_signature,
     output_names,
 )
 from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
-from keras_kddp.model_io import Array, Arrays
+from keras_kddp.model_io import (
+    Array,
+    Arrays,
+    all_outputs_and_masks,
+    input_structure,
+)
 
 Artifact = TFLiteArtifact | str | os.PathLike[str]
 
 _NameSets = tuple[tuple[str, ...], tuple[str, ...]]
-
-_BATCH_SIZE = 256
 
 
 def verify(
@@ -86,8 +88,8 @@ def verify(
     files = [[kind(_path(source)) for kind in present] for source in sources]
     model = in_float32(model)
     inputs = arrange_inputs(x, input_signature(model))
-    reference = _keras_outputs(model, inputs)
-    judge = Judge(reference, _labels(y, reference), tolerance)
+    reference, masks = _keras_outputs(model, inputs)
+    judge = Judge(reference, masks, _labels(y, reference), tolerance)
     rows: list[RuntimeAgreement] = []
     for source, runtimes in zip(sources, files, strict=True):
         names = _names(model, source)
@@ -133,24 +135,19 @@ def _sources(artifacts: Artifact | Iterable[Artifact]) -> list[Artifact]:
     return sources
 
 
-def _keras_outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:
-    batches = []
-    for start in range(0, len(inputs[0]), _BATCH_SIZE):
-        rows = slice(start, start + _BATCH_SIZE)
-        tensors = [keras.ops.convert_to_tensor(part[rows]) for part in inputs]
-        batches.append(
-            [keras.ops.convert_to_numpy(out) for out in infer(model, tensors)]
-        )
-    outputs = [
-        np.concatenate(parts).astype(np.float32)
-        for parts in zip(*batches, strict=True)
-    ]
+def _keras_outputs(
+    model: keras.Model, inputs: list[Array]
+) -> tuple[list[Array], list[Array | None]]:
+    """Returns the flat outputs in float32, with their Keras masks."""
+    x = keras.tree.pack_sequence_as(input_structure(model), inputs)
+    found, masks = all_outputs_and_masks(model, x)
+    outputs = [output.astype(np.float32) for output in found]
     if not all(np.isfinite(output).all() for output in outputs):
         raise ValueError(
             "The Keras model's outputs must be finite. Received: NaN or "
             "infinity for some rows of `x`. Check `x` and the weights first."
         )
-    return outputs
+    return outputs, masks
 
 
 def _labels(
