@@ -22,7 +22,7 @@ class FeatureHints(keras.distillation.DistillationLoss):
     A `sample_weight` of each step or pixel weighs the features' positions
     where they are the same; for features of another resolution its mean
     weighs the example, and so does the mean over several outputs. Steps that
-    Keras masks in either layer are left out.
+    Keras masks in either model's layer are left out.
 
     Args:
         teacher_layer_name: Layer whose output the student learns from.
@@ -30,7 +30,7 @@ class FeatureHints(keras.distillation.DistillationLoss):
             positions, and any number of channels on its last axis.
 
     Raises:
-        ValueError: If a name is none.
+        ValueError: If a name is not a non-empty string.
 
     Example:
         ```python
