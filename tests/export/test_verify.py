@@ -514,6 +514,10 @@ def test_padding_counts_in_no_share_of_classes(folder):
     assert agreement.keras_accuracy == 3 / 4
     accuracies = [r.accuracy for r in agreement.rows if r.refusal is None]
     assert set(accuracies) == {3 / 4}
+    valid = (x != 0)[..., None]
+    for padded in (np.where(valid[..., 0], y, -1), np.eye(3)[y] * valid):
+        agreement = verify(model, folder / "tags.tflite", x, padded)
+        assert agreement.keras_accuracy == 3 / 4
 
 
 @pytest.mark.parametrize("mask", [np.array([[True, False]] * 2), None])

@@ -62,7 +62,8 @@ def verify(
             several of them.
         x: Samples: an array of shape `(samples, ...)`; for several inputs a
             sequence in the order of `model.inputs`, or a dict by their names.
-        y: Integer or one-hot classes of a single output, for the accuracies.
+        y: Integer or one-hot classes of a single output, for the accuracies;
+            where Keras masks a step, anything.
         tolerance: Largest relative error that passes. None: 1e-4 for float32,
             1e-2 for float16; for the others the top-1 agreement counts, or
             0.1 where some output is no wider than 1.
@@ -89,7 +90,8 @@ def verify(
     model = in_float32(model)
     inputs = arrange_inputs(x, input_signature(model))
     reference, masks = _keras_outputs(model, inputs)
-    judge = Judge(reference, masks, _labels(y, reference), tolerance)
+    labels = _labels(y, reference, masks)
+    judge = Judge(reference, masks, labels, tolerance)
     rows: list[RuntimeAgreement] = []
     for source, runtimes in zip(sources, files, strict=True):
         names = _names(model, source)
@@ -151,7 +153,7 @@ def _keras_outputs(
 
 
 def _labels(
-    y: Arrays | None, reference: list[Array]
+    y: Arrays | None, reference: list[Array], masks: list[Array | None]
 ) -> NDArray[np.int64] | None:
     if y is None:
         return None
@@ -160,7 +162,17 @@ def _labels(
             "`y` must be None for a model of several outputs. Received: "
             f"`y` for {len(reference)} outputs. Verify without it."
         )
-    return class_labels(y, reference[0])
+    return class_labels(_without_padding(y, masks[0]), reference[0])
+
+
+def _without_padding(y: Arrays, mask: Array | None) -> Array:
+    """Returns labels that are classes at padding too, where any may stand."""
+    labels = np.array(y)
+    if mask is None or labels.shape[: mask.ndim] != mask.shape:
+        return labels
+    if mask.any():
+        labels[~mask] = labels[mask][0]
+    return labels
 
 
 def _names(model: keras.Model, source: Artifact) -> _NameSets:
