@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_kddp.distillation.feature_reader import feature_tensor
-from keras_kddp.distillation.position_weights import weighted_mean
+from keras_kddp.distillation.weight_axes import weighted_mean
 from keras_kddp.model_io import Tensor, at_least_float32, to_numpy, wide_dtype
 from keras_kddp.surgery.plan import RemovalPlan
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_kddp.distillation.position_weights import weighted_mean
+from keras_kddp.distillation.weight_axes import weighted_mean
 from keras_kddp.model_io import Arrays, Tensor, at_least_float32
 
 

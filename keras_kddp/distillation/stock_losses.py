@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_kddp.distillation.position_weights import on_axes, weighted_mean
+from keras_kddp.distillation.weight_axes import on_axes, weighted_mean
 from keras_kddp.model_io import Arrays, Tensor
 
 _STOCK = (
