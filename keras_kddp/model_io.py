@@ -94,6 +94,85 @@ def output_names(model: keras.Model) -> list[str]:
     return [] if graph is None else list(graph.output_names)
 
 
+def outputs_and_masks(
+    model: keras.Model, inputs: Arrays
+) -> tuple[list[Array], list[Array | None]]:
+    """Returns the flat outputs of a batch at inference, with their masks.
+
+    `predict` drops the masks, by which Keras' own metrics leave padding out.
+
+    Args:
+        model: A built model; it keeps no trace of the call.
+        inputs: A batch as the model takes it.
+
+    Returns:
+        The outputs, (batch, ...) each, and for each the steps that are no
+        padding, (batch, steps) booleans, or None.
+    """
+    # In the scope, add_loss and state updates do not reach the model.
+    with keras.StatelessScope():
+        outputs = keras.tree.flatten(model(inputs, training=False))
+    masks = map(_compat.keras_mask, outputs)
+    to_array = keras.ops.convert_to_numpy
+    return (
+        [to_array(output) for output in outputs],
+        [None if mask is None else to_array(mask) for mask in masks],
+    )
+
+
+def all_outputs_and_masks(
+    model: keras.Model, x: Arrays, batch_size: int = 256
+) -> tuple[list[Array], list[Array | None]]:
+    """Returns `outputs_and_masks` of whole arrays, batch by batch.
+
+    Args:
+        model: A built model.
+        x: Arrays of one length, as the model takes them.
+        batch_size: Rows of one call.
+    """
+    batches = []
+    for start in range(0, len(keras.tree.flatten(x)[0]), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = keras.tree.map_structure(
+            lambda a, r=rows: keras.ops.convert_to_tensor(a[r]), x
+        )
+        batches.append(outputs_and_masks(model, batch))
+    outputs, masks = zip(*batches, strict=True)
+    return (
+        [np.concatenate(parts) for parts in zip(*outputs, strict=True)],
+        [
+            None if parts[0] is None else np.concatenate(parts)
+            for parts in zip(*masks, strict=True)
+        ],
+    )
+
+
+def count_hits(hits: Array, mask: Array | None) -> tuple[int, int]:
+    """Returns how many answers are right, and how many there are.
+
+    Args:
+        hits: Whether each answer is right, (batch, ...).
+        mask: None, or the steps that are no padding, (batch, steps): the
+            others are no answers.
+    """
+    if mask is None or mask.ndim > hits.ndim:
+        return int(hits.sum()), hits.size
+    further_axes = (1,) * (hits.ndim - mask.ndim)
+    valid = np.broadcast_to(mask.reshape(mask.shape + further_axes), hits.shape)
+    return int(hits[valid].sum()), int(valid.sum())
+
+
+def share_of_hits(hits: Array, mask: Array | None) -> float:
+    """Returns the share of right answers, 0 where padding is all there is.
+
+    Args:
+        hits: As `count_hits` takes them.
+        mask: As `count_hits` takes it.
+    """
+    right, count = count_hits(hits, mask)
+    return right / max(count, 1)
+
+
 def _activation_of(tensor: Tensor) -> str:
     """Returns the name of the activation that made a symbolic tensor."""
     while True:

@@ -23,6 +23,11 @@ from keras_kddp.pruning.callback import DynamicPruning
 from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
 from keras_kddp.surgery.graph import ChannelGraph
 
+_OWN_DISTILLER = (
+    "Train with a keras_kddp.Distiller of your own and `distillation_losses` "
+    "that fit them, or set student_loss_weight=1."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Preflight:
@@ -114,7 +119,7 @@ def preflight(
     if recipe.loss is None:
         recipe = replace(recipe, loss=default_loss(student))
     if recipe.student_loss_weight < 1:
-        check_class_scores(recipe.loss, student)
+        check_class_scores(recipe.loss, student, _OWN_DISTILLER)
     optimizer = recipe.fresh_optimizer()  # says if there is none of this name
     if pruning.budget is not None:
         check_judgeable(pruning.budget, student, optimizer)

@@ -11,7 +11,12 @@ from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.distiller import Distiller
 from keras_kddp.layers.preparation import finalize
-from keras_kddp.model_io import output_activations, output_structure
+from keras_kddp.model_io import (
+    all_outputs_and_masks,
+    output_activations,
+    output_structure,
+    share_of_hits,
+)
 
 
 @dataclass(frozen=True)
@@ -159,18 +164,22 @@ def fresh(make: Callable[[], keras.Model], seed: int) -> keras.Model:
 def accuracy(model: keras.Model, split: Split) -> float:
     """Returns the share of right answers of a model on a split.
 
+    Steps that Keras masks count nothing, as in Keras' own accuracy.
+
     Args:
         model: Each output (batch, ..., classes).
         split: Plain inputs and class numbers; of several outputs the mean of
             their accuracies is returned.
     """
-    outputs = keras.tree.flatten(model.predict(split.x, verbose=0))
+    outputs, masks = all_outputs_and_masks(model, split.x)
     labels = keras.tree.flatten(split.y)
     return float(
         np.mean(
             [
-                (output.argmax(axis=-1) == label).mean()
-                for output, label in zip(outputs, labels, strict=True)
+                share_of_hits(output.argmax(axis=-1) == label, mask)
+                for output, label, mask in zip(
+                    outputs, labels, masks, strict=True
+                )
             ]
         )
     )

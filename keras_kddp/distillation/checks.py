@@ -27,7 +27,7 @@ def check_models(teacher: Any, student: Any) -> None:
             )
     if teacher is None:
         return
-    check_trained(teacher)
+    check_built(teacher)
     for end in ("inputs", "outputs"):
         theirs, ours = _shapes(teacher, end), _shapes(student, end)
         if theirs and ours and not _compatible(theirs, ours):
@@ -41,7 +41,7 @@ def check_models(teacher: Any, student: Any) -> None:
     _check_separate_weights(teacher, student)
 
 
-def check_trained(teacher: keras.Model) -> None:
+def check_built(teacher: keras.Model) -> None:
     """Checks that a teacher has the weights that it was trained to.
 
     Raises:

@@ -36,8 +36,8 @@ class Distiller(
     plus, while training, the student's activity and weight penalties
     (Şener & Akbaş 2022, doi 10.29109/gujsc.1141648). `evaluate`, `predict`
     and the metrics are the student's, by the names of its outputs. Steps that
-    Keras masks count in no loss. The teacher is only read: its `trainable`
-    flags and BatchNormalization statistics stay as they are.
+    Keras masks in the student's outputs count in no loss. The teacher is only
+    read: its `trainable` flags and BatchNormalization statistics stay.
 
     Args:
         teacher: Trained model, each output (batch, ..., classes): logits, or
@@ -178,6 +178,11 @@ class Distiller(
 
         Returns:
             Scalar in float32, or float64 where the outputs are.
+
+        Raises:
+            ValueError: If `sample_weight` does not fit the outputs, a loss
+                does not take the weights or masks that are there, or neither
+                `x` nor a teacher gives teacher outputs.
         """
         if y_pred is None:
             y_pred = self(x, training=training)
@@ -245,13 +250,33 @@ class Distiller(
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, models included."""
         serialize = keras.saving.serialize_keras_object
+        losses = [serialize(loss) for loss in self.distillation_losses]
+        # Default losses stay the default: `compile` judges by it.
+        default = (
+            {
+                "distillation_losses": None,
+                "temperature": self.distillation_losses[0].temperature,
+            }
+            if self.has_default_losses
+            else {"distillation_losses": losses}
+        )
         return {
             "name": self.name,
             "teacher": self.teacher and serialize(self.teacher),
             "student": serialize(self.student),
-            "distillation_losses": [
-                serialize(loss) for loss in self.distillation_losses
-            ],
+            **default,
             "distillation_loss_weights": list(self.distillation_loss_weights),
             "student_loss_weight": self.student_loss_weight,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Distiller":
+        """Returns the Distiller from `get_config()`."""
+        deserialize = keras.saving.deserialize_keras_object
+        losses = config["distillation_losses"]
+        made = {
+            "teacher": deserialize(config["teacher"]),
+            "student": deserialize(config["student"]),
+            "distillation_losses": losses and [*map(deserialize, losses)],
+        }
+        return cls(**{**config, **made})

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_kddp.distillation.feature_reader import feature_tensor
-from keras_kddp.distillation.position_weights import weighted_mean
+from keras_kddp.distillation.weight_axes import weighted_mean
 from keras_kddp.model_io import Tensor, at_least_float32, to_numpy, wide_dtype
 from keras_kddp.surgery.plan import RemovalPlan
 
@@ -22,7 +22,7 @@ class FeatureHints(keras.distillation.DistillationLoss):
     A `sample_weight` of each step or pixel weighs the features' positions
     where they are the same; for features of another resolution its mean
     weighs the example, and so does the mean over several outputs. Steps that
-    Keras masks in either layer are left out.
+    Keras masks in either model's layer are left out.
 
     Args:
         teacher_layer_name: Layer whose output the student learns from.
@@ -30,7 +30,7 @@ class FeatureHints(keras.distillation.DistillationLoss):
             positions, and any number of channels on its last axis.
 
     Raises:
-        ValueError: If a name is none.
+        ValueError: If a name is not a non-empty string.
 
     Example:
         ```python

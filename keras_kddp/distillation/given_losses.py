@@ -23,7 +23,8 @@ def resolved_losses(losses: Any, temperature: float) -> list[Any]:
         temperature: Of the soft targets that None stands for.
 
     Raises:
-        ValueError: If a loss is none, or comes with a temperature.
+        ValueError: If one is not a DistillationLoss, or comes with a
+            temperature.
     """
     if losses is None:
         return [SoftTargets(temperature)]
@@ -53,14 +54,31 @@ def resolved_losses(losses: Any, temperature: float) -> list[Any]:
 def _mended(loss: Any) -> Any:
     """Returns soft targets for the stock loss that means them.
 
-    The stock `LogitsDistillation` with its default loss compares raw logits.
+    The stock `LogitsDistillation` compares raw logits where its divergence is
+    given by name, as the default is, and softmax of them where it is an object.
+    A subclass may do something else.
     """
-    if not isinstance(loss, keras.distillation.LogitsDistillation):
+    if type(loss) is not keras.distillation.LogitsDistillation:
         return loss
-    is_divergence = loss.loss is keras.losses.kl_divergence or isinstance(
-        loss.loss, keras.losses.KLDivergence
+    compared = keras.tree.map_structure(_divergence_as_object, loss.loss)
+    if _is_mean_divergence(compared):
+        return SoftTargets(loss.temperature)
+    if not keras.tree.is_nested(compared):
+        return loss
+    return keras.distillation.LogitsDistillation(loss.temperature, compared)
+
+
+def _is_mean_divergence(loss: Any) -> bool:
+    return (
+        type(loss) is keras.losses.KLDivergence
+        and loss.reduction == "sum_over_batch_size"
     )
-    return SoftTargets(loss.temperature) if is_divergence else loss
+
+
+def _divergence_as_object(loss: Any) -> Any:
+    if loss is keras.losses.kl_divergence:
+        return keras.losses.KLDivergence()
+    return loss
 
 
 def resolved_weights(
@@ -139,19 +157,14 @@ def check_scalar(loss: Any, value: Any) -> None:
 
 
 def loss_value(
-    loss: Any,
-    outputs: tuple[Arrays, Arrays],
-    weights: Arrays,
-    *,
-    is_given: bool,
+    loss: Any, outputs: tuple[Arrays, Arrays], weights: Arrays
 ) -> Any:
     """Returns the value of a distillation loss with weights.
 
     Args:
         loss: A distillation loss.
         outputs: What it compares, the teacher's first.
-        weights: Of examples or positions, or None.
-        is_given: The user gave some; else they only leave padding out.
+        weights: Of examples or positions, 0 for padding, or None.
 
     Raises:
         ValueError: If the loss does not take the weights that are there: it
@@ -161,18 +174,12 @@ def loss_value(
         return loss.compute_loss(*outputs)
     if "sample_weight" in inspect.signature(loss.compute_loss).parameters:
         return loss.compute_loss(*outputs, sample_weight=weights)
-    if not is_given and is_stock(loss):
+    if is_stock(loss):
         return stock_loss(loss, *outputs, weights)
-    if not is_given:
-        raise ValueError(
-            "Outputs and features that carry a Keras mask need distillation "
-            "losses whose `compute_loss` takes `sample_weight`, which is 0 for "
-            f"padding. Received: {type(loss).__name__}, which does not. Use "
-            "keras_kddp.SoftTargets or FeatureHints, or leave mask_zero out."
-        )
     raise ValueError(
-        "`sample_weight` and `class_weight` need distillation losses whose "
-        f"`compute_loss` takes `sample_weight`. Received: {type(loss).__name__}"
-        ", which does not. Use keras_kddp.SoftTargets, or leave the weights "
-        "out."
+        "`sample_weight`, `class_weight` and Keras masks need distillation "
+        "losses that take `sample_weight`, which is 0 for padding. Received: "
+        f"{type(loss).__name__}, which does not. Add `sample_weight=None` to "
+        "its compute_loss and multiply by it, use keras_kddp.SoftTargets or "
+        "FeatureHints, or leave the weights and mask_zero out."
     )

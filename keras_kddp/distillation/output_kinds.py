@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_kddp.distillation.by_output import by_output, keys_of_outputs
 from keras_kddp.model_io import (
     output_activations,
     output_names,
@@ -50,7 +51,9 @@ class _Output(NamedTuple):
     losses: list[Any]
 
 
-def check_class_scores(loss: Any, student: keras.Model) -> None:
+def check_class_scores(
+    loss: Any, student: keras.Model, remedy: str | None = None
+) -> None:
     """Checks that the default soft targets mean something for a student.
 
     Class scores are what ends in softmax or log_softmax, and what has a loss
@@ -64,12 +67,16 @@ def check_class_scores(loss: Any, student: keras.Model) -> None:
     Args:
         loss: What `compile` takes: a loss or a structure of them, or None.
         student: Its outputs are judged one by one.
+        remedy: What to do if they are no class scores; None: to give a
+            Distiller other losses.
 
     Raises:
         ValueError: If an output is no class scores.
     """
-    for output in _outputs(loss, student):
-        if _is_class_scores(output):
+    outputs = _outputs(loss, student)
+    are_class_scores = list(map(_is_class_scores, outputs))
+    for output, is_class_scores in zip(outputs, are_class_scores, strict=True):
+        if is_class_scores:
             continue
         place = f" for output '{output.name}'" if output.name else ""
         losses = ", ".join(map(_shown, output.losses)) or "None"
@@ -79,12 +86,34 @@ def check_class_scores(loss: Any, student: keras.Model) -> None:
         raise ValueError(
             "The default soft targets put a softmax over the outputs, which "
             f"must be class scores. Received: loss={losses}{place}{ending}: "
-            "numbers independent of each other. Pass `distillation_losses` "
-            "that fit them, such as "
-            "keras.distillation.LogitsDistillation(1.0, loss='mse') or "
-            "keras_kddp.FeatureHints, or keras_kddp.SoftTargets() if they are "
-            "class scores after all; or set student_loss_weight=1."
+            "numbers independent of each other. "
+            f"{remedy or _other_losses(student, are_class_scores)}"
         )
+
+
+class _Code(str):
+    """Python code that a structure shows as it is."""
+
+    __repr__ = str.__str__
+
+
+def _other_losses(student: keras.Model, are_class_scores: list[bool]) -> str:
+    """Returns which distillation losses fit, an example of them included."""
+    codes = [
+        _Code("keras.losses.KLDivergence()" if is_class_scores else "'mse'")
+        for is_class_scores in are_class_scores
+    ]
+    loss: Any = codes if len(codes) > 1 else codes[0]
+    structure = output_structure(student) if output_names(student) else codes
+    # Keras returns the only output of a list alone.
+    if len(codes) > 1 or isinstance(structure, Mapping):
+        loss = keras.tree.pack_sequence_as(structure, codes)
+    return (
+        "Pass `distillation_losses` that fit them, such as keras.distillation."
+        f"LogitsDistillation(1.0, loss={loss!r}) or keras_kddp.FeatureHints, "
+        "or keras_kddp.SoftTargets() if they are class scores after all; or "
+        "set student_loss_weight=1."
+    )
 
 
 def _is_class_scores(output: _Output) -> bool:
@@ -101,6 +130,8 @@ def _name_in_keras(loss: Any) -> str | None:
         if loss.lower() in _CHOSEN_BY_SHAPE:
             return "categorical_crossentropy"
         loss = keras.losses.get(loss)
+    if isinstance(loss, type):  # which Keras makes a loss of, too
+        loss = loss()
     function = _function(loss)
     if not str(getattr(function, "__module__", "")).startswith("keras."):
         return None
@@ -147,23 +178,17 @@ def _losses_by_output(loss: Any, student: keras.Model) -> dict[str, list[Any]]:
 
     Keras itself, which sees the labels too, says what does not fit.
     """
-    names = _names(student)
+    names = output_names(student)
     if not names:
         return _of_unknown_outputs(loss)
-    if isinstance(loss, Mapping):
-        if not set(loss) <= set(names):
-            names_of_layers = output_names(student)
-            loss = {
-                name: loss.get(layer)
-                for name, layer in zip(names, names_of_layers, strict=True)
-            }
-        return {name: _flat(loss.get(name)) for name in names}
-    if len(names) > 1 and keras.tree.is_nested(loss):
-        is_flat = isinstance(loss, Sequence) and len(loss) == len(names)
-        flat = list(loss) if is_flat else keras.tree.flatten(loss)
-        flat = flat if len(flat) == len(names) else [None] * len(names)
-        return {n: _flat(x) for n, x in zip(names, flat, strict=True)}
-    return {name: _flat(loss) for name in names}
+    structure = output_structure(student)
+    keys = keys_of_outputs(structure, names)
+    is_for_each = len(keys) > 1 and keras.tree.is_nested(loss)
+    if is_for_each or isinstance(loss, Mapping):
+        losses = by_output(loss, structure, names) or [None] * len(keys)
+    else:
+        losses = [loss] * len(keys)
+    return {key: _flat(each) for key, each in zip(keys, losses, strict=True)}
 
 
 def _of_unknown_outputs(loss: Any) -> dict[str, list[Any]]:
@@ -171,19 +196,6 @@ def _of_unknown_outputs(loss: Any) -> dict[str, list[Any]]:
         return {str(name): _flat(each) for name, each in loss.items()}
     flat = keras.tree.flatten(loss)
     return {str(number): _flat(each) for number, each in enumerate(flat)}
-
-
-def _names(student: keras.Model) -> list[str]:
-    """Returns the names of the flat outputs: keys of a dict, else layers."""
-    names = output_names(student)
-    if not names:
-        return []
-    structure = output_structure(student)
-    if isinstance(structure, Mapping) and len(structure) == len(names):
-        places = keras.tree.pack_sequence_as(structure, [*range(len(names))])
-        return sorted(places, key=lambda key: int(places[key]))
-    is_unique = len(set(names)) == len(names)
-    return names if is_unique else [*map(str, range(len(names)))]
 
 
 def _flat(losses: Any) -> list[Any]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
 from keras_kddp import _compat
+from keras_kddp.distillation.by_output import by_output, keys_of_outputs
+from keras_kddp.distillation.weight_axes import fitting, of_examples, on_axes
 from keras_kddp.model_io import Arrays, Tensor
 
 
@@ -40,6 +41,9 @@ class PositionWeights:
                 structure of them by output.
             y_pred: The student's outputs, which carry their masks.
             names: Of the flat outputs.
+
+        Raises:
+            ValueError: If the structure is not that of the outputs.
         """
         return cls(
             y_pred,
@@ -52,16 +56,14 @@ class PositionWeights:
         """Returns the weights as the compiled loss takes them.
 
         It looks for the masks itself, but not for what a dict means beside a
-        list of outputs, nor does it broadcast a factor on each example.
+        list of outputs, nor does it broadcast a factor on each example over
+        its steps.
         """
-        if self.is_shared and not self._is_masked:
+        outputs = keras.tree.flatten(self.structure)
+        parts = zip(self.weights, self.masks, outputs, strict=True)
+        weights = [_of_label(*part) for part in parts]
+        if self.is_shared and all(each is self.weights[0] for each in weights):
             return self.weights[0]
-        weights = [
-            weight
-            if weight is None or mask is None
-            else _broadcast(weight, mask)
-            for weight, mask in zip(self.weights, self.masks, strict=True)
-        ]
         return self._arranged(weights)
 
     def of_outputs(self) -> Arrays:
@@ -104,9 +106,9 @@ class PositionWeights:
         if all(weight is None for weight, _, _ in parts):
             return None
         if len(parts) == 1:
-            return _fitting(feature, *parts[0])
+            return fitting(feature, *parts[0])
         each = [
-            _of_examples(
+            of_examples(
                 keras.ops.ones_like(output) if weight is None else weight,
                 mask,
                 feature.dtype,
@@ -121,39 +123,45 @@ class PositionWeights:
         return keras.tree.pack_sequence_as(self.structure, weights)
 
 
-def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Returns the mean of values, each times its factor.
-
-    Args:
-        values: (batch, ...), one for each position.
-        weight: None, (batch,), or with further axes: where they are not those
-            of the positions, their mean counts for the example.
-    """
-    if weight is not None:
-        weight = keras.ops.cast(weight, values.dtype)
-        if not _fits(weight, values.shape):
-            weight = _of_examples(weight, None, values.dtype)
-        values = values * _broadcast(weight, values)
-    return keras.ops.mean(values)
-
-
 def _by_output(
     sample_weight: Arrays, y_pred: Arrays, names: Sequence[str]
 ) -> list[Tensor | None]:
-    """Returns the weight of each flat output."""
+    """Returns the weight of each flat output.
+
+    Raises:
+        ValueError: If they do not fit the outputs.
+    """
     count = len(keras.tree.flatten(y_pred))
     if not keras.tree.is_nested(sample_weight):
         return [sample_weight] * count
-    places: Any = dict(zip(names, range(count), strict=False))
-    if isinstance(y_pred, Mapping) and len(y_pred) == count:
-        places = keras.tree.pack_sequence_as(y_pred, [*range(count)])
-    if isinstance(sample_weight, Mapping) and set(sample_weight) <= set(places):
-        found: list[Tensor | None] = [None] * count
-        for name, weight in sample_weight.items():
-            found[places[name]] = weight
-        return found
-    flat = keras.tree.flatten(sample_weight)
-    return flat if len(flat) == count else flat[:1] * count
+    weights = by_output(sample_weight, y_pred, names)
+    if weights is None or any(map(keras.tree.is_nested, weights)):
+        received = (
+            f"the keys {list(sample_weight)}"
+            if isinstance(sample_weight, Mapping)
+            else f"{len(sample_weight)} of them"
+        )
+        raise ValueError(
+            "`sample_weight` must be one array, or one for each output in a "
+            f"list or dict. Received: {received} for the {count} outputs "
+            f"{keys_of_outputs(y_pred, names)}. Name the outputs, or give one "
+            "array."
+        )
+    return weights
+
+
+def _of_label(
+    weight: Tensor | None, mask: Tensor | None, output: Tensor
+) -> Tensor | None:
+    """Returns a weight that Keras multiplies the losses of an output by."""
+    if weight is None:
+        return None
+    if mask is not None:
+        return on_axes(weight, len(mask.shape))
+    # Keras multiplies (batch, steps) by (batch, 1) but by no (batch,). For
+    # images, a loss may well have one value per example: only Keras can tell.
+    is_of_steps = len(output.shape) == 3 and len(weight.shape) == 1
+    return on_axes(weight, 2) if is_of_steps else weight
 
 
 def _without_padding(
@@ -168,62 +176,5 @@ def _without_padding(
     factor = valid * keras.ops.divide_no_nan(steps, keras.ops.sum(valid))
     if weight is None:
         return factor
-    weight = _broadcast(keras.ops.cast(weight, dtype), factor)
-    return weight * _expanded(factor, len(weight.shape))
-
-
-def _fitting(
-    feature: Tensor, weight: Tensor, mask: Tensor | None, output: Tensor
-) -> Tensor:
-    """Returns a weight as it is, or for each example where it must be."""
-    # A dataset may leave sizes open that the output knows.
-    known = (*output.shape, *weight.shape[len(output.shape) :])
-    shape = [a or b for a, b in zip(weight.shape, known, strict=False)]
-    if _fits(shape, feature.shape[:-1]):
-        return weight
-    return _of_examples(weight, mask, feature.dtype)
-
-
-def _fits(weight: Any, positions: Sequence[int | None]) -> bool:
-    """Says whether weights belong to the first axes of some positions.
-
-    Sizes that are not known, while a step is traced, are taken to fit.
-    """
-    shape = list(getattr(weight, "shape", weight))
-    while len(shape) > len(positions) and shape[-1] == 1:
-        shape.pop()
-    return len(shape) <= len(positions) and all(
-        a in (b, 1, None)
-        for a, b in zip(shape[1:], positions[1:], strict=False)
-    )
-
-
-def _of_examples(weight: Tensor, mask: Tensor | None, dtype: str) -> Tensor:
-    """Returns the mean weight of each example, padding left out: (batch,)."""
-    dtype = keras.backend.result_type(dtype, "float32")
-    weight = keras.ops.cast(weight, dtype)
-    if len(weight.shape) < 2:
-        return weight
-    valid = keras.ops.ones_like(weight)
-    if mask is not None:
-        mask = keras.ops.cast(mask, dtype)
-        weight, valid = _broadcast(weight, mask), _broadcast(valid, mask)
-        valid *= _expanded(mask, len(valid.shape))
-    axes = tuple(range(1, len(weight.shape)))
-    return keras.ops.divide_no_nan(
-        keras.ops.sum(weight * valid, axis=axes),
-        keras.ops.sum(valid, axis=axes),
-    )
-
-
-def _broadcast(weight: Tensor, values: Tensor) -> Tensor:
-    """Returns weights with the axes of values, of length 1 where they lack."""
-    while len(weight.shape) > len(values.shape) and weight.shape[-1] == 1:
-        weight = keras.ops.squeeze(weight, axis=-1)
-    return _expanded(weight, len(values.shape))
-
-
-def _expanded(weight: Tensor, rank: int) -> Tensor:
-    while len(weight.shape) < rank:
-        weight = keras.ops.expand_dims(weight, axis=-1)
-    return weight
+    weight = on_axes(keras.ops.cast(weight, dtype), len(factor.shape))
+    return weight * on_axes(factor, len(weight.shape))

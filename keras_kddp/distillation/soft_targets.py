@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_kddp.distillation.position_weights import weighted_mean
+from keras_kddp.distillation.weight_axes import weighted_mean
 from keras_kddp.model_io import Arrays, Tensor, at_least_float32
 
 
@@ -21,7 +21,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
     keeps the size of the gradient (Hinton, Vinyals & Dean 2015, section 2,
     arXiv 1503.02531). Computed in float32 at least. Of several outputs the
     divergences are added, as Keras adds their hard losses. In a `Distiller`
-    the mean leaves out the steps that Keras masks.
+    the mean leaves out the steps that Keras masks in the student's outputs; a
+    mask of the teacher alone leaves nothing out.
 
     Args:
         temperature: T > 0; higher is softer.

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_kddp.distillation.position_weights import weighted_mean
+from keras_kddp.distillation.weight_axes import on_axes, weighted_mean
 from keras_kddp.model_io import Arrays, Tensor
 
 _STOCK = (
@@ -30,16 +30,20 @@ def stock_loss(
             or loss object, or a structure of them by output.
         teacher: What it compares.
         student: What it compares with.
-        weights: Factors for each of its tensors.
+        weights: Factors for each of its tensors, or one for all.
 
     Returns:
         Scalar.
     """
     temperature = getattr(loss, "temperature", 1.0)
     total: Tensor = 0.0
+    compared = keras.tree.flatten(loss.loss)
+    factors = keras.tree.flatten(weights)
+    if len(factors) == 1:
+        factors *= len(compared)
+    pairs = map(keras.tree.flatten, (teacher, student))
     for compare, *tensors, weight in zip(
-        *map(keras.tree.flatten, (loss.loss, teacher, student, weights)),
-        strict=True,
+        compared, *pairs, factors, strict=True
     ):
         if compare is None:
             continue
@@ -51,7 +55,10 @@ def stock_loss(
         else:
             scale = 1.0
         if isinstance(compare, keras.losses.Loss):
-            total += scale * compare(first, second, sample_weight=weight)
+            rank = len(first.shape) - 1
+            weight = None if weight is None else on_axes(weight, rank)
+            value = compare(first, second, sample_weight=weight)
+            total += scale * keras.ops.mean(value)
         else:
             total += weighted_mean(compare(first, second), weight)
     return total

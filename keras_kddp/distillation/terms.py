@@ -86,8 +86,8 @@ class DistillationTerms:
             training: The mode of the student.
 
         Raises:
-            ValueError: If the teacher's outputs are neither in `x` nor to be
-                had.
+            ValueError: If `x` holds no teacher outputs and there is no
+                teacher.
         """
         inputs, cached = unpacked(x)
         counting = self.weights(sample_weight, y_pred)
@@ -110,9 +110,7 @@ class DistillationTerms:
                 is_feature=feature is not None,
             )
             loss.validate_outputs(*outputs)
-            value = loss_value(
-                loss, outputs, factors, is_given=sample_weight is not None
-            )
+            value = loss_value(loss, outputs, factors)
             check_scalar(loss, value)
             total += weight * at_least_float32(value)
         return total
@@ -158,16 +156,15 @@ class DistillationTerms:
         is_feature: bool,
     ) -> tuple[Arrays, Arrays]:
         """Returns what a distillation loss compares, the teacher's first."""
-        is_soft = isinstance(loss, SoftTargets)
-        teachers = [_values(output, as_logits=is_soft) for output in cached]
+        are_logits = _take_logits(loss, len(cached))
+        teachers = list(map(_values, cached, are_logits))
         flat = (
             [(output, False) for output in keras.tree.flatten(student)]
             if is_feature
             else self._with_softmax("student", student)
         )
-        students = [
-            _values(TeacherOutput(*pair), as_logits=is_soft) for pair in flat
-        ]
+        pairs = [TeacherOutput(*pair) for pair in flat]
+        students = list(map(_values, pairs, are_logits))
         return (
             keras.tree.pack_sequence_as(
                 student, [*map(keras.ops.stop_gradient, teachers)]
@@ -192,7 +189,19 @@ def _names(losses: Sequence[Any], role: str) -> list[str]:
     return [*dict.fromkeys(name for name in names if name)]
 
 
-def _values(output: TeacherOutput, *, as_logits: bool) -> Tensor:
+def _take_logits(loss: Any, outputs: int) -> list[bool]:
+    """Says for each output whether a loss puts a softmax over it."""
+    if isinstance(loss, SoftTargets):
+        return [True] * outputs
+    if type(loss) is not keras.distillation.LogitsDistillation:
+        return [False] * outputs
+    compared = keras.tree.flatten(loss.loss)
+    if len(compared) != outputs:  # the loss says so itself
+        return [False] * outputs
+    return [isinstance(each, keras.losses.KLDivergence) for each in compared]
+
+
+def _values(output: TeacherOutput, as_logits: bool) -> Tensor:
     """Returns an output as a loss takes it, in float32 at least."""
     values = at_least_float32(output.values)
     if output.are_logarithms:

@@ -359,6 +359,7 @@ X, Y = TRAIN
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"loss": "mse"}, "Train with a keras_kddp.Distiller of your own and"),
         ({"train": (X, Y + 1)}, "of `train` must lie in 0 to 2, since the stu"),
         ({"test": (X, Y - 1)}, r"of `test` must lie in 0 to 2.*-1 to 1"),
         ({"train": (X[Y != 2], Y[Y != 2])}, r"of the 3 classes. .*of \[2\]"),

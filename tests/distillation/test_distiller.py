@@ -154,3 +154,18 @@ def test_a_loaded_distiller_goes_on_as_the_saved_one(tmp_path):
         loaded.student.weights, distiller.student.weights, strict=True
     ):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_default_losses_are_the_default_of_a_loaded_distiller_too(tmp_path):
+    distiller = Distiller(make_teacher(), make_student(), temperature=2.0)
+    compiled(distiller).fit(X, Y, verbose=0)
+    distiller.save(tmp_path / "distiller.keras")
+
+    loaded = keras.models.load_model(tmp_path / "distiller.keras")
+
+    assert [x.temperature for x in loaded.distillation_losses] == [2.0]
+    for one in (distiller, loaded):
+        with pytest.raises(ValueError, match="The default soft targets put a"):
+            one.compile("sgd", "mse")
+    chosen = Distiller(make_teacher(), make_student(), SoftTargets(2.0))
+    Distiller.from_config(chosen.get_config()).compile("sgd", "mse")

@@ -144,16 +144,14 @@ def test_a_loss_of_the_users_own_is_used():
     assert loss == pytest.approx(np.square(TEACHER_LOGITS - X).mean())
 
 
-@pytest.mark.parametrize("loss", [Squares(), LogitsDistillation(loss="mse")])
 @pytest.mark.parametrize(
     "weights", [{"sample_weight": np.ones(2)}, {"class_weight": {0: 2.0}}]
 )
-def test_weights_beside_a_loss_that_would_ignore_them_are_refused(
-    loss, weights
-):
-    distiller = Distiller(make_teacher(), make_student(), loss)
+def test_weights_beside_a_loss_that_would_ignore_them_are_refused(weights):
+    distiller = Distiller(make_teacher(), make_student(), Squares())
 
-    with pytest.raises(ValueError, match="Use keras_kddp.SoftTargets, or lea"):
+    message = "Received: Squares, which does not. Add `sample_weight=None` to"
+    with pytest.raises(ValueError, match=message):
         trained_kernel(compiled(distiller), **weights)
 
     kernel = to_numpy(distiller.student.layers[0].kernel)
@@ -166,3 +164,103 @@ def test_a_loss_that_is_no_scalar_is_refused():
     message = r"must return a scalar. Received from SquaresOfRows: shape \(2,"
     with pytest.raises(ValueError, match=message):
         trained_kernel(compiled(distiller))
+
+
+@pytest.mark.parametrize(
+    ("loss", "of_examples"),
+    [
+        (LogitsDistillation(2.0, "mse"), lambda d: (d / 2) ** 2),
+        (LogitsDistillation(2.0, keras.losses.MeanAbsoluteError()), None),
+        (FeatureDistillation("mse"), lambda d: d**2),
+        (FeatureDistillation(keras.losses.MeanSquaredError()), lambda d: d**2),
+    ],
+)
+@pytest.mark.parametrize("weights", [np.array([3.0, 0.5]), np.array([0, 1])])
+def test_keras_own_losses_are_weighed(loss, of_examples, weights):
+    distiller = Distiller(
+        make_teacher(), make_student(), loss, student_loss_weight=0
+    )
+    distiller.compile("sgd")
+    of_examples = of_examples or (lambda d: np.abs(d / 2))
+
+    value = distiller.compute_loss(X, None, sample_weight=weights)
+
+    each = of_examples(TEACHER_LOGITS - X).mean(axis=-1)
+    assert float(value) == pytest.approx(np.mean(each * weights))
+
+
+def two_outputs(scale, *activation):
+    """Returns a model whose outputs are scaled inputs, and twice those."""
+    inputs = keras.Input((2,))
+    heads = []
+    for name, factor in (("a", scale), ("b", 2 * scale)):
+        head = keras.layers.Dense(2, *activation, use_bias=False, name=name)
+        heads.append(head(inputs))
+        head.kernel.assign(factor * np.array([[1.0, 0.5], [0.0, 1.0]]))
+    return keras.Model(inputs, heads)
+
+
+@pytest.mark.parametrize("activation", [[], ["softmax"]])
+@pytest.mark.parametrize(
+    "by_name",
+    ["kl_divergence", "kld", "KLDivergence", keras.losses.kl_divergence],
+)
+@pytest.mark.parametrize("weights", [None, np.array([3.0, 0.5])])
+def test_a_divergence_by_name_is_one_of_softened_outputs_in_a_list_too(
+    activation, by_name, weights
+):
+    def value(losses):
+        teacher, student = two_outputs(2, *activation), two_outputs(1)
+        distiller = Distiller(teacher, student, losses, student_loss_weight=0)
+        distiller.compile("sgd")
+        loss = distiller.compute_loss(X, None, sample_weight=weights)
+        return float(loss)
+
+    whole = value(SoftTargets(2.0))
+    both = value(LogitsDistillation(2.0, [by_name, by_name]))
+    halves = [
+        value(LogitsDistillation(2.0, losses))
+        for losses in ([by_name, None], [None, by_name])
+    ]
+
+    assert both == pytest.approx(whole, rel=1e-4)  # Keras clips at 1e-7
+    assert sum(halves) == pytest.approx(whole, rel=1e-4)
+
+
+def test_one_weight_counts_for_all_of_keras_own_losses():
+    distiller = Distiller(
+        two_outputs(2),
+        two_outputs(1),
+        LogitsDistillation(1.0, ["mse", "mae"]),
+        student_loss_weight=0,
+    )
+    distiller.compile("sgd")
+
+    weights = np.array([3.0, 0.5])
+    value = distiller.compute_loss(X, None, sample_weight=weights)
+
+    differences = X @ np.array([[1.0, 0.5], [0.0, 1.0]])
+    squares = np.square(differences).mean(axis=-1)
+    absolutes = np.abs(2 * differences).mean(axis=-1)
+    expected = np.mean(weights * (squares + absolutes))
+    assert float(value) == pytest.approx(expected)
+
+
+class Scaled(LogitsDistillation):
+    """A subclass of the user's, which does something else."""
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        return 7.0 * keras.ops.mean(student_outputs) / self.temperature
+
+
+@pytest.mark.parametrize("loss", [Scaled(2.0), Scaled(2.0, "mse")])
+def test_a_subclass_of_keras_own_loss_is_used(loss):
+    distiller = Distiller(
+        make_teacher(), make_student(), loss, student_loss_weight=0
+    )
+    distiller.compile("sgd")
+
+    value = distiller.compute_loss(X, None)
+
+    assert distiller.distillation_losses == [loss]
+    assert float(value) == pytest.approx(7 * X.mean() / 2)

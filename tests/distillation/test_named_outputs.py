@@ -291,3 +291,78 @@ def test_outputs_may_be_nested():
         soft = targets.compute_loss(teacher, student, weight)
         expected += 0.1 * float(XE(label, student, weight)) + 0.9 * float(soft)
     assert float(loss) == pytest.approx(expected)
+
+
+def nested(width):
+    """Returns a model of as many outputs as its dict has keys, yet nested."""
+    plain = two_heads(width=width, seed=width)
+    score, box = plain.output["score"], plain.output["box"]
+    return keras.Model(plain.input, {"x": {"p": score}, "q": box})
+
+
+def test_dicts_of_outputs_may_be_nested():
+    distiller = kddp.Distiller(nested(6), nested(4))
+    distiller.compile("sgd", {"x": {"p": XE}, "q": XE}, run_eagerly=True)
+    weights = {"x": {"p": FIRST}, "q": LAST}
+    y = {"x": {"p": SCORE}, "q": BOX}
+
+    loss = distiller.compute_loss(X, y, sample_weight=weights)
+
+    targets = kddp.SoftTargets()
+    teacher, student = distiller.teacher(X), distiller.student(X)
+    expected = 0.1 * float(
+        XE(SCORE, student["x"]["p"], FIRST) + XE(BOX, student["q"], LAST)
+    )
+    expected += 0.9 * float(
+        targets.compute_loss(teacher["x"]["p"], student["x"]["p"], FIRST)
+        + targets.compute_loss(teacher["q"], student["q"], LAST)
+    )
+    assert float(loss) == pytest.approx(expected)
+    # An output that has no weights weighs 1.
+    ones = {"x": {"p": FIRST}, "q": np.ones_like(LAST)}
+    assert float(
+        distiller.compute_loss(X, y, sample_weight={"x": {"p": FIRST}})
+    ) == pytest.approx(float(distiller.compute_loss(X, y, sample_weight=ones)))
+
+
+@pytest.mark.parametrize("structure", [dict, list, "nested"])
+@pytest.mark.parametrize(
+    ("weights", "received"),
+    [
+        ({"typo": FIRST}, r"the keys \['typo'\]"),
+        ({"score": FIRST, "typo": LAST}, r"the keys \['score', 'typo'\]"),
+        ({"score": FIRST, "box": LAST, "x": LAST}, "the keys"),
+        ({"x": {"typo": FIRST}}, r"the keys \['x'\]"),
+        ((FIRST, LAST, LAST), "3 of them"),
+        ([FIRST], "1 of them"),
+        ([[FIRST, LAST], FIRST], "2 of them"),
+    ],
+)
+def test_weights_of_other_outputs_are_refused(structure, weights, received):
+    models = (
+        [nested(6), nested(4)]
+        if structure == "nested"
+        else [two_heads(structure, 6, 1), two_heads(structure)]
+    )
+    distiller = kddp.Distiller(*models, student_loss_weight=0.25)
+    distiller.compile("sgd", XE)
+
+    message = f"one for each output in a list or dict. Received: {received}"
+    with pytest.raises(ValueError, match=message):
+        distiller.compute_loss(X, None, sample_weight=weights)
+
+
+def test_a_single_output_knows_its_weights_by_its_name():
+    def model(width):
+        plain = two_heads(width=width, seed=width)
+        return keras.Model(plain.input, plain.output["score"])
+
+    distiller = kddp.Distiller(model(6), model(4))
+    distiller.compile("sgd", XE)
+
+    def loss(weights):
+        return float(distiller.compute_loss(X, SCORE, sample_weight=weights))
+
+    assert loss({"a": FIRST}) == loss(FIRST) == loss([FIRST])
+    with pytest.raises(ValueError, match=r"for the 1 outputs \['a'\]"):
+        loss({"typo": FIRST})

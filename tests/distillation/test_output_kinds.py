@@ -244,3 +244,60 @@ def test_a_loaded_distiller_compiles_as_the_saved_one(
     loaded = keras.models.load_model(tmp_path / "distiller.keras")
 
     assert loaded.evaluate(X, y, verbose=0) == pytest.approx(before)
+
+
+@pytest.mark.parametrize(
+    ("arranged", "loss", "advised"),
+    [
+        (
+            lambda a, b: [a, b],
+            [CROSSENTROPY, "mse"],
+            "[keras.losses.KLDivergence(), 'mse']",
+        ),
+        (
+            lambda a, b: {"tags": a, "digit": b},
+            {"tags": CROSSENTROPY, "digit": "mse"},
+            "{'tags': keras.losses.KLDivergence(), 'digit': 'mse'}",
+        ),
+        (
+            lambda a, b: {"x": {"p": a}, "q": b},
+            {"x": {"p": CROSSENTROPY}, "q": "mse"},
+            "{'x': {'p': keras.losses.KLDivergence()}, 'q': 'mse'}",
+        ),
+        (lambda a, b: [b], "mse", "'mse'"),  # Keras returns it alone
+        (lambda a, b: {"b": b}, {"b": "mse"}, "{'b': 'mse'}"),
+        (lambda a, b: b, "mse", "'mse'"),
+    ],
+    ids=["list", "dict", "nested", "list of one", "dict of one", "one"],
+)
+def test_the_advised_losses_fit_the_outputs(arranged, loss, advised):
+    plain = [model(None, None) for _ in range(2)]
+    models = [keras.Model(m.input, arranged(*m.outputs)) for m in plain]
+
+    with pytest.raises(ValueError, match=MESSAGE) as refusal:
+        kddp.Distiller(*models).compile("sgd", loss)
+
+    code = f"keras.distillation.LogitsDistillation(1.0, loss={advised})"
+    assert code in str(refusal.value)
+    distiller = kddp.Distiller(*models, eval(code))  # noqa: S307
+    distiller.compile("sgd", loss)
+    assert np.isfinite(float(distiller.compute_loss(X, None)))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.SparseCategoricalCrossentropy,
+        losses.KLDivergence,
+        OwnLoss,
+        [losses.CategoricalHinge, "mse"],
+    ],
+)
+def test_losses_may_be_given_as_classes(loss):
+    compiled(loss, None, *(["softmax"] if isinstance(loss, list) else []))
+
+
+@pytest.mark.parametrize("loss", [losses.MeanSquaredError, Renamed])
+def test_classes_of_independent_numbers_refuse_them(loss):
+    with pytest.raises(ValueError, match=f"loss={loss.__name__}, which ends"):
+        compiled(loss, None)

@@ -206,7 +206,7 @@ class Unweighted(keras.distillation.DistillationLoss):
 
 def test_a_users_loss_that_would_count_padding_is_refused():
     distiller = compiled(tagger(2), tagger(1), Unweighted())
-    with pytest.raises(ValueError, match="that carry a Keras mask need distil"):
+    with pytest.raises(ValueError, match="Add `sample_weight=None` to its"):
         loss_of(distiller)
 
     models = [tagger(scale, mask_zero=False) for scale in (2, 1)]
@@ -410,3 +410,59 @@ def test_pixel_weights_train_with_hints_as_arrays_and_as_a_dataset():
 
     assert as_dataset == pytest.approx(as_arrays, rel=1e-6)
     assert as_arrays[-1] < as_arrays[0]
+
+
+def test_the_mask_of_a_teacher_alone_leaves_no_output_out():
+    teacher, student = tagger(2), tagger(1, mask_zero=False)
+
+    loss = loss_of(compiled(teacher, student))
+
+    expected = divergences(teacher, student).mean()
+    assert loss == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("mask_zero", [True, False])
+def test_a_weight_of_an_example_weighs_all_its_steps(mask_zero):
+    teacher = tagger(2, mask_zero=mask_zero)
+    distiller = compiled(teacher, tagger(1, mask_zero=mask_zero), share=0.25)
+    weights = np.array([2.0, 5.0])
+
+    by_example = loss_of(distiller, sample_weight=weights)
+    by_step = loss_of(distiller, sample_weight=np.stack([weights] * 4, axis=1))
+
+    assert by_example == pytest.approx(by_step, rel=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_steps_of_any_number_weigh_hints_of_any_resolution(stride):
+    import tensorflow as tf
+
+    def model(width):
+        keras.utils.set_random_seed(width)
+        inputs = keras.Input((None, 1))
+        x = keras.layers.Conv1D(width, 3, stride, padding="same", name="conv")(
+            inputs
+        )
+        scores = keras.layers.Dense(2)(keras.layers.UpSampling1D(stride)(x))
+        return keras.Model(inputs, scores)
+
+    x, weights = IMAGES.reshape(4, 8, 1), PIXELS.reshape(4, 8)
+    y = (x[..., 0] > 0) * 1
+    sizes = [(None, 1), (None,), (None,)]
+    rows = tf.data.Dataset.from_generator(
+        lambda: zip(x, y, weights, strict=True),
+        output_signature=tuple(tf.TensorSpec(s, "float64") for s in sizes),
+    )
+
+    def losses(*data, **arguments):
+        losses = [kddp.SoftTargets(), kddp.FeatureHints("conv", "conv")]
+        distiller = compiled(model(5), model(3), losses, share=0.5)
+        logs = distiller.evaluate(
+            *data, **arguments, verbose=0, return_dict=True
+        )
+        return logs["loss"]
+
+    as_arrays = losses(x, y, sample_weight=weights)
+    as_dataset = losses(rows.padded_batch(4).repeat(), steps=1)
+
+    assert as_dataset == pytest.approx(as_arrays, rel=1e-6)

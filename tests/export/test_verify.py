@@ -15,6 +15,7 @@ from keras_kddp.export import (
     to_tflite,
     verify,
 )
+from keras_kddp.export.agreement.judge import Judge
 from keras_kddp.export.tflite.converter import shared_converter
 
 layers = keras.layers
@@ -495,3 +496,37 @@ def test_arrays_of_another_shape(subtraction):
     runtime = LiteRTRuntime(subtraction[1].path)
     with pytest.raises(ValueError, match=r"\('samples', 2\) for 'a'"):
         runtime.run({"a": np.ones((1, 3)), "z": np.ones((1, 2))})
+
+
+def test_padding_counts_in_no_share_of_classes(folder):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,), dtype="int32")
+    words = layers.Embedding(4, 5, mask_zero=True)(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(words))
+    x = np.array([[3, 1, 2, 0], [2, 0, 0, 0]], "int32")
+    outputs = model.predict(x, verbose=0)
+    classes = outputs.argmax(axis=-1)
+    y = np.where(x != 0, classes, (classes + 1) % 3)
+    y[0, 0] = (y[0, 0] + 1) % 3  # one of four words is wrong
+
+    agreement = verify(model, to_tflite(model, folder / "tags.tflite"), x, y)
+
+    assert agreement.keras_accuracy == 3 / 4
+    accuracies = [r.accuracy for r in agreement.rows if r.refusal is None]
+    assert set(accuracies) == {3 / 4}
+    valid = (x != 0)[..., None]
+    for padded in (np.where(valid[..., 0], y, -1), np.eye(3)[y] * valid):
+        agreement = verify(model, folder / "tags.tflite", x, padded)
+        assert agreement.keras_accuracy == 3 / 4
+
+
+@pytest.mark.parametrize("mask", [np.array([[True, False]] * 2), None])
+def test_files_may_name_other_classes_where_there_is_padding(mask):
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    reference = np.array([[right, right], [right, right]])
+    found = np.array([[right, wrong], [wrong, wrong]])
+    judge = Judge([reference], [mask], None, None)
+
+    share = judge._top1_agreement([found])
+
+    assert share == (1 / 4 if mask is None else 1 / 2)

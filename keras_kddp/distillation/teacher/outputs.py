@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_kddp import _compat
 from keras_kddp.data.packing import TeacherOutput
-from keras_kddp.distillation.checks import check_trained
+from keras_kddp.distillation.checks import check_built
 from keras_kddp.model_io import (
     Arrays,
     Tensor,
@@ -38,7 +38,7 @@ def checked_teachers(teacher: Any) -> list[keras.Model]:
                 "`teacher` must be a keras.Model, or a list of them. Received: "
                 f"{type(member).__name__}."
             )
-        check_trained(member)
+        check_built(member)
     if not teachers:
         raise ValueError(
             "`teacher` must be a keras.Model, or a list of them. Received: [], "

@@ -51,7 +51,7 @@ def data_key(checksums: np.ndarray, x: Arrays, views: Views | None) -> str:
     digest = hashlib.sha256(checksums.astype("uint32").tobytes())
     if views is not None:
         for batch in views.batches(x, 1024):
-            digest.update(np.ascontiguousarray(batch).tobytes())
+            digest.update(_bytes_of(np.ascontiguousarray(batch)))
     return digest.hexdigest()
 
 
@@ -68,7 +68,23 @@ def checksums_of(x: Arrays) -> list[int]:
     sums = [0] * row_count(x)
     for leaf in leaves:
         sums = [
-            zlib.crc32(row.tobytes(), total)
+            zlib.crc32(_bytes_of(row), total)
             for row, total in zip(leaf, sums, strict=True)
         ]
     return sums
+
+
+def _bytes_of(values: Any) -> bytes:
+    """Returns the bytes of numbers, or of texts, alike in every process.
+
+    The bytes of an array of objects are addresses, and those of texts depend
+    on the longest one in the array.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "OSU":
+        return array.tobytes()
+    texts = [
+        text if isinstance(text, bytes) else str(text).encode()
+        for text in array.ravel().tolist()
+    ]
+    return b"".join(b"%d:%b" % (len(text), text) for text in texts)

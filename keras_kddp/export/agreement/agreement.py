@@ -22,7 +22,8 @@ class RuntimeAgreement:
         relative_error: Largest difference divided by the largest absolute
             value that Keras puts out; the worst of several outputs.
         top1_agreement: Share of equal arg max over the last axis, the worst
-            of several outputs; None if no output is wider than 1.
+            of several outputs; None if no output is wider than 1. Steps that
+            Keras masks are left out, of the accuracy too.
         accuracy: Share of samples classified as `y` says; None without `y`.
         num_bytes: Size of the file.
         samples: Number of samples compared.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from keras_kddp.export.agreement.agreement import RuntimeAgreement
 from keras_kddp.export.runtimes.runtimes import Runtime
-from keras_kddp.model_io import Array
+from keras_kddp.model_io import Array, share_of_hits
 
 TOLERANCES = {
     "none": 1e-4,
@@ -39,6 +39,8 @@ class Judge:
 
     Args:
         reference: Keras' outputs.
+        masks: Of each the steps that are no padding, (samples, steps), or
+            None; the others count in no share of classes.
         labels: Classes of the only output, or None.
         tolerance: As `verify` takes it.
     """
@@ -46,10 +48,12 @@ class Judge:
     def __init__(
         self,
         reference: list[Array],
+        masks: list[Array | None],
         labels: NDArray[np.int64] | None,
         tolerance: float | None,
     ) -> None:
         self.reference = reference
+        self._masks = masks
         self._labels = labels
         self._tolerance = tolerance
         self._is_class = [
@@ -60,7 +64,8 @@ class Judge:
         """Returns the share of samples classified as labelled."""
         if self._labels is None:
             return None
-        return float((outputs[0].argmax(axis=-1) == self._labels).mean())
+        hits = outputs[0].argmax(axis=-1) == self._labels
+        return share_of_hits(hits, self._masks[0])
 
     def row(
         self,
@@ -121,13 +126,19 @@ class Judge:
     def _top1_agreement(self, outputs: Sequence[Array]) -> float | None:
         """Returns the share of equal classes, the worst of several outputs."""
         shares = [
-            (wanted.argmax(axis=-1) == actual.argmax(axis=-1)).mean()
-            for wanted, actual, is_class in zip(
-                self.reference, outputs, self._is_class, strict=True
+            share_of_hits(
+                wanted.argmax(axis=-1) == actual.argmax(axis=-1), mask
+            )
+            for wanted, actual, mask, is_class in zip(
+                self.reference,
+                outputs,
+                self._masks,
+                self._is_class,
+                strict=True,
             )
             if is_class
         ]
-        return float(min(shares)) if shares else None
+        return min(shares) if shares else None
 
     def _by_class(self, runtime: Runtime) -> bool:
         rounds = runtime.quantization in ROUNDING and self._tolerance is None

@@ -22,19 +22,21 @@ from keras_kddp.export.model.float32 import in_float32
 from keras_kddp.export.model.samples import arrange_inputs, class_labels
 from keras_kddp.export.model.signature import (
     check_exportable,
-    infer,
     input_signature,
     output_names,
 )
 from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
-from keras_kddp.model_io import Array, Arrays
+from keras_kddp.model_io import (
+    Array,
+    Arrays,
+    all_outputs_and_masks,
+    input_structure,
+)
 
 Artifact = TFLiteArtifact | str | os.PathLike[str]
 
 _NameSets = tuple[tuple[str, ...], tuple[str, ...]]
-
-_BATCH_SIZE = 256
 
 
 def verify(
@@ -60,7 +62,8 @@ def verify(
             several of them.
         x: Samples: an array of shape `(samples, ...)`; for several inputs a
             sequence in the order of `model.inputs`, or a dict by their names.
-        y: Integer or one-hot classes of a single output, for the accuracies.
+        y: Integer or one-hot classes of a single output, for the accuracies;
+            where Keras masks a step, anything.
         tolerance: Largest relative error that passes. None: 1e-4 for float32,
             1e-2 for float16; for the others the top-1 agreement counts, or
             0.1 where some output is no wider than 1.
@@ -86,8 +89,9 @@ def verify(
     files = [[kind(_path(source)) for kind in present] for source in sources]
     model = in_float32(model)
     inputs = arrange_inputs(x, input_signature(model))
-    reference = _keras_outputs(model, inputs)
-    judge = Judge(reference, _labels(y, reference), tolerance)
+    reference, masks = _keras_outputs(model, inputs)
+    labels = _labels(y, reference, masks)
+    judge = Judge(reference, masks, labels, tolerance)
     rows: list[RuntimeAgreement] = []
     for source, runtimes in zip(sources, files, strict=True):
         names = _names(model, source)
@@ -133,28 +137,23 @@ def _sources(artifacts: Artifact | Iterable[Artifact]) -> list[Artifact]:
     return sources
 
 
-def _keras_outputs(model: keras.Model, inputs: list[Array]) -> list[Array]:
-    batches = []
-    for start in range(0, len(inputs[0]), _BATCH_SIZE):
-        rows = slice(start, start + _BATCH_SIZE)
-        tensors = [keras.ops.convert_to_tensor(part[rows]) for part in inputs]
-        batches.append(
-            [keras.ops.convert_to_numpy(out) for out in infer(model, tensors)]
-        )
-    outputs = [
-        np.concatenate(parts).astype(np.float32)
-        for parts in zip(*batches, strict=True)
-    ]
+def _keras_outputs(
+    model: keras.Model, inputs: list[Array]
+) -> tuple[list[Array], list[Array | None]]:
+    """Returns the flat outputs in float32, with their Keras masks."""
+    x = keras.tree.pack_sequence_as(input_structure(model), inputs)
+    found, masks = all_outputs_and_masks(model, x)
+    outputs = [output.astype(np.float32) for output in found]
     if not all(np.isfinite(output).all() for output in outputs):
         raise ValueError(
             "The Keras model's outputs must be finite. Received: NaN or "
             "infinity for some rows of `x`. Check `x` and the weights first."
         )
-    return outputs
+    return outputs, masks
 
 
 def _labels(
-    y: Arrays | None, reference: list[Array]
+    y: Arrays | None, reference: list[Array], masks: list[Array | None]
 ) -> NDArray[np.int64] | None:
     if y is None:
         return None
@@ -163,7 +162,17 @@ def _labels(
             "`y` must be None for a model of several outputs. Received: "
             f"`y` for {len(reference)} outputs. Verify without it."
         )
-    return class_labels(y, reference[0])
+    return class_labels(_without_padding(y, masks[0]), reference[0])
+
+
+def _without_padding(y: Arrays, mask: Array | None) -> Array:
+    """Returns labels that are classes at padding too, where any may stand."""
+    labels = np.array(y)
+    if mask is None or labels.shape[: mask.ndim] != mask.shape:
+        return labels
+    if mask.any():
+        labels[~mask] = labels[mask][0]
+    return labels
 
 
 def _names(model: keras.Model, source: Artifact) -> _NameSets:

@@ -9,11 +9,14 @@ import numpy as np
 from keras_kddp.data.batches import Batches, are_arrays, finite_batches
 from keras_kddp.data.packing import unpacked
 from keras_kddp.distillation.distiller import Distiller
-from keras_kddp.model_io import Arrays
+from keras_kddp.model_io import Arrays, count_hits, outputs_and_masks
 
 
 def teacher_accuracy(distiller: Distiller) -> float:
     """Returns the share of right answers of the teacher on validation data.
+
+    Steps that Keras masks in the student's outputs count nothing: they are
+    left out of the student's accuracy, and packed outputs carry no masks.
 
     Args:
         distiller: Inside its `fit`.
@@ -32,20 +35,19 @@ def teacher_accuracy(distiller: Distiller) -> float:
                 "teacher=None and validation data without its outputs. Pack "
                 "them with keras_kddp.TeacherCache."
             )
-        found: Arrays = outputs[0].values if outputs else None
-        if teacher is not None and found is None:
-            found = teacher(inputs, training=False)
-        elif len(outputs) > 1:
-            found = [output.values for output in outputs]
-        if len(keras.tree.flatten(found)) > 1:
+        all_found: list[Any] = [output.values for output in outputs]
+        if teacher is not None and not all_found:
+            all_found, _ = outputs_and_masks(teacher, inputs)
+        if len(all_found) > 1:
             raise ValueError(
                 "`reference='teacher'` needs models of one output. Received: "
-                f"{len(keras.tree.flatten(found))} outputs. Give an accuracy."
+                f"{len(all_found)} outputs. Give an accuracy."
             )
-        found = keras.ops.convert_to_numpy(found)
+        found = keras.ops.convert_to_numpy(all_found[0])
         hits = found.argmax(axis=-1) == _classes(labels, found)
-        right += int(hits.sum())
-        count += hits.size
+        _, masks = outputs_and_masks(distiller.student, inputs)
+        part = count_hits(hits, masks[0])
+        right, count = right + part[0], count + part[1]
     return right / max(count, 1)
 
 

@@ -10,6 +10,7 @@ from helpers import to_numpy, variable_values
 
 import keras_kddp as kddp
 from keras_kddp.data.packing import TeacherOutput, packed, unpacked
+from keras_kddp.distillation.teacher.rows import checksums_of
 
 
 def compiled(teacher, student=None, **options):
@@ -276,3 +277,55 @@ def test_outputs_of_other_lengths_are_refused():
     )
     with pytest.raises(ValueError, match=message):
         kddp.TeacherCache(teacher, ((x,) for x in rows))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+@pytest.mark.parametrize("kind", [list, np.array, tf.constant])
+def test_texts_are_recognized_by_what_they_say(shape, kind):
+    def texts(*words):
+        made = ["".join(list(word)) for word in words]  # new objects
+        if kind is list:
+            return np.array(made, dtype=object).reshape(shape)
+        return kind(np.array(made).reshape(shape))
+
+    first = checksums_of(texts("good", "bad", "b\u00e4d"))
+    again = checksums_of(texts("good", "bad", "b\u00e4d"))
+    other = checksums_of(texts("good", "bad", "a longer one"))
+
+    assert first == again
+    assert first[:2] == other[:2]
+    assert len({*first, *other}) == 4
+
+
+def test_where_texts_end_matters():
+    one = np.array([["ab", "c"]], dtype=object)
+    other = np.array([["a", "bc"]], dtype=object)
+
+    assert checksums_of(one) != checksums_of(other)
+
+
+def test_outputs_for_texts_are_found_again_in_their_file(tmp_path):
+    def teacher():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((), dtype="string")
+        words = keras.layers.TextVectorization(
+            vocabulary=["good", "bad"], output_sequence_length=2
+        )(inputs)
+        return keras.Model(inputs, keras.layers.Dense(2)(words))
+
+    def texts():
+        words = [["go", "od"], ["b", "ad"]]
+        return np.array(["".join(parts) for parts in words], dtype=object)
+
+    path = tmp_path / "outputs"
+    one, other = teacher(), teacher()
+    first = kddp.TeacherCache(one, texts(), path=path)
+
+    again = kddp.TeacherCache(other, texts(), path=path)
+
+    for mine, theirs in zip(
+        outputs_in(first.pack(texts())),
+        outputs_in(again.pack(texts())),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, theirs)

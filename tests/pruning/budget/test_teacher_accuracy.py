@@ -13,6 +13,7 @@ from budgeted_runs import (
 
 import keras_kddp.pruning.budget.accuracy_guard
 from keras_kddp import Budget, Distiller, DynamicPruning, TeacherCache, prepare
+from keras_kddp.pruning.budget.teacher_accuracy import teacher_accuracy
 
 
 @pytest.mark.parametrize("is_packed", [True, False])
@@ -105,3 +106,57 @@ def test_a_generator_is_not_used_up_for_the_teachers_accuracy():
 def test_the_teachers_accuracy_needs_labels():
     with pytest.raises(ValueError, match="needs labels beside the validation"):
         judged_by_the_teacher((X,))
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_padding_counts_in_neither_accuracy(is_packed):
+    def model(width):
+        keras.utils.set_random_seed(width)
+        return keras.Sequential(
+            [
+                keras.Input((4,), dtype="int32"),
+                keras.layers.Embedding(4, width, mask_zero=True),
+                keras.layers.Dense(width, "relu"),
+                keras.layers.Dense(3),
+            ]
+        )
+
+    x = np.array([[3, 1, 2, 0], [2, 0, 0, 0]] * 4)
+    teacher = model(8)
+    labels = teacher.predict(x, verbose=0).argmax(axis=-1)
+    y = np.where(x != 0, labels, (labels + 1) % 3)
+    y[0, 0] = (y[0, 0] + 1) % 3  # one of 16 words is wrong
+    inputs = TeacherCache(teacher, x).pack(x) if is_packed else x
+    distiller = Distiller(None if is_packed else teacher, prepare(model(4)))
+    compile_eagerly(distiller)
+    found = []
+
+    class Asking(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            found.append(teacher_accuracy(distiller))
+
+    for validation in ((inputs, y), Batches(inputs, y)):
+        distiller.fit(
+            inputs,
+            y,
+            validation_data=validation,
+            verbose=0,
+            callbacks=[Asking()],
+        )
+
+    assert found == [15 / 16, 15 / 16]
+
+
+class Batches(keras.utils.PyDataset):
+    """Validation data in two batches."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.parts = x, y
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        rows = slice(4 * index, 4 * index + 4)
+        return keras.tree.map_structure(lambda a: a[rows], self.parts)
