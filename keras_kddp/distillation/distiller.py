@@ -147,8 +147,8 @@ class Distiller(
         call = signature.bind(self, x, y, *args, **kwargs)
         given = call.arguments
         self._fit = read_arguments(x, y, given)
-        shuffle_each_epoch(given)
         try:
+            shuffle_each_epoch(given)
             return super().fit(*call.args[1:], **call.kwargs)
         finally:
             self._fit = FitArguments()
