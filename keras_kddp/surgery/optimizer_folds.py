@@ -13,7 +13,9 @@ momentum, decay or averaging, and the bias has to do it in their place:
   exact until gradients come.
 - Of a unit's bias that was not there, the larger model knows nothing. It gets a
   slot as the other weights of the unit have it on average.
-- The rest is warned of.
+- A regularizer is a gradient that each weight has of its own. L2 of the same
+  strength on kernel and bias is linear: exact where the steps are, in SGD.
+- The rest is warned of, a constraint of the bias among it.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ import keras
 import numpy as np
 
 from keras_kddp._compat.optimizers import decays
-from keras_kddp.surgery.bias_folds import BiasFolds
+from keras_kddp.surgery.bias_folds import BiasFolds, RaisedBias
 from keras_kddp.surgery.folded_slots import FoldedSlots
 
 optimizers = keras.optimizers
@@ -77,25 +79,44 @@ def _clips(optimizer: Any) -> bool:
 
 def _kernels(slots: FoldedSlots) -> Iterator[str]:
     """Yields what of the kernels cannot be carried into a bias."""
-    foreign, products, decaying = [], [], []
+    layers: dict[str, list[str]] = {}
     for raised in slots.biases:
-        weights = [weight for _, weight in raised.weights]
-        if not all(map(slots.trains, weights)):
-            foreign.append(raised.layer)
-            continue
-        decay = {decays(slots.successor, weight) for weight in weights}
-        is_moved = slots.kept or slots.averages() or True in decay
-        if len(weights) > 1 and is_moved:
-            products.append(raised.layer)
-        # Weights that are not trained do not decay either.
-        if (decay or {False}) != {decays(slots.successor, raised.bias)}:
-            decaying.append(raised.layer)
-    if foreign:
-        yield f"does not train the kernels of {foreign}"
-    if products:
-        yield f"moves two kernels of {products}, whose product counts"
-    if decaying:
-        yield f"lets one of kernel and bias decay, not both, in {decaying}"
+        for reason in _inexact(slots, raised):
+            layers.setdefault(reason, []).append(raised.layer)
+    for reason, names in layers.items():
+        yield reason.format(names)
+
+
+def _inexact(slots: FoldedSlots, raised: RaisedBias) -> Iterator[str]:
+    """Yields why a bias does not go on as what it took in, "{}" for a list."""
+    weights = [weight for _, weight in raised.weights]
+    if not all(map(slots.trains, weights)):
+        yield "does not train the kernels of {}"
+        return
+    decay = {decays(slots.successor, weight) for weight in weights}
+    is_moved = slots.kept or slots.averages() or True in decay
+    if len(weights) > 1 and is_moved:
+        yield "moves two kernels of {}, whose product counts"
+    # Weights that are not trained do not decay either.
+    if (decay or {False}) != {decays(slots.successor, raised.bias)}:
+        yield "lets one of kernel and bias decay, not both, in {}"
+    if not _are_pulled_alike(slots.optimizer, [*weights, raised.bias]):
+        yield "regularizers pull kernel and bias differently in {}"
+    if raised.bias.constraint is not None:
+        yield "the bias_constraint changes the constant in {}"
+
+
+def _are_pulled_alike(optimizer: Any, weights: list[keras.Variable]) -> bool:
+    """Says whether regularizers pull a bias as they pull what it took in."""
+    found = [weight.regularizer for weight in weights]
+    if not any(found):
+        return True
+    is_linear = type(optimizer) is optimizers.SGD and not _clips(optimizer)
+    strengths = {
+        float(one.l2) if type(one) is keras.regularizers.L2 else None
+        for one in found
+    }
+    return is_linear and len(strengths) == 1 and None not in strengths
 
 
 def _take_sgd(slots: FoldedSlots) -> None:
