@@ -21,6 +21,10 @@ class ObservationPoints:
         calls: Each call as its rule saw it; None for an input of the model.
         channels: `id(symbolic tensor)` -> its channels.
         outputs: The symbolic outputs of the model.
+
+    Attributes:
+        hiding: Layer name -> noise behind which its activation is hidden, of
+            the layers that were asked for.
     """
 
     def __init__(
@@ -43,7 +47,8 @@ class ObservationPoints:
                 self._readers.setdefault(key, []).append(index)
         # (call that is observed, noise before it) -> calls between
         self._behind_noise: dict[tuple[int, int], list[int]] = {}
-        self._ways: dict[int, list[int]] = {}  # call -> calls of its noise
+        self._passable: dict[tuple[int, ...], bool] = {}
+        self.hiding: dict[str, str] = {}
 
     def of(self, layer_name: str, units: int) -> list[Tensor]:
         """Returns where the units of a layer are observed.
@@ -67,7 +72,8 @@ class ObservationPoints:
                     index = following
                 elif not is_active:
                     way = self._way_through_noise(following, units)
-                    if not way:
+                    if not way or not self._may_pass(way, units):
+                        way = []
                         break
                     index = way[-1]
                 else:
@@ -77,6 +83,8 @@ class ObservationPoints:
             points[id(tensor)] = tensor
             if way:
                 self._behind_noise[index, way[0]] = way
+            elif not is_active:
+                self._note_hidden(layer_name, index, units)
         return list(points.values())
 
     def _following(self, index: int, units: int) -> int | None:
@@ -106,27 +114,43 @@ class ObservationPoints:
             return False
         return any(len(self._indices[name]) > 1 for name in names)
 
+    def _note_hidden(self, layer_name: str, index: int, units: int) -> None:
+        """Notes noise that hides the activation behind a tensor."""
+        following = self._following(index, units)
+        if following is not None and self._way_through_noise(following, units):
+            self.hiding[layer_name] = self._nodes[following].name
+
     def _way_through_noise(self, noise: int, units: int) -> list[int]:
         """Returns the calls from noise on to the first activation behind it.
 
-        Noise is nothing at inference, so that a unit shows behind that
-        activation what it is. Empty where none follows, or one that makes
-        something of the zeros of Dropout.
+        Empty where the call is no noise, or none follows.
         """
-        if noise not in self._ways:
-            self._ways[noise] = self._find_way(noise, units)
-        return self._ways[noise]
-
-    def _find_way(self, noise: int, units: int) -> list[int]:
+        if not self._rules[noise].is_noise:
+            return []
         way = [noise]
         while not self._bends(way[-1]):
             following = self._following(way[-1], units)
-            if following is None or len(self._nodes[following].inputs) != 1:
-                return []
-            if not _is_fixed(self._nodes[following].operation):
+            if following is None or self._rules[following].ends_observation:
                 return []
             way.append(following)
-        return [] if self._of_zeros(way, units).any() else way
+        return way if len(self._nodes[way[-1]].inputs) == 1 else []
+
+    def _may_pass(self, way: Sequence[int], units: int) -> bool:
+        """Says whether a unit shows behind noise what it is.
+
+        So it does at inference, when noise is nothing; but not where other
+        layers may make something of the zeros of Dropout.
+        """
+        key = tuple(way)
+        if key not in self._passable:
+            operations = [self._nodes[index].operation for index in way]
+            are_alone = all(len(self._nodes[i].inputs) == 1 for i in way)
+            self._passable[key] = (
+                are_alone
+                and all(map(_is_fixed, operations))
+                and not self._of_zeros(way, units).any()
+            )
+        return self._passable[key]
 
     def _bends(self, index: int) -> bool:
         """Says whether a call is an activation that is not linear."""
