@@ -52,6 +52,7 @@ class ChannelGraph:
         blocked: Operation name -> why it lets nothing through.
         reasons: Group number -> why it must stay.
         points: Where units are observed.
+        masked: The `id` of each symbolic tensor that may carry a mask.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class ChannelGraph:
         self.rules: list[Rule] = [rule_for(n.operation) for n in self.nodes]
         self.calls: list[Call | None] = []
         self.channels: dict[int, Channels] = {}
-        self._masked: set[int] = set()
+        self.masked: set[int] = set()
         self.records = Records()
         for node, rule in zip(self.nodes, self.rules, strict=True):
             self.calls.append(self._walk(node, rule))
@@ -98,12 +99,12 @@ class ChannelGraph:
                     "it is an input of the model"
                 )
             return None
-        call = Call(node, self.channels, self.records, self._masked)
+        call = Call(node, self.channels, self.records, self.masked)
         for channels in call.masks:
             reason = f"{describe(node.operation)} takes it as a mask"
             call.pin(channels.labels, reason)
         if carries_mask(node.operation, reads_mask=call.reads_mask):
-            self._masked.update(map(id, node.outputs))
+            self.masked.update(map(id, node.outputs))
         if len(node.outputs) != 1:
             fixed = call.block(f"{node.operation.name} has several outputs")
             self.channels |= {id(tensor): fixed for tensor in node.outputs}

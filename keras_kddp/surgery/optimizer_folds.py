@@ -62,7 +62,7 @@ def fold_into(slots: FoldedSlots) -> Iterator[str]:
         yield "moves biases in a way of its own, which is not known"
     if kind in _NOT_EXACT:
         yield _NOT_EXACT[kind]
-    if any(value.any() for value in slots.before(_ACCUMULATED).values()):
+    if any(value.any() for value in slots.old_values(_ACCUMULATED).values()):
         if kind is optimizers.SGD and not _clips(optimizer):
             slots.add(_ACCUMULATED)
         else:
@@ -140,9 +140,9 @@ def _take_adam(slots: FoldedSlots) -> None:
     adam = slots.optimizer
     slots.estimate("velocity", "velocity_hat")
     if getattr(adam, "amsgrad", False):
-        slots.step("velocity_hat", lambda v: np.sqrt(v) + adam.epsilon)
+        slots.add_steps("velocity_hat", lambda v: np.sqrt(v) + adam.epsilon)
     else:
-        slots.step(
+        slots.add_steps(
             "velocity", lambda v: np.sqrt(adam.beta_2 * v) + adam.epsilon
         )
 
@@ -151,7 +151,7 @@ def _take_nadam(slots: FoldedSlots) -> None:
     nadam = slots.optimizer
     correction = 1 - nadam.beta_2 ** (int(nadam.iterations) + 1)
     slots.estimate("velocity")
-    slots.step(
+    slots.add_steps(
         "velocity",
         lambda v: np.sqrt(nadam.beta_2 * v / correction) + nadam.epsilon,
     )
@@ -160,13 +160,13 @@ def _take_nadam(slots: FoldedSlots) -> None:
 def _take_adamax(slots: FoldedSlots) -> None:
     adamax = slots.optimizer
     slots.estimate("norm")
-    slots.step("norm", lambda u: adamax.beta_2 * u + adamax.epsilon)
+    slots.add_steps("norm", lambda u: adamax.beta_2 * u + adamax.epsilon)
 
 
 def _take_schedule_free(slots: FoldedSlots) -> None:
     """Takes in the sequence z that gradients move, kept as "momentum"."""
     slots.estimate("velocity")
-    slots.add("momentum", slots.from_values(slots.before("momentum")))
+    slots.add("momentum", slots.gains(slots.old_values("momentum")))
 
 
 def _take_ftrl(slots: FoldedSlots) -> None:
@@ -188,15 +188,15 @@ def _take_ftrl(slots: FoldedSlots) -> None:
         return np.divide(shrunk, scale, np.zeros_like(scale), where=scale > 0)
 
     slots.estimate("accumulator")
-    squares = slots.before("accumulator")
-    linears = slots.before("linear")
+    squares = slots.old_values("accumulator")
+    linears = slots.old_values("linear")
     following = {w: weight(linears[w], squares[w]) for w in linears}
-    gained = slots.from_values(following)
+    gained = slots.gains(following)
     accumulated = {
         raised.layer: value
-        for raised, _, value in slots.of_biases("accumulator")
+        for raised, _, value in slots.bias_slots("accumulator")
     }
-    for raised, slot, linear in slots.of_biases("linear"):
+    for raised, slot, linear in slots.bias_slots("linear"):
         sums = accumulated[raised.layer]
         wanted = weight(linear, sums) + gained.get(raised.layer, 0.0)
         shifted = -(quadratic(sums) * wanted + np.sign(wanted) * l1)
