@@ -368,6 +368,33 @@ def test_inactive_units_that_stay_are_counted_and_told():
     assert "'fc' (2 of 4: the constant it leaves behind is 0 in trai" in warning
 
 
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_constant_that_a_bias_constraint_would_change_stays_and_is_told(
+    use_bias,
+):
+    student = keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(4, "relu", name="fc"),
+            layers.Dropout(0.5),
+            layers.BatchNormalization(trainable=False),
+            layers.Dense(
+                2, use_bias=use_bias, bias_constraint="non_neg", name="out"
+            ),
+        ]
+    )
+    student.layers[2].beta.assign([1.0, 2.0, 3.0, 4.0])
+    callback = pruning(criterion=only_unit_0)
+
+    (warning,) = said(lambda: fit(make_distiller(prepare(student)), callback))
+
+    assert callback.removals == []
+    assert (
+        "can never leave: 'fc' (the bias_constraint of out (Dense) would "
+        "change the constant)"
+    ) in warning
+
+
 def test_a_unit_behind_noise_leaves_and_the_certificate_tells_how():
     student = prepare(noisy_student(layers.GaussianNoise(0.1)), layers=["fc"])
     before = np.asarray(student(X))
