@@ -70,6 +70,7 @@ def model_with_late_normalization(**options) -> keras.Model:
         1,
         use_bias=options.get("use_bias", True),
         bias_initializer=options.get("bias_initializer", "zeros"),
+        bias_constraint=options.get("bias_constraint"),
         name="reader",
     )
     model = keras.Model(

@@ -128,6 +128,11 @@ class Distiller(
         """Inside `fit`, its validation data, else None."""
         return self._fit.validation
 
+    @property
+    def fit_validation_freq(self) -> Any:
+        """Inside `fit`, its `validation_freq`."""
+        return self._fit.validation_freq
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded Distiller the way the saved one was."""
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -23,11 +23,13 @@ class FitArguments:
             the rows that `validation_split` sets aside.
         callbacks: The callbacks.
         validation: The validation data.
+        validation_freq: After which epochs it is used, as `fit` takes it.
     """
 
     inputs: Arrays | None = None
     callbacks: Any = None
     validation: Batches | None = None
+    validation_freq: Any = 1
 
 
 def read_arguments(
@@ -46,7 +48,8 @@ def read_arguments(
         share = given.get("validation_split", 0.0)
         validation = _validation_rows(x, y, share) if share else None
     inputs = _training_rows(x, share)
-    return FitArguments(inputs, given["callbacks"], validation)
+    freq = given.get("validation_freq", 1)
+    return FitArguments(inputs, given["callbacks"], validation, freq)
 
 
 def _in_order(callbacks: Any) -> Any:

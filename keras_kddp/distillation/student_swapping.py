@@ -10,7 +10,7 @@ from keras_kddp.distillation.feature_losses import find_pinned_layers
 from keras_kddp.distillation.student_state import Snapshot, StudentState
 from keras_kddp.distillation.traced_training import (
     Trained,
-    check_trained,
+    check_trainable_unchanged,
     trained_now,
 )
 from keras_kddp.distillation.trained_part import TrainedPart
@@ -98,12 +98,21 @@ class StudentSwapping(TrainedPart):
                 f"'{self.student.name}'. Received one for another model. Call "
                 "`plan_removal(distiller.student, ...)` again."
             )
-        check_trained(self, self._state(), self._traced)
+        self.check_trainable()
         with self._scope():
             student = plan.build()
             self._check_pinned(student)
             state = self._state().cut(plan, student, self.distillation_losses)
         self._put(state)
+
+    def check_trainable(self) -> None:
+        """Checks that no layer was frozen or unfrozen since training began.
+
+        Raises:
+            ValueError: If one was, of which Keras knows nothing until it
+                compiles again: a removal would train on otherwise.
+        """
+        check_trainable_unchanged(self, self._state(), self._traced)
 
     def snapshot(self) -> Snapshot:
         """Returns the student and its optimizer as they are now."""

@@ -27,13 +27,13 @@ def _layers_with_weights(state: StudentState) -> list[Any]:
     return [x for x in layers if x.weights and not _compat.all_layers(x)]
 
 
-def check_trained(
+def check_trainable_unchanged(
     model: Any, state: StudentState, traced: Trained | None
 ) -> None:
-    """Checks that flags say what is trained: a removal makes steps anew.
+    """Checks that `trainable` flags are what the compiled step was made with.
 
-    A compiled step goes on with what was trainable when it was made, and an
-    optimizer moves only what it was built for.
+    It goes on with them, and an optimizer moves only what it was built for;
+    but a removal makes the step anew.
 
     Args:
         model: The Distiller.
@@ -63,5 +63,5 @@ def check_trained(
             "`trainable` must be what it was when training began, which is "
             "what Keras goes on with until it compiles again. Received a "
             f"student in which it changed since, in layers {names}. Set it "
-            "back, or call compile() again before the removal."
+            "back, or call compile() again."
         )

@@ -27,8 +27,9 @@ class UnitActivity:
 
     Every array is (units,) float64; the statistics run over examples and
     positions at the layer's observation point. Steps that a Keras mask hides
-    from all that follows are left out, so padding changes nothing; where
-    something reads them all the same (Flatten, a convolution), they count.
+    from all that follows are left out: padding changes nothing there. Where
+    something reads them all the same (Flatten, a convolution), or may do so
+    (MultiHeadAttention, TimeDistributed), all steps count.
 
     Attributes:
         minimum: Smallest activation.

@@ -12,11 +12,12 @@ from keras_kddp.layers.penalized_models import check_penalties, prepared_layers
 from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.certificates import Removal
 from keras_kddp.pruning.criteria import Criterion, resolved_criterion
+from keras_kddp.pruning.notices import listed
 from keras_kddp.pruning.preflight import PruningPreflight
 from keras_kddp.pruning.run import PruningRun
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
-from keras_kddp.pruning.vain_charges import vain_charges
+from keras_kddp.pruning.vain_charges import find_vain_charges
 from keras_kddp.surgery.graph import ChannelGraph
 
 _SETTINGS = fields(PruningSettings)
@@ -186,6 +187,7 @@ class DynamicPruning(keras.callbacks.Callback):
         check_penalties(distiller.student)
         _check_prepared(distiller)
         check_callbacks(distiller.fit_callbacks, DynamicPruning)
+        distiller.check_trainable()
         self._run = PruningRun(
             self.settings(),
             self.phases(_epochs(self.params)),
@@ -223,8 +225,9 @@ def _epochs(params: Any) -> int:
     if epochs is None:
         raise ValueError(
             "`callbacks` must say how many epochs there are. Received a "
-            "CallbackList of a class of its own that does not. Pass a list, or "
-            "make it with epochs=..., as given to `fit`."
+            f"CallbackList of a class of its own whose params are {params}, "
+            "without 'epochs'. Pass a list, or make it with epochs=..., as "
+            "given to `fit`."
         )
     return int(epochs)
 
@@ -232,13 +235,11 @@ def _epochs(params: Any) -> int:
 def _check_prepared(distiller: Distiller) -> None:
     graph = ChannelGraph(distiller.student, distiller.pinned_layers)
     if not prepared_layers(graph):
-        vain = [
-            f"'{name}' ({why})" for name, why in vain_charges(graph).items()
-        ]
+        vain = find_vain_charges(graph)
         raise ValueError(
             "The student must have a penalized layer whose units can be "
             f"removed. Received '{graph.model.name}' without any"
-            + (f": {', '.join(vain)}" if vain else "")
+            + (f": {listed(vain)}" if vain else "")
             + ". Call `student = keras_kddp.prepare(student)` first."
         )
 

@@ -20,8 +20,8 @@ class InactiveUnits(NamedTuple):
     """The groups of units of a student, judged at its present weights.
 
     Attributes:
-        ranking: Those that may leave.
-        inactive: So many of its first groups are inactive.
+        ranking: Groups that may leave, lowest first.
+        inactive: Number of leading groups that are inactive.
         lowest: The lowest score of those that may leave; 1 where none may.
         stuck: Group number -> why it stays, of inactive groups whose constant
             cannot be folded.

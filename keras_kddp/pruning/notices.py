@@ -1,17 +1,20 @@
 """What a run of pruning warns of, each once and with the way out."""
 
+import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 
+from keras_kddp.distillation.distiller import Distiller
+from keras_kddp.layers.penalized_models import prepared_layers
 from keras_kddp.pruning.certificates import Removal
+from keras_kddp.pruning.early_stopping import possible_stops, validated_epochs
 from keras_kddp.pruning.inactive_units import InactiveUnits
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
-from keras_kddp.pruning.vain_charges import vain_charges
+from keras_kddp.pruning.vain_charges import find_vain_charges
 from keras_kddp.surgery.graph import ChannelGraph
 
 _FALLEN = (
@@ -24,12 +27,12 @@ _CUT = (
 )
 
 
-class Notices:
-    """What is known of a run so far, and was said of it.
+class RunWarnings:
+    """Collects what a run's warnings need, and gives each once.
 
     Args:
         phases: Of the run.
-        callbacks: Of the run.
+        distiller: Inside its `fit`.
 
     Attributes:
         is_moot: It was said that nothing would leave, or that training
@@ -37,13 +40,19 @@ class Notices:
         was_taken_back: A removal was, since the accuracy fell.
     """
 
-    def __init__(self, phases: Phases, callbacks: Any) -> None:
+    def __init__(self, phases: Phases, distiller: Distiller) -> None:
         self.is_moot = False
         self.was_taken_back = False
         self._phases = phases
+        callbacks = distiller.fit_callbacks
         self._callbacks = keras.tree.flatten(
             getattr(callbacks, "callbacks", callbacks)
         )
+        self._is_validated = validated_epochs(
+            distiller.fit_validation_freq,
+            is_validated=distiller.fit_validation is not None,
+        )
+        self._said: set[str] = set()
         self._begun: int | None = None
         self._ended = -1
         self._may_stop_early = False
@@ -54,13 +63,28 @@ class Notices:
         self._at_minimum: set[str] = set()
 
     def warn_of_vain_charges(self, graph: ChannelGraph) -> None:
-        """Warns of what is charged for units that can never leave."""
-        self._vain = vain_charges(graph)
+        """Warns of what is charged for units that can never leave.
+
+        And of units that are not observed as what they are.
+        """
+        self._vain = find_vain_charges(graph)
         if self._vain:
             _warn(
                 "These layers are charged for units that can never leave: "
-                f"{_listed(self._vain)}. Take what stands in the way out, or "
+                f"{listed(self._vain)}. Take what stands in the way out, or "
                 "the penalty: prepare(student, layers=[...]) names what pays."
+            )
+        hiding = graph.points.hiding
+        hidden = {
+            name: f"'{hiding[name]}'"
+            for name in prepared_layers(graph)
+            if name in hiding
+        }
+        if hidden:
+            _warn(
+                "These layers are observed before their activation, where dead "
+                f"units look alive, since noise stands between: "
+                f"{listed(hidden)}. Put the noise behind the activation."
             )
 
     def begin_epoch(self, epoch: int) -> None:
@@ -72,23 +96,33 @@ class Notices:
         if not removing:
             self.is_moot = True
             _warn(
-                f"Nothing will be removed: the run begins with epoch "
-                f"{epoch + 1}, and units leave {self._when()}. Lower "
-                "`initial_epoch`, or shorten `finetune_epochs`."
+                "Nothing will be removed: the run begins with epoch "
+                f"{epoch + 1}, and removals are planned when "
+                f"{self._when_planned()}. Lower `initial_epoch`, or shorten "
+                "`finetune_epochs`."
             )
             return
         for callback in self._callbacks:
-            earliest = _earliest_stop(callback, epoch)
-            if earliest is not None and earliest <= removing[0]:
+            epochs = range(epoch, removing[0] + 1)
+            if stops := possible_stops(callback, epochs, self._is_validated):
                 self._may_stop_early = True
                 _warn(
                     f"`{type(callback).__name__}` with patience="
                     f"{callback.patience} can stop the run after epoch "
-                    f"{earliest + 1}, and the first units leave at the "
+                    f"{stops[0] + 1}, and the first units leave at the "
                     f"beginning of epoch {removing[0] + 2}. Raise its patience "
-                    f"by {removing[0] + 1 - earliest}, or shorten "
-                    "`warmup_epochs`."
+                    f"by {len(stops)}, or shorten `warmup_epochs`."
                 )
+
+    @contextlib.contextmanager
+    def each_once(self) -> Iterator[None]:
+        """Hands on what is warned of inside, if the run has not yet."""
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+        for warning in caught:
+            if str(warning.message) not in self._said:
+                self._said.add(str(warning.message))
+                warnings.warn(warning.message, warning.category, stacklevel=5)
 
     def end_epoch(self, epoch: int) -> None:
         """Notes that an epoch is over."""
@@ -112,31 +146,31 @@ class Notices:
         self._is_planned = is_planned
 
     def note_removal(self, removal: Removal) -> None:
-        """Warns of layers that are left the fewest units there may be.
+        """Warns of layers that are left a single unit.
 
-        If the criterion left them there; or a budget a single one, unless it
-        is to judge the accuracy first.
+        More of them are the `minimum_units` that was asked for, and one is
+        what a budget may ask for that is to judge the accuracy first.
         """
         found, settings = self._found, self._settings
         if found is None or settings is None:
             return
         inactive = found.ranking.units(found.inactive)
-        budget, least = settings.budget, settings.minimum_units
+        budget = settings.budget
         is_judged = budget is not None and budget.max_accuracy_drop is not None
         fallen, cut = [], []
         for name, before in removal.units_before.items():
             after = removal.units_after[name]
-            if not after <= least < before or name in self._at_minimum:
+            if not after == 1 < before or name in self._at_minimum:
                 continue
             self._at_minimum.add(name)
             if before - after <= len(inactive.get(name, ())):
                 fallen.append(name)
-            elif after == 1 and not is_judged:
+            elif not is_judged:
                 cut.append(name)
         for names, cause in ((fallen, _FALLEN), (cut, _CUT)):
             if names:
                 _warn(
-                    f"Only minimum_units={least} stay in {_quoted(names)} "
+                    f"Only minimum_units=1 stay in {_quoted(names)} "
                     f"from epoch {removal.epoch + 1} on: {cause}."
                 )
 
@@ -152,7 +186,7 @@ class Notices:
         if stuck := self._stuck_layers():
             _warn(
                 "Inactive units stay, and are charged in vain, where no bias "
-                f"can take what they leave behind: {_listed(stuck)}. Train "
+                f"can take what they leave behind: {listed(stuck)}. Train "
                 "longer where moving averages lag behind, or take what stands "
                 "in the way out."
             )
@@ -232,6 +266,13 @@ class Notices:
         epochs = range(epoch, self._phases.epochs)
         return [*filter(self._phases.removes_after, epochs)]
 
+    def _when_planned(self) -> str:
+        """Returns at the end of which epochs removals are planned."""
+        epochs = [epoch + 1 for epoch in self._removing_from(0)]
+        if len(epochs) == 1:
+            return f"epoch {epochs[0]} ends"
+        return f"epochs {epochs[0]} to {epochs[-1]} end"
+
     def _when(self) -> str:
         """Returns when units leave: removals wait for the next epoch."""
         epochs = [epoch + 2 for epoch in self._removing_from(0)]
@@ -240,29 +281,12 @@ class Notices:
         return f"at the beginning of epochs {epochs[0]} to {epochs[-1]}"
 
 
-def _earliest_stop(callback: Any, epoch: int) -> int | None:
-    """Returns after which epoch an EarlyStopping can stop a run.
-
-    Args:
-        callback: Of the run.
-        epoch: The first of the run.
-
-    Returns:
-        None for another callback. The first epoch that is judged is always
-        the best so far.
-    """
-    if not isinstance(callback, keras.callbacks.EarlyStopping):
-        return None
-    has_baseline = callback.baseline is not None  # which it has to beat too
-    wait = max(callback.patience - has_baseline, 1)
-    return max(epoch, callback.start_from_epoch) + wait
-
-
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _listed(reasons: Mapping[str, str]) -> str:
+def listed(reasons: Mapping[str, str]) -> str:
+    """Returns names, each with a reason."""
     return ", ".join(f"'{name}' ({why})" for name, why in reasons.items())
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_kddp import _compat
 from keras_kddp._compat import CallNode
 from keras_kddp.model_io import Array, Tensor
 from keras_kddp.surgery.graph import ChannelGraph
@@ -20,6 +21,7 @@ _STEP_BY_STEP = (
     layers.GaussianDropout,
     layers.GaussianNoise,
 )
+_NORMALIZING = (layers.LayerNormalization, layers.UnitNormalization)
 _MIXING_STEPS = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _LEAVING_STEPS_OUT = (layers.GlobalAveragePooling1D, layers.RNN)
 
@@ -65,9 +67,7 @@ class Padding:
             id(node.outputs[0]): _keeps_steps(node, rule.channelwise)
             for node, rule in rules
         }
-        self._read_mask = _MaskReader()
-        makes_masks = any(_makes_mask(node.operation) for node in graph.nodes)
-        self._sights = {id(x): self._sights_of(x, makes_masks) for x in tensors}
+        self._sights = {id(x): self._sights_of(x) for x in tensors}
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -110,7 +110,7 @@ class Padding:
         self, sight: Sight, values: Mapping[int, Tensor]
     ) -> Array | None:
         mask = (
-            self._read_mask(values[id(sight.tensor)])
+            _compat.keras_mask(values[id(sight.tensor)])
             if sight.mask is None
             else values[id(sight.mask)]
         )
@@ -118,7 +118,7 @@ class Padding:
             return None
         return keras.ops.convert_to_numpy(mask).astype(bool)
 
-    def _sights_of(self, tensor: Tensor, makes_masks: bool) -> list[Sight]:
+    def _sights_of(self, tensor: Tensor) -> list[Sight]:
         """Returns all that looks at an observed tensor's steps.
 
         Empty where something looks at them all, or no mask can be.
@@ -139,8 +139,8 @@ class Padding:
                     sights.append(Sight(current, node.kwargs.get("mask")))
                 else:
                     return []
-        masked = makes_masks or all(x.mask is not None for x in sights)
-        return sights if masked else []
+        is_masked = all(x.mask is not None for x in sights)
+        return sights if is_masked or self._graph.masked else []
 
     def _passes(self, node: CallNode, tensor: Tensor) -> bool:
         """Says whether a step of the output depends on that of the tensor."""
@@ -156,25 +156,14 @@ class Padding:
         )
 
 
-class _MaskReader(keras.layers.Layer):
-    """Returns the mask that Keras attached to a tensor."""
-
-    def __init__(self) -> None:
-        super().__init__(autocast=False)
-        self.supports_masking = True  # else it would warn
-
-    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns the mask, or None."""
-        del inputs
-        return mask
-
-
 def _keeps_steps(node: CallNode, is_channelwise: bool) -> bool:
     """Says whether a call works on each step by itself, at inference."""
-    operation = node.operation
+    operation, rank = node.operation, len(node.outputs[0].shape)
     if isinstance(operation, layers.Concatenate):
-        rank = len(node.outputs[0].shape)
         return operation.axis % rank > 1
+    if isinstance(operation, _NORMALIZING):
+        axes = np.ravel(operation.axis) % rank
+        return bool((axes > 1).all())
     return isinstance(operation, _STEP_BY_STEP) or (
         is_channelwise and not isinstance(operation, _MIXING_STEPS)
     )
@@ -192,13 +181,3 @@ def _leaves_steps_out(node: CallNode, tensor: Tensor) -> bool:
         and sum(x is tensor for x in rest) == 1
         and isinstance(operation, _LEAVING_STEPS_OUT)
     )
-
-
-def _makes_mask(operation: Any) -> bool:
-    """Says whether an operation may give its output a mask of its own."""
-    if not isinstance(operation, layers.Layer):
-        return False
-    if type(operation).__module__.startswith("keras."):
-        is_masking = isinstance(operation, layers.Masking)
-        return is_masking or bool(getattr(operation, "mask_zero", False))
-    return type(operation).compute_mask is not layers.Layer.compute_mask

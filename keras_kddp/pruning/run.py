@@ -24,7 +24,7 @@ from keras_kddp.pruning.certificates import (
     certify,
 )
 from keras_kddp.pruning.inactive_units import find_inactive
-from keras_kddp.pruning.notices import Notices
+from keras_kddp.pruning.notices import RunWarnings
 from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
 from keras_kddp.pruning.ranking import Ranking, group_scores
 from keras_kddp.pruning.schedule import Phases
@@ -90,11 +90,11 @@ class PruningRun:
         budget = settings.budget
         if budget is not None and budget.max_accuracy_drop is not None:
             self._guard = AccuracyGuard(budget, distiller)
-        self._notices = Notices(phases, distiller.fit_callbacks)
-        self._notices.warn_of_vain_charges(graph)
+        self._warnings = RunWarnings(phases, distiller)
+        self._warnings.warn_of_vain_charges(graph)
         self._quota = preflight.quota
         if self._quota is not None and self._quota.warn_if_nothing_leaves():
-            self._notices.is_moot = True
+            self._warnings.is_moot = True
         self._planned: _PlannedRemoval | None = None
         self._last_good: Snapshot | None = None
         self._goes_back = False
@@ -105,7 +105,7 @@ class PruningRun:
         Args:
             epoch: From 0.
         """
-        self._notices.begin_epoch(epoch)
+        self._warnings.begin_epoch(epoch)
         if self._goes_back and self._guard is not None:
             if self._guard.take_removal_back(self._distiller):
                 self._note_taken_back(epoch)
@@ -126,7 +126,7 @@ class PruningRun:
             logs: Of the epoch; `units`, `live_units`, `parameters` and
                 `penalty_strength` are added.
         """
-        self._notices.end_epoch(epoch)
+        self._warnings.end_epoch(epoch)
         is_good = self._is_finite(logs)
         if not is_good:
             self._stop(epoch)
@@ -153,7 +153,7 @@ class PruningRun:
             is_explained = self._guard.warn_if_never_good()
         if self._quota is not None:
             is_explained |= self._quota.warn_if_missed(self._graph())
-        self._notices.finish(
+        self._warnings.finish(
             is_empty=not self.removals, is_explained=is_explained
         )
 
@@ -175,7 +175,7 @@ class PruningRun:
         least = self.settings.minimum_change * _live_units(activity)
         is_enough = sum(map(len, units.values())) >= least
         is_planned = bool(units) and (is_enough or is_last)
-        self._notices.note_found(found, self.settings, is_planned=is_planned)
+        self._warnings.note_found(found, self.settings, is_planned=is_planned)
         if not is_planned:
             return None
         plan = ranking.plan(count)
@@ -221,7 +221,8 @@ class PruningRun:
         before = count_parameters(self._distiller.student)
         graph = self._graph()
         units = {n: len(graph.units[n]) for n in prepared_layers(graph)}
-        self._distiller.replace_student(plan)
+        with self._warnings.each_once():
+            self._distiller.replace_student(plan)
         if self._guard is not None:
             self._show(self._guard.note_removal())
         removal = Removal(
@@ -237,7 +238,7 @@ class PruningRun:
         )
         self.removals.append(removal)
         self._show(str(removal))
-        self._notices.note_removal(removal)
+        self._warnings.note_removal(removal)
 
     def _is_finite(self, logs: dict[str, Any]) -> bool:
         if not math.isfinite(logs.get("loss", 0.0)):
@@ -249,7 +250,7 @@ class PruningRun:
 
     def _note_taken_back(self, epoch: int) -> None:
         """Notes that the last removals were taken back."""
-        self._notices.was_taken_back = True
+        self._warnings.was_taken_back = True
         count = count_parameters(self._distiller.student)
         while self.removals and self.removals[-1].parameters_after < count:
             self.removals.pop()
@@ -267,7 +268,7 @@ class PruningRun:
         if self._last_good is not None:
             self._distiller.restore(self._last_good)
         self._distiller.stop_training = True
-        self._notices.is_moot = True
+        self._warnings.is_moot = True
         warnings.warn(
             f"The loss or a weight became NaN or infinite in epoch {epoch + 1}:"
             " training stops, and the student is as it was when that epoch "

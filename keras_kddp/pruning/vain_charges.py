@@ -15,7 +15,7 @@ _MISPLACED = "it does not stand where the activity of a layer is observed"
 _HALF = "only some of the tensors where it is observed are penalized"
 
 
-def vain_charges(graph: ChannelGraph) -> dict[str, str]:
+def find_vain_charges(graph: ChannelGraph) -> dict[str, str]:
     """Returns what is charged in vain.
 
     What only moving averages keep is not: they settle while training.

@@ -1,9 +1,12 @@
 """What the constants of held units are, on their way to who reads them."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import keras
 import numpy as np
 
+from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.channels import Call, describe
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.rule import (
@@ -46,15 +49,15 @@ class ConstantWalk:
         training: bool = False,
         approximate: bool = False,
     ) -> None:
-        """Walks."""
+        """Follows the constants through every call."""
         self._graph = graph
         self._approximate = approximate
         self.errors: dict[str, float] = {}
         self._is_removed = np.zeros(graph.records.size, dtype=bool)
         self._is_removed[list(removed)] = True
         self.refusals: dict[int, str] = {}
-        self._held = self._held_values(constants)
         self._training = training
+        self._held = self._held_values(constants)
         self._values: dict[int, Values] = {}
         self._noisy: dict[int, np.ndarray] = {}  # id(tensor) -> precisions
         self._spoilt: dict[int, np.ndarray] = {}  # id(tensor) -> unknown by it
@@ -90,7 +93,22 @@ class ConstantWalk:
                         f"be held at {known[unit]:.4g} and {given[unit]:.4g}",
                     )
                 held[id(tensor)] = np.where(np.isnan(known), given, known)
+                if self._training:
+                    self._refuse_spoilt(tensor, held[id(tensor)], gone)
         return held
+
+    def _refuse_spoilt(
+        self, tensor: Tensor, held: Values, gone: np.ndarray
+    ) -> None:
+        """Refuses what noise in front of it lets be another in training."""
+        values = np.nan_to_num(held)
+        spoilt, activation = self._graph.points.spoilt_by_noise(tensor, values)
+        for group in self._groups(tensor)[gone & spoilt].tolist():
+            self._refuse(
+                group,
+                "the noise of training gives it another mean behind "
+                f"{activation}",
+            )
 
     def _visit(self, index: int) -> None:
         node, rule = self._graph.nodes[index], self._graph.rules[index]
@@ -211,8 +229,14 @@ class ConstantWalk:
             raise NotFoldableError(
                 f"{describe(call.operation)} cannot take a constant into a bias"
             )
-        if increments.any():
-            self.increments[call.name] = increments
+        if not increments.any():
+            return
+        if self._training and _constrains_bias(call.operation):
+            raise NotFoldableError(
+                f"the bias_constraint of {describe(call.operation)} would "
+                "change the constant"
+            )
+        self.increments[call.name] = increments
 
     def _check_shared(
         self, call: Call, position: int, values: Values, groups: np.ndarray
@@ -231,3 +255,15 @@ class ConstantWalk:
 
     def _refuse(self, group: int, reason: str) -> None:
         self.refusals.setdefault(group, reason)
+
+
+def _constrains_bias(layer: Any) -> bool:
+    """Says whether each step of training puts a constraint on a bias.
+
+    On one that folding would add, too.
+    """
+    bias = getattr(layer, "bias", None)
+    if isinstance(bias, keras.Variable):
+        return bias.trainable and bias.constraint is not None
+    is_constrained = getattr(layer, "bias_constraint", None) is not None
+    return layer.trainable and is_constrained

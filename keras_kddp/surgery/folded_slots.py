@@ -10,7 +10,9 @@ from keras_kddp._compat.optimizers import optimized_weights
 from keras_kddp.model_io import to_numpy
 from keras_kddp.surgery.bias_folds import BiasFolds, RaisedBias
 
-Arrays = Mapping[int, np.ndarray]  # id(weight of the larger model) -> values
+ValuesByWeight = Mapping[
+    int, np.ndarray
+]  # id(weight of the larger model) -> values
 
 
 class Slot(NamedTuple):
@@ -98,11 +100,11 @@ class FoldedSlots:
             and slot.old_variable is not None
         ]
 
-    def through(self, values: Arrays) -> dict[str, np.ndarray]:
+    def moves(self, values: ValuesByWeight) -> dict[str, np.ndarray]:
         """Returns how biases move where the weights before them move."""
         return self._folds.through(values)
 
-    def from_values(self, values: Arrays) -> Mapping[str, np.ndarray]:
+    def gains(self, values: ValuesByWeight) -> Mapping[str, np.ndarray]:
         """Returns what biases gain from weights that have these values."""
         weights = {
             id(old): old for raised in self.biases for old, _ in raised.weights
@@ -111,7 +113,7 @@ class FoldedSlots:
             (weights[key], value) for key, value in values.items()
         )
 
-    def before(self, name: str) -> Arrays:
+    def old_values(self, name: str) -> ValuesByWeight:
         """Returns a slot of all folded weights as it was, in float64."""
         found = {}
         for raised in self.biases:
@@ -122,7 +124,7 @@ class FoldedSlots:
                     found[id(old)] = value.astype("float64")
         return found
 
-    def of_biases(
+    def bias_slots(
         self, name: str
     ) -> Iterator[tuple[RaisedBias, keras.Variable, np.ndarray]]:
         """Yields each bias with its slot and what that holds, in float64."""
@@ -143,8 +145,8 @@ class FoldedSlots:
                 through the slots of the weights.
         """
         if gained is None:
-            gained = self.through(self.before(name))
-        for raised, slot, value in self.of_biases(name):
+            gained = self.moves(self.old_values(name))
+        for raised, slot, value in self.bias_slots(name):
             start = 0.0 if raised.is_new else value  # it may copy the bias
             slot.assign(start + gained.get(raised.layer, 0.0))
 
@@ -155,7 +157,7 @@ class FoldedSlots:
         first ones would be many times those of the other weights.
         """
         for name in names:
-            for raised, slot, _ in self.of_biases(name):
+            for raised, slot, _ in self.bias_slots(name):
                 for _, weight in raised.weights[-1:] if raised.is_new else ():
                     kept = self._slots.get((id(weight), name))
                     if kept is None:
@@ -164,7 +166,7 @@ class FoldedSlots:
                     if value.shape[-1:] == slot.shape:
                         slot.assign(value.mean(tuple(range(value.ndim - 1))))
 
-    def step(
+    def add_steps(
         self, squares: str, divisor: Callable[[np.ndarray], np.ndarray]
     ) -> None:
         """Adds to a momentum whose steps are divided by another slot.
@@ -173,14 +175,14 @@ class FoldedSlots:
             squares: Name of that slot.
             divisor: Says what the next step is divided by.
         """
-        momenta = self.before("momentum")
+        momenta = self.old_values("momentum")
         steps = {}
-        for weight, value in self.before(squares).items():
+        for weight, value in self.old_values(squares).items():
             scale, none = divisor(value), np.zeros_like(value)
             steps[weight] = np.divide(
                 momenta[weight], scale, none, where=scale > 0
             )
-        gained = self.through(steps)
-        for raised, _, value in self.of_biases(squares):
+        gained = self.moves(steps)
+        for raised, _, value in self.bias_slots(squares):
             gained[raised.layer] = divisor(value) * gained[raised.layer]
         self.add("momentum", gained)

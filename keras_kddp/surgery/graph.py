@@ -20,6 +20,7 @@ from keras_kddp.surgery.checks import (
 )
 from keras_kddp.surgery.layer_state import pin_own_state
 from keras_kddp.surgery.masks import carries_mask
+from keras_kddp.surgery.observation import ObservationPoints
 from keras_kddp.surgery.registry import rule_for
 from keras_kddp.surgery.rule import Rule
 
@@ -50,6 +51,8 @@ class ChannelGraph:
         units: Layer name -> labels of its declared units.
         blocked: Operation name -> why it lets nothing through.
         reasons: Group number -> why it must stay.
+        points: Where units are observed.
+        masked: The `id` of each symbolic tensor that may carry a mask.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class ChannelGraph:
         self.rules: list[Rule] = [rule_for(n.operation) for n in self.nodes]
         self.calls: list[Call | None] = []
         self.channels: dict[int, Channels] = {}
-        self._masked: set[int] = set()
+        self.masked: set[int] = set()
         self.records = Records()
         for node, rule in zip(self.nodes, self.rules, strict=True):
             self.calls.append(self._walk(node, rule))
@@ -85,8 +88,9 @@ class ChannelGraph:
         self.reasons = self._reasons()
         self._members = self._collect_members()
         self._makers = {id(x): n for n in self.nodes for x in n.outputs}
-        self._indices = self._collect_indices()
-        self._readers = self._collect_readers()
+        self.points = ObservationPoints(
+            self.nodes, self.rules, self.calls, self.channels, self.outputs
+        )
 
     def _walk(self, node: CallNode, rule: Rule) -> Call | None:
         if not node.inputs:
@@ -95,12 +99,12 @@ class ChannelGraph:
                     "it is an input of the model"
                 )
             return None
-        call = Call(node, self.channels, self.records, self._masked)
+        call = Call(node, self.channels, self.records, self.masked)
         for channels in call.masks:
             reason = f"{describe(node.operation)} takes it as a mask"
             call.pin(channels.labels, reason)
         if carries_mask(node.operation, reads_mask=call.reads_mask):
-            self._masked.update(map(id, node.outputs))
+            self.masked.update(map(id, node.outputs))
         if len(node.outputs) != 1:
             fixed = call.block(f"{node.operation.name} has several outputs")
             self.channels |= {id(tensor): fixed for tensor in node.outputs}
@@ -167,21 +171,6 @@ class ChannelGraph:
                 members.setdefault(group, []).append((name, unit))
         return members
 
-    def _collect_indices(self) -> dict[str, list[int]]:
-        """Returns the positions of each name's calls in `nodes`."""
-        indices: dict[str, list[int]] = {}
-        for index, node in enumerate(self.nodes):
-            indices.setdefault(node.name, []).append(index)
-        return indices
-
-    def _collect_readers(self) -> dict[int, list[int]]:
-        """Returns `id(symbolic tensor)` -> positions of its readers."""
-        readers: dict[int, list[int]] = {}
-        for index, node in enumerate(self.nodes):
-            for key in {id(x) for x in node.inputs}:
-                readers.setdefault(key, []).append(index)
-        return readers
-
     def groups(self) -> dict[int, UnitGroup]:
         """Returns every group that has units, by its number."""
         return {
@@ -228,6 +217,7 @@ class ChannelGraph:
 
         It is the last channelwise tensor before the first operation that
         mixes channels, changes positions or branches, or the first penalty.
+        Noise that an activation follows is passed: it is nothing at inference.
 
         Args:
             layer_name: A layer that has units.
@@ -235,36 +225,7 @@ class ChannelGraph:
         Returns:
             Symbolic tensors, (batch, ..., units), one per call of the layer.
         """
-        outputs = {id(x) for x in self.outputs}
-        points = {}
-        for index in self._indices[layer_name]:
-            while not self.rules[index].ends_observation:
-                tensor = self.nodes[index].outputs[0]
-                following = self._readers.get(id(tensor), [])
-                if id(tensor) in outputs or len(following) != 1:
-                    break
-                if self._leaves_shared_model(index, following[0]):
-                    break
-                behind = self.channels[id(self.nodes[following[0]].outputs[0])]
-                if not self.rules[following[0]].channelwise or len(
-                    behind.labels
-                ) != len(self.units[layer_name]):
-                    break  # a depth multiplier, or one channel for many
-                index = following[0]
-            tensor = self.nodes[index].outputs[0]
-            points[id(tensor)] = tensor
-        return list(points.values())
-
-    def _leaves_shared_model(self, index: int, following: int) -> bool:
-        """Says whether two calls lie on the two sides of a shared border.
-
-        Of a nested model that is called several times: a penalty inside it
-        would charge all its calls, whatever follows them outside.
-        """
-        names = [self.nodes[i].name for i in (index, following)]
-        if len({name.rpartition("/")[0] for name in names}) == 1:
-            return False
-        return any(len(self._indices[name]) > 1 for name in names)
+        return self.points.of(layer_name, len(self.units[layer_name]))
 
 
 def unit_groups(model: keras.Model) -> list[UnitGroup]:

@@ -13,7 +13,9 @@ momentum, decay or averaging, and the bias has to do it in their place:
   exact until gradients come.
 - Of a unit's bias that was not there, the larger model knows nothing. It gets a
   slot as the other weights of the unit have it on average.
-- The rest is warned of.
+- A regularizer is a gradient that each weight has of its own. L2 of the same
+  strength on kernel and bias is linear: exact where the steps are, in SGD.
+- The rest is warned of, a constraint of the bias among it.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ import keras
 import numpy as np
 
 from keras_kddp._compat.optimizers import decays
-from keras_kddp.surgery.bias_folds import BiasFolds
+from keras_kddp.surgery.bias_folds import BiasFolds, RaisedBias
 from keras_kddp.surgery.folded_slots import FoldedSlots
 
 optimizers = keras.optimizers
@@ -60,7 +62,7 @@ def fold_into(slots: FoldedSlots) -> Iterator[str]:
         yield "moves biases in a way of its own, which is not known"
     if kind in _NOT_EXACT:
         yield _NOT_EXACT[kind]
-    if any(value.any() for value in slots.before(_ACCUMULATED).values()):
+    if any(value.any() for value in slots.old_values(_ACCUMULATED).values()):
         if kind is optimizers.SGD and not _clips(optimizer):
             slots.add(_ACCUMULATED)
         else:
@@ -77,25 +79,44 @@ def _clips(optimizer: Any) -> bool:
 
 def _kernels(slots: FoldedSlots) -> Iterator[str]:
     """Yields what of the kernels cannot be carried into a bias."""
-    foreign, products, decaying = [], [], []
+    layers: dict[str, list[str]] = {}
     for raised in slots.biases:
-        weights = [weight for _, weight in raised.weights]
-        if not all(map(slots.trains, weights)):
-            foreign.append(raised.layer)
-            continue
-        decay = {decays(slots.successor, weight) for weight in weights}
-        is_moved = slots.kept or slots.averages() or True in decay
-        if len(weights) > 1 and is_moved:
-            products.append(raised.layer)
-        # Weights that are not trained do not decay either.
-        if (decay or {False}) != {decays(slots.successor, raised.bias)}:
-            decaying.append(raised.layer)
-    if foreign:
-        yield f"does not train the kernels of {foreign}"
-    if products:
-        yield f"moves two kernels of {products}, whose product counts"
-    if decaying:
-        yield f"lets one of kernel and bias decay, not both, in {decaying}"
+        for reason in _inexact(slots, raised):
+            layers.setdefault(reason, []).append(raised.layer)
+    for reason, names in layers.items():
+        yield reason.format(names)
+
+
+def _inexact(slots: FoldedSlots, raised: RaisedBias) -> Iterator[str]:
+    """Yields why a bias does not go on as what it took in, "{}" for a list."""
+    weights = [weight for _, weight in raised.weights]
+    if not all(map(slots.trains, weights)):
+        yield "does not train the kernels of {}"
+        return
+    decay = {decays(slots.successor, weight) for weight in weights}
+    is_moved = slots.kept or slots.averages() or True in decay
+    if len(weights) > 1 and is_moved:
+        yield "moves two kernels of {}, whose product counts"
+    # Weights that are not trained do not decay either.
+    if (decay or {False}) != {decays(slots.successor, raised.bias)}:
+        yield "lets one of kernel and bias decay, not both, in {}"
+    if not _are_pulled_alike(slots.optimizer, [*weights, raised.bias]):
+        yield "regularizers pull kernel and bias differently in {}"
+    if raised.bias.constraint is not None:
+        yield "the bias_constraint changes the constant in {}"
+
+
+def _are_pulled_alike(optimizer: Any, weights: list[keras.Variable]) -> bool:
+    """Says whether regularizers pull a bias as they pull what it took in."""
+    found = [weight.regularizer for weight in weights]
+    if not any(found):
+        return True
+    is_linear = type(optimizer) is optimizers.SGD and not _clips(optimizer)
+    strengths = {
+        float(one.l2) if type(one) is keras.regularizers.L2 else None
+        for one in found
+    }
+    return is_linear and len(strengths) == 1 and None not in strengths
 
 
 def _take_sgd(slots: FoldedSlots) -> None:
@@ -119,9 +140,9 @@ def _take_adam(slots: FoldedSlots) -> None:
     adam = slots.optimizer
     slots.estimate("velocity", "velocity_hat")
     if getattr(adam, "amsgrad", False):
-        slots.step("velocity_hat", lambda v: np.sqrt(v) + adam.epsilon)
+        slots.add_steps("velocity_hat", lambda v: np.sqrt(v) + adam.epsilon)
     else:
-        slots.step(
+        slots.add_steps(
             "velocity", lambda v: np.sqrt(adam.beta_2 * v) + adam.epsilon
         )
 
@@ -130,7 +151,7 @@ def _take_nadam(slots: FoldedSlots) -> None:
     nadam = slots.optimizer
     correction = 1 - nadam.beta_2 ** (int(nadam.iterations) + 1)
     slots.estimate("velocity")
-    slots.step(
+    slots.add_steps(
         "velocity",
         lambda v: np.sqrt(nadam.beta_2 * v / correction) + nadam.epsilon,
     )
@@ -139,13 +160,13 @@ def _take_nadam(slots: FoldedSlots) -> None:
 def _take_adamax(slots: FoldedSlots) -> None:
     adamax = slots.optimizer
     slots.estimate("norm")
-    slots.step("norm", lambda u: adamax.beta_2 * u + adamax.epsilon)
+    slots.add_steps("norm", lambda u: adamax.beta_2 * u + adamax.epsilon)
 
 
 def _take_schedule_free(slots: FoldedSlots) -> None:
     """Takes in the sequence z that gradients move, kept as "momentum"."""
     slots.estimate("velocity")
-    slots.add("momentum", slots.from_values(slots.before("momentum")))
+    slots.add("momentum", slots.gains(slots.old_values("momentum")))
 
 
 def _take_ftrl(slots: FoldedSlots) -> None:
@@ -167,15 +188,15 @@ def _take_ftrl(slots: FoldedSlots) -> None:
         return np.divide(shrunk, scale, np.zeros_like(scale), where=scale > 0)
 
     slots.estimate("accumulator")
-    squares = slots.before("accumulator")
-    linears = slots.before("linear")
+    squares = slots.old_values("accumulator")
+    linears = slots.old_values("linear")
     following = {w: weight(linears[w], squares[w]) for w in linears}
-    gained = slots.from_values(following)
+    gained = slots.gains(following)
     accumulated = {
         raised.layer: value
-        for raised, _, value in slots.of_biases("accumulator")
+        for raised, _, value in slots.bias_slots("accumulator")
     }
-    for raised, slot, linear in slots.of_biases("linear"):
+    for raised, slot, linear in slots.bias_slots("linear"):
         sums = accumulated[raised.layer]
         wanted = weight(linear, sums) + gained.get(raised.layer, 0.0)
         shifted = -(quadratic(sums) * wanted + np.sign(wanted) * l1)

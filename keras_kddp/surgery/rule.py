@@ -54,6 +54,8 @@ class Rule:
         monotone: It rises with its input everywhere, or falls everywhere.
         one_input: It knows nothing of a second tensor; a mask is none.
         ends_observation: The activity is observed right behind this layer.
+        is_noise: It is random in training, and hands on at inference.
+        keeps_signs: Its noise makes no number of one sign out of the other.
     """
 
     channelwise = False
@@ -61,6 +63,8 @@ class Rule:
     monotone = False
     one_input = False
     ends_observation = False
+    is_noise = False
+    keeps_signs = False
 
     def flow(self, call: Call) -> Labels | Channels:
         """Notes what the call does.

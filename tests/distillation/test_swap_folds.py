@@ -48,14 +48,16 @@ class Rows(layers.Dense):
         self.held.assign(held)
 
 
-def student_of(bias: bool, last: type = layers.Dense) -> keras.Model:
+def student_of(
+    bias: bool, last: type = layers.Dense, **arguments: Any
+) -> keras.Model:
     """Units 1 and 4 never fire; the layer behind makes 1.3 and 2.2 of it."""
     student = keras.Sequential(
         [
             keras.Input((4,)),
             layers.Dense(6, "relu", name="fc"),
             layers.BatchNormalization(name="norm", trainable=False),
-            last(3, use_bias=bias, name="logits"),
+            last(3, use_bias=bias, name="logits", **arguments),
         ]
     )
     random = np.random.default_rng(5)
@@ -69,9 +71,9 @@ def student_of(bias: bool, last: type = layers.Dense) -> keras.Model:
 
 
 def distiller_of(
-    optimizer: Any, *, bias: bool, last: type = layers.Dense
+    optimizer: Any, *, bias: bool, last: type = layers.Dense, **arguments: Any
 ) -> kddp.Distiller:
-    student = student_of(bias, last)
+    student = student_of(bias, last, **arguments)
     distiller = kddp.Distiller(student_of(True), student)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     distiller.compile(optimizer, loss, run_eagerly=True)
@@ -100,7 +102,9 @@ def remove(distiller: kddp.Distiller) -> None:
     distiller.replace_student(plan)
 
 
-def difference(make: MakeOptimizer, *, bias: bool, gradients: bool) -> float:
+def difference(
+    make: MakeOptimizer, *, bias: bool, gradients: bool, **arguments: Any
+) -> float:
     """Returns how far the outputs are off.
 
     At once, two steps later, and with what the end of a run puts in place,
@@ -108,7 +112,7 @@ def difference(make: MakeOptimizer, *, bias: bool, gradients: bool) -> float:
     """
     found = []
     for last in (layers.Dense, Rows):
-        distiller = distiller_of(make(), bias=bias, last=last)
+        distiller = distiller_of(make(), bias=bias, last=last, **arguments)
         train(distiller, 2, gradients=True)
         remove(distiller)
         student, optimizer = distiller.student, distiller.optimizer
@@ -270,6 +274,53 @@ def test_a_fold_that_is_not_exact_is_warned_of(message, bias):
     after = to_numpy(weight_of(distiller.student, "logits", "bias"))
     assert np.isfinite(after).all()
     assert not np.any(after == before)
+
+
+L1, L2 = keras.regularizers.L1, keras.regularizers.L2
+PULLED: dict[str, tuple[Any, MakeOptimizer]] = {
+    "kernel": ({"kernel_regularizer": L2(0.1)}, LINEAR["momentum"]),
+    "bias": ({"bias_regularizer": L2(0.1)}, LINEAR["momentum"]),
+    "strengths": (
+        {"kernel_regularizer": L2(0.1), "bias_regularizer": L2(0.2)},
+        LINEAR["sgd"],
+    ),
+    "l1": (
+        {"kernel_regularizer": L1(0.1), "bias_regularizer": L1(0.1)},
+        LINEAR["sgd"],
+    ),
+    "steps": (
+        {"kernel_regularizer": L2(0.1), "bias_regularizer": L2(0.1)},
+        UNTIL_GRADIENTS["adam"],
+    ),
+}
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("case", PULLED)
+def test_regularizers_that_pull_kernel_and_bias_differently_are_warned_of(case):
+    arguments, make = PULLED[case]
+    message = "regularizers pull kernel and bias differently in .'logits'"
+    with pytest.warns(UserWarning, match=message):
+        off = difference(make, bias=True, gradients=True, **arguments)
+    assert off > TOLERANCE
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "new bias"])
+def test_regularizers_that_pull_kernel_and_bias_alike_are_exact(bias):
+    alike = {"kernel_regularizer": L2(0.1), "bias_regularizer": L2(0.1)}
+    make = LINEAR["momentum"]
+    assert difference(make, bias=bias, gradients=bias, **alike) <= TOLERANCE
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "new bias"])
+def test_a_bias_constraint_that_changes_the_constant_is_warned_of(bias):
+    optimizer = optimizers.SGD(0.01)
+    distiller = distiller_of(optimizer, bias=bias, bias_constraint="non_neg")
+    train(distiller, 1, gradients=True)
+    message = "SGD .* the bias_constraint changes the constant in .'logits'"
+    with pytest.warns(UserWarning, match=message):
+        remove(distiller)
 
 
 def test_a_subclass_that_keeps_the_same_is_no_stranger():

@@ -86,7 +86,7 @@ def test_a_list_of_a_class_of_its_own_has_to_know_the_epochs():
     distiller = make_distiller()
     arguments = {"epochs": 4, "verbose": 0}
 
-    with pytest.raises(ValueError, match="must say how many epochs there are"):
+    with pytest.raises(ValueError, match="whose params are .*, without 'epoc"):
         distiller.fit(
             X, Y, callbacks=OwnList([pruning()], model=distiller), **arguments
         )

@@ -107,10 +107,21 @@ def test_a_run_that_starts_too_late_is_told_before_it_trains():
 
     (warning,) = caught
     assert str(warning.message).startswith(
-        "Nothing will be removed: the run begins with epoch 4, and units leave "
-        "at the beginning of epochs 3 to 4. Lower `initial_epoch`"
+        "Nothing will be removed: the run begins with epoch 4, and removals "
+        "are planned when epochs 2 to 3 end. Lower `initial_epoch`"
     )
     assert heard[0] == 1
+
+
+def test_a_run_that_starts_behind_its_only_removal_is_told():
+    callback = pruning(warmup_epochs=0)
+    (warning,) = said(
+        lambda: fit(make_distiller(), callback, epochs=2, initial_epoch=1)
+    )
+    assert (
+        "begins with epoch 2, and removals are planned when epoch 1 ends"
+        in (warning)
+    )
 
 
 def test_units_that_are_all_active_are_told_with_the_lowest_score():
@@ -189,6 +200,120 @@ def test_an_early_stopping_that_waits_for_the_first_removal_is_fine(early):
     assert len(callback.removals) == (early.stopped_epoch >= 4)
 
 
+def judging(monitor="val_loss", patience=1):
+    return keras.callbacks.EarlyStopping(monitor, patience=patience)
+
+
+VALIDATED = {"validation_data": (X, np.array([0, 1, 0, 1]))}
+
+
+@pytest.mark.parametrize(
+    ("early", "arguments", "earliest", "raised"),
+    [
+        (judging(), {**VALIDATED, "validation_freq": 2}, 4, 1),
+        (judging(), {**VALIDATED, "validation_freq": [1, 3, 4]}, 3, 2),
+        (judging("loss", 2), {**VALIDATED, "validation_freq": 4}, 3, 2),
+    ],
+    ids=["every second", "listed", "not of validation"],
+)
+def test_only_epochs_with_a_monitored_value_bring_a_stop(
+    early, arguments, earliest, raised
+):
+    callback = pruning(warmup_epochs=3)
+    warned = said(
+        lambda: fit(make_distiller(), callback, early, epochs=10, **arguments)
+    )
+    (warning,) = [x for x in warned if "not available" not in x]
+    assert early.stopped_epoch + 1 == earliest  # at rate 0 nothing improves
+    assert f"can stop the run after epoch {earliest}, and" in warning
+    assert f"Raise its patience by {raised}, or" in warning
+
+
+def test_an_early_stopping_that_sees_few_epochs_is_fine():
+    callback = pruning(warmup_epochs=3)
+    arguments = {**VALIDATED, "validation_freq": 4}
+    warned = said(
+        lambda: fit(
+            make_distiller(), callback, judging(), epochs=10, **arguments
+        )
+    )
+    assert not [x for x in warned if "can stop the run" in x]
+    assert len(callback.removals) == 1
+
+
+def test_an_early_stopping_that_is_never_asked_stops_nothing():
+    callback = pruning(warmup_epochs=3)
+    warned = said(lambda: fit(make_distiller(), callback, judging(), epochs=10))
+    assert not [x for x in warned if "can stop the run" in x]
+    assert len(callback.removals) == 1
+
+
+def test_a_minimum_that_was_asked_for_is_not_told():
+    callback = pruning(threshold=0.9, minimum_units=2)
+    assert said(lambda: fit(make_distiller(), callback)) == []
+    assert callback.removals[-1].units_after == {"fc": 2}
+
+
+def test_units_that_are_observed_before_their_activation_are_told():
+    student = keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(4, name="fc"),
+            layers.Dropout(0.5, name="drop"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    callback = pruning(criterion=lambda a, n: np.ones(len(n)))
+    warned = said(lambda: fit(make_distiller(prepare(student)), callback))
+    assert warned[0] == (
+        "These layers are observed before their activation, where dead units "
+        "look alive, since noise stands between: 'fc' ('drop'). Put the noise "
+        "behind the activation."
+    )
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        [layers.Dropout(0.5)],
+        [layers.Dropout(0.5), layers.ReLU()],
+        [layers.Dropout(0.5), layers.Dense(3, "relu")],
+        [layers.ReLU(), layers.Dropout(0.5), layers.BatchNormalization()],
+    ],
+    ids=["no activation", "passed", "of the next layer", "before the noise"],
+)
+def test_units_that_are_observed_as_they_are_say_nothing(behind):
+    student = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(4), *behind, layers.Dense(2)]
+    )
+    callback = pruning(criterion=lambda a, n: np.ones(len(n)))
+    warned = said(lambda: fit(make_distiller(prepare(student)), callback))
+    assert not [x for x in warned if "observed before" in x]
+
+
+def test_what_an_optimizer_cannot_carry_is_told_once_a_run():
+    student = keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(4, "relu", name="fc"),
+            layers.Dropout(0.5),
+            layers.BatchNormalization(trainable=False),
+            layers.Dense(2, name="out", kernel_regularizer="l2"),
+        ]
+    )
+    student.layers[2].beta.assign([1.0, 2.0, 3.0, 4.0])
+    distiller = make_distiller(prepare(student))
+    callback = pruning(criterion=only_unit_0)
+
+    warned = said(lambda: fit(distiller, callback, epochs=5))
+
+    assert len(callback.removals) == 3
+    told = [x for x in warned if "regularizers pull kernel and bias" in x]
+    assert len(told) == 1
+
+
 def noisy_student(*behind):
     """The known student, and what stands between its two layers."""
     known = finalize(make_student())
@@ -241,6 +366,33 @@ def test_inactive_units_that_stay_are_counted_and_told():
 
     assert warning.startswith("Inactive units stay, and are charged in vain")
     assert "'fc' (2 of 4: the constant it leaves behind is 0 in trai" in warning
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_constant_that_a_bias_constraint_would_change_stays_and_is_told(
+    use_bias,
+):
+    student = keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(4, "relu", name="fc"),
+            layers.Dropout(0.5),
+            layers.BatchNormalization(trainable=False),
+            layers.Dense(
+                2, use_bias=use_bias, bias_constraint="non_neg", name="out"
+            ),
+        ]
+    )
+    student.layers[2].beta.assign([1.0, 2.0, 3.0, 4.0])
+    callback = pruning(criterion=only_unit_0)
+
+    (warning,) = said(lambda: fit(make_distiller(prepare(student)), callback))
+
+    assert callback.removals == []
+    assert (
+        "can never leave: 'fc' (the bias_constraint of out (Dense) would "
+        "change the constant)"
+    ) in warning
 
 
 def test_a_unit_behind_noise_leaves_and_the_certificate_tells_how():

@@ -216,3 +216,20 @@ def test_nan_in_the_observed_data_is_said_before_training(criterion):
     after = variable_values(distiller.student)
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("is_eager", [True, False], ids=["eager", "compiled"])
+def test_layers_unfrozen_between_runs_are_refused_before_training(is_eager):
+    distiller = make_distiller(rate=0.1)
+    distiller.run_eagerly = is_eager
+    distiller.student.get_layer("out").trainable = False
+    fit(distiller, epochs=1)
+    distiller.student.get_layer("out").trainable = True
+    before = distiller.student.get_weights()
+
+    with pytest.raises(ValueError, match=r"changed since, in layers .'out'"):
+        fit(distiller, pruning())
+
+    assert all(map(np.array_equal, distiller.student.get_weights(), before))
+    distiller.student.get_layer("out").trainable = False
+    fit(distiller, pruning())

@@ -1,5 +1,7 @@
 """Dynamic pruning inside `fit`: which units leave, and when."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -215,7 +217,15 @@ def test_the_minimum_of_units_stays_the_most_active_first(minimum):
         criterion=scores_of, threshold=0.9, minimum_units=minimum
     )
 
-    with pytest.warns(UserWarning, match=f"minimum_units={minimum}"):
+    message = {
+        1: "Only minimum_units=1 stay",
+        4: "more than minimum_units=4",  # so that nothing can leave
+    }
+    with (
+        pytest.warns(UserWarning, match=message[minimum])
+        if minimum in message
+        else contextlib.nullcontext()
+    ):
         history = fit(distiller, callback)
 
     assert history["units"][-1] == minimum

@@ -5,14 +5,14 @@ import pytest
 
 from keras_kddp import prepare
 from keras_kddp.layers import ActivityPenalty, ActivityRegularizedDense
-from keras_kddp.pruning.vain_charges import vain_charges
+from keras_kddp.pruning.vain_charges import find_vain_charges
 from keras_kddp.surgery import ChannelGraph
 
 layers = keras.layers
 
 
 def found(model, pinned=None) -> dict[str, str]:
-    return vain_charges(ChannelGraph(model, pinned))
+    return find_vain_charges(ChannelGraph(model, pinned))
 
 
 def between(*middle, hidden="fc") -> keras.Model:

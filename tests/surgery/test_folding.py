@@ -248,3 +248,56 @@ def test_a_negative_constant_varies_behind_slopes_of_each_position():
     with pytest.raises(SurgeryError, match=r"no constant behind prelu"):
         plan_removal(model, {"conv": [1]}, constants={"conv": {1: -0.5}})
     assert plan_removal(model, {"conv": [1]}, constants={"conv": {1: 0.5}})
+
+
+@keras.saving.register_keras_serializable("test_folding")
+class Positive(keras.constraints.Constraint):
+    def __call__(self, value):
+        return keras.ops.maximum(value, 0)
+
+
+CONSTRAINTS = {
+    "non_neg": "non_neg",
+    "MaxNorm": keras.constraints.MaxNorm(2.0, axis=0),
+    "own": Positive(),
+}
+
+
+def refused_in_training(model, unit=0) -> list[str]:
+    graph = ChannelGraph(model)
+    groups = groups_of(graph, "fc", unit)
+    folding = fold_constants(graph, groups, {}, training=True)
+    return list(folding.refusals.values())
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_training_refuses_a_constant_that_a_bias_constraint_would_change(
+    constraint, use_bias
+):
+    model = model_with_late_normalization(
+        use_bias=use_bias, bias_constraint=CONSTRAINTS[constraint]
+    )
+    model.get_layer("bn").trainable = False
+    assert refused_in_training(model) == [
+        "the bias_constraint of reader (Dense) would change the constant"
+    ]
+    assert error_of_removal(model, {"fc": [0]}) <= 1e-10  # at inference
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_training_accepts_a_constant_in_a_constrained_bias_that_is_frozen(
+    use_bias,
+):
+    model = model_with_late_normalization(
+        use_bias=use_bias, bias_constraint="non_neg"
+    )
+    model.trainable = False
+    assert refused_in_training(model) == []
+
+
+def test_a_bias_constraint_does_not_keep_a_unit_that_leaves_nothing():
+    model = model_with_late_normalization(bias_constraint="non_neg")
+    model.get_layer("bn").trainable = False
+    model.get_layer("bn").beta.assign([-(0 - 1) / 2 * 3, 0])
+    assert len(refused_in_training(model)) == 0

@@ -217,6 +217,28 @@ def test_noise_times_a_number_keeps_its_mean():
     assert error_of_removal(model, {"fc": [1]}, {"fc": {1: HELD}}) <= 1e-10
 
 
+def test_noise_divided_by_a_number_keeps_its_mean():
+    x = keras.Input((2,))
+    noisy = noise_of("Dropout")(layers.Dense(3, name="fc")(x))
+    model = randomize(keras.Model(x, layers.Dense(2)(noisy / 4.0)), 0)
+    assert precision_of(folded(model)) is Precision.ON_AVERAGE
+    assert error_of_removal(model, {"fc": [1]}, {"fc": {1: HELD}}) <= 1e-10
+
+
+@pytest.mark.parametrize(
+    "divide",
+    [lambda noisy, other: 4.0 / noisy, lambda noisy, other: noisy / other],
+    ids=["of a number", "by a tensor"],
+)
+def test_other_divisions_behind_noise_are_refused(divide):
+    x = keras.Input((2,))
+    noisy = noise_of("Dropout")(layers.Dense(3, name="fc")(x))
+    other = keras.ops.sum(keras.ops.exp(x), axis=1, keepdims=True)
+    model = keras.Model(x, layers.Dense(2)(divide(noisy, other)))
+    (reason,) = folded(model).refusals.values()
+    assert "divide" in reason
+
+
 def test_rate_one_has_another_mean_than_inference():
     folding = folded(dense_with(layers.Dropout(1.0)))
     assert "no constant behind" in next(iter(folding.refusals.values()))

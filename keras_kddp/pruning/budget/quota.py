@@ -79,7 +79,7 @@ class FallingQuota:
         return self._with_gained_biases(ranking, count)
 
     def warn_if_nothing_leaves(self) -> bool:
-        """Warns if the unpruned student fits its budget; says whether."""
+        """Warns if the unpruned student fits; returns whether it did."""
         if any(self.start[m] > limit for m, limit in self.limits.items()):
             return False
         sizes = ", ".join(f"{self.start[m]:,.0f} {m}" for m in self.limits)
@@ -91,7 +91,7 @@ class FallingQuota:
         return True
 
     def warn_if_missed(self, graph: ChannelGraph) -> bool:
-        """Warns if the student of a run does not fit its budget; says so."""
+        """Warns if the student does not fit; returns whether it did."""
         whole = Ranking(graph, ())
         sizes = self.forecast.sizes(whole)(0)
         for measure in self.forecast.lines:

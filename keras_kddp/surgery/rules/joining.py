@@ -144,6 +144,12 @@ class DivisionRule(ByNumberRule):
             return result
         return np.where(values[0] == 0, 0.0, result)
 
+    def keeps_means(self, call: Call) -> bool:
+        """Keeps them where a number divides, not where one is divided."""
+        arguments = [*call.node.args, *call.node.kwargs.values()]
+        is_dividend = isinstance(arguments[0], keras.KerasTensor)
+        return is_dividend and len(call.channels) == 1
+
 
 @register_rule("Where")
 class ChoiceRule(JoiningRule):

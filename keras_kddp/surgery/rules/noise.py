@@ -21,6 +21,8 @@ class DropoutRule(Rule):
     """Zeros by chance while training: units pass, observed before it."""
 
     one_input = True
+    is_noise = True
+    keeps_signs = True
 
     def flow(self, call: Call) -> Channels:
         """Keeps the labels, unless `noise_shape` counts the channels."""
@@ -64,10 +66,14 @@ class DropoutRule(Rule):
 class GaussianDropoutRule(DropoutRule):
     """Noise times each number in training: units pass, observed before it."""
 
+    keeps_signs = False
+
 
 @register_rule(layers.GaussianNoise)
 class GaussianNoiseRule(DropoutRule):
     """Noise on each number in training: units pass, observed before it."""
+
+    keeps_signs = False
 
     def constant(
         self, call: Call, values: list[Values], training: bool
