@@ -104,7 +104,7 @@ def test_swap_is_exact_eagerly_for(optimizer):
     [
         pytest.param("convolutional", marks=_float32),
         "residual",
-        "sequence",
+        pytest.param("sequence", marks=_float32),
     ],
 )
 def test_swap_is_exact_in_a_student_that_is(design, dead):

@@ -161,6 +161,9 @@ def test_layers_that_a_feature_loss_matches_are_left_alone():
         ]
     )
     student.get_layer("matched").set_weights([KERNEL, BIAS])
+    kernel = np.zeros((4, 4))
+    kernel[:, 0] = 1.0  # the others are silent
+    student.get_layer("free").set_weights([kernel, np.zeros(4)])
     teacher = keras.Sequential(
         [
             keras.Input((2,)),
