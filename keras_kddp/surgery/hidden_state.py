@@ -99,8 +99,13 @@ def _attributes(layer: Any) -> dict[tuple[int, str], Any]:
         for index, inner in enumerate([layer, *_compat.all_layers(layer)])
         if not is_from_here(inner)
         for name, value in vars(inner).items()
-        if name not in known and not name.startswith("_self_")
+        if name not in known and not name.startswith(_private(inner))
     }
+
+
+def _private(layer: Any) -> str:
+    """Returns how the names begin that Keras and TensorFlow give a layer."""
+    return "_" if isinstance(layer, keras.Model) else "_self_"
 
 
 def _differing(

@@ -162,7 +162,9 @@ def test_a_lost_loss_is_told_once():
 
 
 def stopping(patience, **arguments):
-    return keras.callbacks.EarlyStopping("loss", patience=patience, **arguments)
+    return keras.callbacks.EarlyStopping(
+        "loss", patience=patience, min_delta=0.01, **arguments
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,9 @@ def test_an_early_stopping_that_waits_for_the_first_removal_is_fine(early):
 
 
 def judging(monitor="val_loss", patience=1):
-    return keras.callbacks.EarlyStopping(monitor, patience=patience)
+    return keras.callbacks.EarlyStopping(
+        monitor, patience=patience, min_delta=0.01
+    )
 
 
 VALIDATED = {"validation_data": (X, np.array([0, 1, 0, 1]))}
