@@ -55,7 +55,7 @@ class ShuffledBatches(keras.utils.PyDataset):
     def begin(self, epoch: int) -> None:
         """Puts the rows in the order of an epoch, from 0."""
         self._epoch = epoch
-        self._orders: dict[int, np.ndarray] = {}
+        self._orders: dict[int, Array] = {}  # of the last pass read
 
     def __len__(self) -> int:
         """Returns the number of batches in an epoch."""

@@ -66,9 +66,8 @@ class ActivityPenalty(PenaltyMixin):
     Adds `strength * l1 * sum_j mean(|a_j|)` to the model's losses while
     training; the mean runs over the batch and all positions, so that `l1`
     means the same for Dense and convolutions and for any batch size. Positions
-    that a Keras mask leaves out are not counted, and a batch of nothing else
-    costs 0: padding changes no charge. This is
-    the L1 activity regularization of Şener & Akbaş (2022),
+    that a Keras mask leaves out are not counted; a batch of padding costs 0.
+    This is the L1 activity regularization of Şener & Akbaş (2022),
     doi 10.29109/gujsc.1141648, with a strength that a schedule can move.
 
     Args:
@@ -241,7 +240,8 @@ class ActivityRegularizedDense(PenaltyMixin, keras.layers.Dense):
     ) -> Tensor:
         """Returns the activations; charges for them while training.
 
-        Positions where `mask`, bool of leading axes, is False cost nothing.
+        Takes (batch, ..., features) of any float and returns (batch, ...,
+        units). Where `mask`, bool of leading axes, is False nothing is paid.
         """
         outputs = super().call(inputs, training=training)
         if training:
@@ -263,7 +263,6 @@ class ActivityRegularizedDense(PenaltyMixin, keras.layers.Dense):
 class _ActivityPenaltyRule(IdentityRule):
     """What is penalized is what is observed."""
 
-    one_input = False  # a mask comes along
     ends_observation = True
 
 
@@ -271,7 +270,6 @@ class _ActivityPenaltyRule(IdentityRule):
 class _ActivityRegularizedDenseRule(DenseRule):
     """What is penalized is what is observed."""
 
-    one_input = False  # a mask comes along
     ends_observation = True
 
 

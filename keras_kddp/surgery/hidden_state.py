@@ -13,7 +13,7 @@ from keras_kddp._compat import CallNode
 from keras_kddp.model_io import to_numpy
 from keras_kddp.surgery.calls import flat_calls
 from keras_kddp.surgery.checks import SurgeryError
-from keras_kddp.surgery.layer_state import carry_state, is_from_here
+from keras_kddp.surgery.layer_state import carry_state, is_custom
 
 _SIZES = (4, 28)  # what stands for axes of unknown size in a probe
 _INNER = ["the layers inside it"]
@@ -35,7 +35,7 @@ def check_hidden_state(model: keras.Model) -> None:
     """
     for node in flat_calls(model).nodes:
         layer = node.operation
-        if not isinstance(layer, keras.layers.Layer) or is_from_here(layer):
+        if not isinstance(layer, keras.layers.Layer) or not is_custom(layer):
             continue
         with _compat.untouched_seeds(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of inner layers not yet built
@@ -97,7 +97,7 @@ def _attributes(layer: Any) -> dict[tuple[int, str], Any]:
     return {
         (index, name): _frozen(value)
         for index, inner in enumerate([layer, *_compat.all_layers(layer)])
-        if not is_from_here(inner)
+        if is_custom(inner)
         for name, value in vars(inner).items()
         if name not in known and not name.startswith(_private(inner))
     }

@@ -27,8 +27,8 @@ def carry_layer_state(
     """Gives the layers of a copy what their weights do not tell.
 
     Statistics of an adapted `Normalization`, vocabularies, and whatever a
-    layer of one's own saves and loads by itself: it goes the way it goes into
-    a `.keras` file.
+    custom layer saves and loads by itself: it goes the way it goes into a
+    `.keras` file.
 
     Args:
         model: The model; it is only read.
@@ -105,20 +105,20 @@ def has_own_state(layer: Any) -> bool:
     forms alone; those that preprocess have more to tell.
     """
     return any(
-        ".preprocessing." in base.__module__
-        if _is_from_here(base)
-        else not vars(base).keys().isdisjoint(_METHODS)
+        not vars(base).keys().isdisjoint(_METHODS)
+        if _is_custom(base)
+        else ".preprocessing." in base.__module__
         for base in type(layer).__mro__
     )
 
 
-def is_from_here(layer: Any) -> bool:
-    """Says whether a layer's class is one of Keras, or of this package."""
-    return _is_from_here(type(layer))
+def is_custom(layer: Any) -> bool:
+    """Says whether a layer's class is neither of Keras nor of this package."""
+    return _is_custom(type(layer))
 
 
-def _is_from_here(layer_class: type) -> bool:
-    return layer_class.__module__.startswith(("keras.", "keras_kddp."))
+def _is_custom(layer_class: type) -> bool:
+    return not layer_class.__module__.startswith(("keras.", "keras_kddp."))
 
 
 def knows_more_than_weights(layer: Any) -> bool:
@@ -153,7 +153,7 @@ def pin_own_state(records: Records, layers: Mapping[str, Any]) -> None:
     """
     for name, slices in records.slices.items():
         layer = layers[name]
-        if not is_from_here(layer) and knows_more_than_weights(layer):
+        if is_custom(layer) and knows_more_than_weights(layer):
             reason = (
                 f"{describe(layer)} saves state of its own beside its weights, "
                 "which surgery cannot cut"

@@ -11,7 +11,7 @@ from keras_kddp import _compat
 from keras_kddp.surgery.calls import is_flattened, layers_by_path
 from keras_kddp.surgery.checks import SurgeryError
 from keras_kddp.surgery.hidden_state import check_hidden_state
-from keras_kddp.surgery.layer_state import is_from_here
+from keras_kddp.surgery.layer_state import is_custom
 
 Config = dict[str, Any]
 
@@ -94,7 +94,7 @@ def _explained_failure(model: keras.Model) -> Iterator[None]:
 
 
 class _Maker:
-    """Makes a layer of one's own anew, under the name that it has.
+    """Makes a custom layer anew, under the name that it has.
 
     The config of a class need not have the name in it, nor its constructor
     take one; and two classes may be called alike.
@@ -118,7 +118,7 @@ class _Maker:
 
 
 def _keep_names(model: keras.Model, config: Config) -> dict[str, _Maker]:
-    """Has every layer of a class of one's own made under its own name.
+    """Has every custom layer made anew under its own name.
 
     Args:
         model: The model.
@@ -140,7 +140,7 @@ def _keep_names(model: keras.Model, config: Config) -> dict[str, _Maker]:
             continue
         if is_flattened(operation):
             makers |= _keep_names(operation, entry["config"])
-        elif not is_from_here(operation):
+        elif is_custom(operation):
             key = f"keras_kddp>{id(operation)}"
             entry["registered_name"] = key
             makers[key] = _Maker(operation)
