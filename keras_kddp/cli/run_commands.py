@@ -3,10 +3,9 @@
 import argparse
 import sys
 
-from keras_kddp.cli.run_data import data_name
+from keras_kddp.cli.run_data import load_run_data
 from keras_kddp.compression.model_sources import load_model
 from keras_kddp.compression.run_directory import RunDirectory
-from keras_kddp.data.datasets import load_dataset
 from keras_kddp.data.input_range import warn_of_other_range
 from keras_kddp.data.splits import check_split
 from keras_kddp.export import verify
@@ -38,8 +37,10 @@ def verify_run(given: argparse.Namespace) -> int:
         OSError: If a file is missing.
     """
     run = RunDirectory.at(given.directory).read()
-    test = load_dataset(data_name(given, run.summary)).test
+    data = load_run_data(given, run.summary)
+    test = data.test
     check_split("test", test, run.student)
+    data.say_notes()
     if run.summary.input_range is not None:
         warn_of_other_range(run.summary.input_range, test.x, "test")
     agreement = verify(run.student, run.files, test.x, test.y)

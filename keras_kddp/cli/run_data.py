@@ -28,10 +28,29 @@ def data_name(given: argparse.Namespace, summary: RunSummary) -> str:
     return str(name)
 
 
+def load_run_data(given: argparse.Namespace, summary: RunSummary) -> Dataset:
+    """Returns the data of a run; those that it names mean what they meant.
+
+    Args:
+        given: With `directory`, and with `data` where the command names some.
+        summary: Of the run.
+
+    Raises:
+        ValueError: If nothing names the data, or they are damaged.
+        OSError: If a file cannot be read.
+    """
+    is_named = bool(getattr(given, "data", None))
+    return load_dataset(
+        data_name(given, summary),
+        as_before=summary.reads_data_as_before and not is_named,
+    )
+
+
 def run_data(given: argparse.Namespace, run: Run) -> Dataset:
     """Returns the data of a run, checked against its student.
 
-    Warns where they have another range than those of the training.
+    Says what was done to them, and warns where they have another range than
+    those of the training.
 
     Args:
         given: With `directory`, and with `data` where the command names some.
@@ -41,8 +60,10 @@ def run_data(given: argparse.Namespace, run: Run) -> Dataset:
         ValueError: If nothing names the data, or they do not fit.
         OSError: If a file cannot be read.
     """
-    data = load_dataset(data_name(given, run.summary))
+    data = load_run_data(given, run.summary)
+    check_split("train", data.train, run.student)
     check_split("test", data.test, run.student)
+    data.say_notes()
     if run.summary.input_range is not None:
         warn_of_other_range(run.summary.input_range, data.train.x, "train")
     return data

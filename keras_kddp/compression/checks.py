@@ -9,7 +9,9 @@ import keras
 from keras_kddp.arguments import check_share, require_count
 from keras_kddp.compression.choices import CONTROLS
 from keras_kddp.compression.training import Recipe, default_loss
+from keras_kddp.data.class_coverage import warn_of_missing_classes
 from keras_kddp.data.input_range import input_range, warn_of_other_range
+from keras_kddp.data.input_scaling import warn_of_scaling
 from keras_kddp.data.splits import Split, as_split, check_split
 from keras_kddp.distillation.checks import check_models, check_soft_targets
 from keras_kddp.distillation.output_kinds import check_class_scores
@@ -166,6 +168,9 @@ def checked_splits(
     seen = input_range(splits["train"].x)
     for name, split in splits.items():
         warn_of_other_range(seen, split.x, name)
+        warn_of_missing_classes(name, split, student)
+    for name, model in (("teacher", teacher), ("student", student)):
+        warn_of_scaling(model, splits["train"].x, name)
     return splits
 
 

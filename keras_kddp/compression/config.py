@@ -100,7 +100,8 @@ class CompressionConfig:
     student: str = _option(_MODEL)
     data: str = _option(
         "digits, idx:DIR, npz:FILE or "
-        "tfds:NAME,train=SPLIT,validation=SPLIT,test=SPLIT"
+        "tfds:NAME,train=SPLIT,validation=SPLIT,test=SPLIT; behind npz:FILE "
+        ",scale=255 divides by 255, behind both ,group=KEY keeps groups whole"
     )
     out: str = _option("run directory")
     epochs: int = _option("of each student", kind=count, goes_to="recipe")

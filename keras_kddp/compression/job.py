@@ -49,6 +49,7 @@ def run_job(
     student = load_model(config.student)
     teacher = fresh(lambda: load_model(config.teacher), config.seeds[0])
     checked = _preflight(config, teacher, student, data)
+    data.say_notes()
     out = RunDirectory(writable_directory(config.out))
     if not is_trained(config.teacher):
         teacher = _trained_teacher(config, teacher, data)
@@ -61,7 +62,7 @@ def run_job(
             start = _start(config, student, seed)
             checked = checked.of_seed(seed, start)
         found.append(compress_checked(checked, teacher, directory))
-        directory.write_configuration(config.of_seed(seed))
+        directory.write_configuration(config.of_seed(seed), data.notes)
     title = f"{config.data}: accuracy on {len(data.test):,} test examples"
     _show(found, title, console or Console())
     _check_agreement(found)

@@ -155,13 +155,21 @@ class RunDirectory:
         """
         write_json(self.summary_file, summary.as_dict())
 
-    def write_configuration(self, config: CompressionConfig) -> None:
+    def write_configuration(
+        self, config: CompressionConfig, data_notes: Sequence[str] = ()
+    ) -> None:
         """Adds what the run was asked to do to its summary.
+
+        Args:
+            config: Of this run alone.
+            data_notes: What was done to the data, a sentence each.
 
         Raises:
             OSError: If there is no summary, or it cannot be written.
         """
         summary = read_summary(self.summary_file)
+        if data_notes:
+            summary = replace(summary, data_notes=list(data_notes))
         self.write_summary(replace(summary, job=config.as_dict()))
 
     def write_removals(self, removals: Sequence[Removal]) -> None:

@@ -150,7 +150,10 @@ def write_quantization_aware(
     write_description(found.tflite.path)
     target.write_summary(
         RunSummary(
-            history=found.history, job=job, input_range=summary.input_range
+            version=summary.version,  # the job's data keep their meaning
+            history=found.history,
+            job=job,
+            input_range=summary.input_range,
         )
     )
     return found

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-VERSION = 1
-"""Of what `summary.json` holds; 0: written before it was numbered."""
+VERSION = 2
+"""Of what `summary.json` holds; 0: written before it was numbered.
+
+Up to 1 the `data` of a job had another meaning; see `load_dataset`.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class RunSummary:
         seed: Of weights, shuffling and Dropout.
         seconds: How long training and measuring took.
         input_range: Smallest and largest number of the training inputs.
+        data_notes: What was done to the data of the job, a sentence each.
         history: Of a fine-tuning: loss and accuracy by name, one per epoch.
         job: The configuration; see `CompressionConfig`.
         others: Entries that this version does not know.
@@ -74,6 +78,7 @@ class RunSummary:
     seed: int | None = None
     seconds: float | None = None
     input_range: tuple[float, float] | None = None
+    data_notes: Sequence[str] | None = None
     history: Sequence[Mapping[str, float]] | None = None
     job: Mapping[str, Any] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
@@ -90,6 +95,11 @@ class RunSummary:
             for name, value in values.items()
             if value is not None or name in kept
         } | dict(self.others)
+
+    @property
+    def reads_data_as_before(self) -> bool:
+        """Whether `data` of the job has the meaning of version 0 and 1."""
+        return self.version < 2
 
     def of_job(self, name: str, default: Any = None) -> Any:
         """Returns an entry of the configuration, if there is one."""
@@ -118,7 +128,8 @@ def read_summary(path: Path) -> RunSummary:
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is not JSON, or what is read again has other types.
+        ValueError: If it is not JSON, of a newer version, or what is read
+            again has other types.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -126,6 +137,12 @@ def read_summary(path: Path) -> RunSummary:
         raise ValueError(
             f"'{path}' must be JSON. Received: {error}."
         ) from error
+    version = entries.get("version") if isinstance(entries, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise ValueError(
+            f"'{path}' must be of version {VERSION} or below. Received version "
+            f"{version}: a newer keras-kddp wrote it. Install that one."
+        )
     if not _is_summary(entries):
         raise ValueError(
             f"'{path}' must be the summary of a run, a JSON object. Received: "

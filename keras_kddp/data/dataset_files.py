@@ -1,18 +1,20 @@
-"""Arrays out of IDX, NPZ and tensorflow-datasets, split by split."""
+"""Arrays out of IDX and NPZ files, split by split."""
 
 import gzip
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from keras_kddp.extras import absence_of, require
-
-SplitArrays = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Split -> inputs and labels."""
+from keras_kddp.data.sources import (
+    SPLITS,
+    Source,
+    SplitArrays,
+    without_options,
+)
 
 _IDX_DTYPES = {
     b"\x08": "u1",
@@ -22,10 +24,9 @@ _IDX_DTYPES = {
     b"\x0d": ">f4",
     b"\x0e": ">f8",
 }
-_SPLITS = ("train", "validation", "test")
 
 
-def read_idx(folder: str) -> SplitArrays:
+def read_idx(folder: str) -> Source:
     """Returns the splits in a folder of MNIST's four files.
 
     `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and both for `t10k`,
@@ -36,15 +37,24 @@ def read_idx(folder: str) -> SplitArrays:
 
     Raises:
         FileNotFoundError: If one is missing.
-        ValueError: If one is damaged.
+        ValueError: If one is damaged, or options follow the folder.
     """
-    return {
-        split: (
-            _read_idx_array(Path(folder), f"{prefix}-images", 3),
-            _read_idx_array(Path(folder), f"{prefix}-labels", 1),
+    _, options = without_options(folder)
+    if options:
+        raise ValueError(
+            "`idx:` must be followed by a folder alone. Received the options "
+            f"{options}. Its images are scaled to [0, 1], and it has no "
+            "groups: leave them out, or write the data as npz."
         )
-        for split, prefix in (("train", "train"), ("test", "t10k"))
-    }
+    return Source(
+        {
+            split: SplitArrays(
+                _read_idx_array(Path(folder), f"{prefix}-images", 3),
+                _read_idx_array(Path(folder), f"{prefix}-labels", 1),
+            )
+            for split, prefix in (("train", "train"), ("test", "t10k"))
+        }
+    )
 
 
 def _read_idx_array(folder: Path, stem: str, rank: int) -> np.ndarray:
@@ -88,33 +98,64 @@ def _parse_idx(path: Path, content: bytes, rank: int) -> np.ndarray:
     return np.frombuffer(content, dtype, offset=header).reshape(shape)
 
 
-def read_npz(path: str) -> SplitArrays:
+def read_npz(text: str, *, is_name: bool = False) -> Source:
     """Returns the splits in a file of `numpy.savez`.
 
     Args:
-        path: Holds x_train, y_train, x_test, y_test and, if there are any,
-            x_validation and y_validation. Pickled objects are not loaded.
+        text: `FILE`, `FILE,scale=NUMBER`, `FILE,group=KEY` or both; a file
+            that has the whole text as its name is that file. It holds
+            x_train, y_train, x_test, y_test and, if there are any,
+            x_validation and y_validation; of the groups KEY_train or KEY and,
+            if there are any, KEY_validation and KEY_test. Pickled objects are
+            not loaded.
+        is_name: The text is the name of a file, without options.
 
     Raises:
         OSError: If it cannot be read.
         ValueError: If it is damaged, lacks an array or holds objects.
     """
+    path, options = (text, {}) if is_name else without_options(text)
     arrays = _read_npz_arrays(path)
     optional = [f"{part}_validation" for part in "xy"]
     needed = ["x_train", "y_train", "x_test", "y_test"]
     if any(name in arrays for name in optional):
         needed += optional
+    _check_names(path, arrays, needed)
+    groups = _npz_groups(path, arrays, options.get("group"))
+    splits = {
+        split: SplitArrays(
+            arrays[f"x_{split}"], arrays[f"y_{split}"], groups.get(split)
+        )
+        for split in SPLITS
+        if f"x_{split}" in arrays
+    }
+    notes = [f"'{path}' is all of it the name of a file"]
+    return Source(splits, options, notes if "," in path else ())
+
+
+def _check_names(
+    path: str, arrays: Mapping[str, np.ndarray], needed: list[str]
+) -> None:
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise ValueError(
             f"'{path}' must hold the arrays {needed}. Received "
             f"{sorted(arrays)}: {missing} are missing."
         )
-    return {
-        split: (arrays[f"x_{split}"], arrays[f"y_{split}"])
-        for split in _SPLITS
-        if f"x_{split}" in arrays
-    }
+
+
+def _npz_groups(
+    path: str, arrays: Mapping[str, np.ndarray], key: str | None
+) -> dict[str, np.ndarray]:
+    """Returns the groups of each split that has some."""
+    if key is None:
+        return {}
+    names = {split: f"{key}_{split}" for split in SPLITS}
+    if names["train"] not in arrays:
+        names["train"] = key
+    if key not in arrays:
+        _check_names(path, arrays, [f"{key}_train"])
+    return {s: arrays[name] for s, name in names.items() if name in arrays}
 
 
 def _read_npz_arrays(path: str) -> dict[str, np.ndarray]:
@@ -126,7 +167,7 @@ def _read_npz_arrays(path: str) -> dict[str, np.ndarray]:
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"'{path}' must be a file of numpy.savez. Received a path with no "
-            "file."
+            "file. Options follow its name as ,scale=NUMBER and ,group=KEY."
         ) from error
     except (
         EOFError,
@@ -140,79 +181,3 @@ def _read_npz_arrays(path: str) -> dict[str, np.ndarray]:
             f"'{path}' must be a complete file of numpy.savez with arrays of "
             f"numbers, no objects. Received: {error}."
         ) from error
-
-
-def read_tfds(text: str) -> SplitArrays:
-    """Returns splits of a data set of tensorflow-datasets.
-
-    Prepares (and downloads) it first where that has not been done; the
-    environment variable TFDS_DATA_DIR says where data sets are kept.
-
-    Args:
-        text: `NAME` or `NAME,train=SPLIT,validation=SPLIT,test=SPLIT`, with
-            SPLIT such as `train[:90%]`; a data set of inputs with their labels.
-
-    Raises:
-        ImportError: If tensorflow-datasets is not installed.
-        ValueError: If there is no such data set, or it cannot be had, or does
-            not fit into arrays.
-    """
-    name, *words = text.split(",")
-    names = {"train": "train", "test": "test"}
-    for word in words:
-        split, _, value = word.partition("=")
-        if split not in _SPLITS or not value:
-            raise ValueError(
-                "Splits of tfds must be written train=SPLIT, "
-                f"validation=SPLIT or test=SPLIT. Received: {word!r}."
-            )
-        names[split] = value
-    parts, info = _loaded(name, names)
-    return {
-        split: _take_pair(f"tfds:{name}, {split}", part, info.supervised_keys)
-        for split, part in parts.items()
-    }
-
-
-def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
-    """Returns the splits, each a dict of features, and the data set's info."""
-    require(
-        "tfds: is read by",
-        "tensorflow-datasets with importlib_resources",
-        absence_of("tensorflow_datasets", "importlib_resources"),
-    )
-    import tensorflow_datasets as tfds
-
-    try:
-        parts, info = tfds.load(
-            name, split=list(names.values()), batch_size=-1, with_info=True
-        )
-    # Whatever the data set's own script, the network or the file system says.
-    except Exception as error:
-        raise ValueError(
-            f"tfds:{name} must be a data set that is prepared or can be "
-            f"downloaded, with the splits {sorted(names.values())}. Received: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    return dict(zip(names, tfds.as_numpy(parts), strict=True)), info
-
-
-def _take_pair(
-    name: str, part: Any, keys: tuple[Any, Any] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns inputs and labels out of features."""
-    if keys is None and isinstance(part, dict):  # take what is beside `label`
-        others = sorted(set(part) - {"label"})
-        keys = (others[0], "label") if len(others) == 1 else None
-    found: list[Any] = [
-        part.get(key) if isinstance(part, dict) and isinstance(key, str) else 0
-        for key in keys or ()
-    ]
-    if len(found) != 2 or not all(isinstance(x, np.ndarray) for x in found):
-        kinds = {key: type(part[key]).__name__ for key in part}
-        raise ValueError(
-            f"{name}: the data set must have inputs of one shape and a label "
-            f"each. Received features {kinds}, of which {keys} are inputs and "
-            "labels. Write the data set as npz."
-        )
-    return found[0], found[1]

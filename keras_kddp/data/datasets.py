@@ -1,20 +1,33 @@
 """The data a student is distilled on, with its splits kept apart."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass
 
 import numpy as np
 
-from keras_kddp.data.dataset_files import (
-    SplitArrays,
-    read_idx,
-    read_npz,
-    read_tfds,
+from keras_kddp.data.dataset_files import read_idx, read_npz
+from keras_kddp.data.groups import checked_groups
+from keras_kddp.data.model_arrays import (
+    Preparation,
+    as_images,
+    as_numbers,
+    divider,
+    make_split,
 )
+from keras_kddp.data.sources import Source
 from keras_kddp.data.splits import Split
+from keras_kddp.data.tfds_source import read_tfds
+from keras_kddp.data.validation_split import (
+    Cut,
+    grouped_rows,
+    last_rows,
+    stratified_rows,
+)
+from keras_kddp.model_io import Array
 
-_REAL = (np.integer, np.floating)
-_VALIDATION_SHARE = 12  # one in twelve: Fashion-MNIST's last 5,000
+# MNIST, Fashion-MNIST, KMNIST come shuffled: stored results lean on their last
+# 5,000 as the validation split.
+_MNIST_SIZE = 60_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +39,14 @@ class Dataset:
         train: What the weights are learned from.
         validation: What choices are made on.
         test: What accuracies are reported on; it chooses nothing.
+        notes: What was done to what was read, a sentence each.
     """
 
     name: str
     train: Split
     validation: Split
     test: Split
+    notes: tuple[str, ...] = ()
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -41,8 +56,13 @@ class Dataset:
             for name in ("train", "validation", "test")
         }
 
+    def say_notes(self) -> None:
+        """Writes what was done to the data on standard error."""
+        for note in self.notes:
+            sys.stderr.write(f"kddp: {self.name}: {note}\n")
 
-def load_dataset(spec: str) -> Dataset:
+
+def load_dataset(spec: str, *, as_before: bool = False) -> Dataset:
     """Returns the data set that a text names.
 
     Args:
@@ -50,12 +70,19 @@ def load_dataset(spec: str) -> Dataset:
             not; `npz:FILE` with arrays x_train, y_train, x_test, y_test and,
             if there are any, x_validation, y_validation; or
             `tfds:NAME,train=SPLIT,validation=SPLIT,test=SPLIT`, of
-            tensorflow-datasets, every split optional.
+            tensorflow-datasets, every split optional. `npz:FILE,scale=255`
+            divides the inputs by 255; `,group=KEY` behind npz or tfds names
+            what tells the groups that are not to be cut in two; see
+            `read_npz` and `read_tfds`.
+        as_before: Read the text as runs did whose `summary.json` is of version
+            0 or 1: npz has no options, its uint8 images are made [0, 1] with
+            a channel axis too, and validation is the last twelfth.
 
     Returns:
-        uint8 images as float32 in [0, 1] with a channel axis, other inputs as
-        float32, as they are. Where the source has no validation split it is
-        the last twelfth of the training data.
+        uint8 images of idx and tfds as float32 in [0, 1] with a channel axis;
+        other inputs, and all of npz, as float32, as they are. Where the source
+        has no validation split it is a twelfth of the training data,
+        stratified by class, the same each time. `notes` says what was done.
 
     Raises:
         ValueError: If the text names nothing, or what it names is damaged.
@@ -65,65 +92,55 @@ def load_dataset(spec: str) -> Dataset:
     kind, _, name = spec.partition(":")
     if spec == "digits":
         return load_digits()
-    if kind not in _READERS or not name:
+    if kind not in ("idx", "npz", "tfds") or not name:
         raise ValueError(
             "The data must be digits, idx:DIR, npz:FILE or "
             f"tfds:NAME. Received: {spec!r}."
         )
-    splits = {
-        split: _make_split(spec, split, x, y)
-        for split, (x, y) in _READERS[kind](name).items()
-    }
+    source, prepare = _read(kind, name, as_before=as_before)
+    splits, notes = {}, [*source.notes]
+    for split, arrays in source.splits.items():
+        splits[split], done = make_split(spec, split, arrays, prepare)
+        notes += [note for note in done if note not in notes]
+    groups = checked_groups(spec, source)
     if "validation" not in splits:
-        splits |= _cut_validation(spec, splits["train"])
-    return Dataset(spec, **splits)
+        key = source.options.get("group", "")
+        cut = _cut(kind, splits["train"].y, groups, key, as_before=as_before)
+        splits |= _parted(splits["train"], cut.rows)
+        notes += cut.notes
+    return Dataset(spec, **splits, notes=tuple(notes))
 
 
-_READERS: dict[str, Callable[[str], SplitArrays]] = {
-    "idx": read_idx,
-    "npz": read_npz,
-    "tfds": read_tfds,
-}
+def _read(
+    kind: str, name: str, *, as_before: bool
+) -> tuple[Source, Preparation]:
+    """Returns what was read, and what is to be done to its inputs."""
+    if kind == "npz":
+        source = read_npz(name, is_name=as_before)
+        divisor = source.options.get("scale")
+        numbers = as_numbers if divisor is None else divider(divisor)
+        return source, as_images if as_before else numbers
+    return (read_idx if kind == "idx" else read_tfds)(name), as_images
 
 
-def _make_split(spec: str, split: str, x: np.ndarray, y: np.ndarray) -> Split:
-    """Returns inputs and labels as a model takes them."""
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    counts = [array.shape[0] if array.ndim else 0 for array in (x, y)]
-    if counts[0] == 0 or counts[0] != counts[1]:
-        raise ValueError(
-            f"{spec}: `{split}` must hold examples, each with a label. "
-            f"Received: {counts[0]} inputs and {counts[1]} labels."
-        )
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(
-            f"{spec}: the labels of `{split}` must be class numbers, "
-            f"(examples,) integers. Received: {y.dtype} of shape {y.shape}."
-        )
-    if not any(np.issubdtype(x.dtype, kind) for kind in _REAL):
-        raise ValueError(
-            f"{spec}: the inputs of `{split}` must be real numbers. Received: "
-            f"{x.dtype}."
-        )
-    if x.dtype == np.uint8 and x.ndim > 2:  # images, not a table
-        x = x.astype("float32") / 255
-        if x.ndim == 3:  # without channels
-            x = x[..., np.newaxis]
-    return Split(x.astype("float32", copy=False), y.astype("int64"))
+def _cut(
+    kind: str, y: Array, groups: Array | None, key: str, *, as_before: bool
+) -> Cut:
+    """Returns which of the training examples are for validation."""
+    if groups is not None:
+        return grouped_rows(y, groups, key)
+    last = last_rows(y)
+    holds_all = len(np.unique(y[last.rows])) == len(np.unique(y))
+    is_mnist = kind == "idx" and len(y) == _MNIST_SIZE and holds_all
+    return last if as_before or is_mnist else stratified_rows(y)
 
 
-def _cut_validation(spec: str, train: Split) -> dict[str, Split]:
-    """Returns the training data cut in two: the end is for validation."""
-    count = len(train.y) // _VALIDATION_SHARE
-    if count == 0:
-        raise ValueError(
-            f"{spec}: `train` must hold at least {_VALIDATION_SHARE} examples, "
-            f"of which one is for validation. Received: {len(train.y)}."
-        )
+def _parted(train: Split, rows: Array) -> dict[str, Split]:
+    """Returns training examples in two parts: some rows are for validation."""
+    others = np.delete(np.arange(len(train)), rows)
     return {
-        "train": replace(train, x=train.x[:-count], y=train.y[:-count]),
-        "validation": replace(train, x=train.x[-count:], y=train.y[-count:]),
+        name: Split(train.x[part], train.y[part])
+        for name, part in (("train", others), ("validation", rows))
     }
 
 
@@ -151,4 +168,9 @@ def load_digits() -> Dataset:
         Split(x, y),
         Split(x_validation, y_validation),
         Split(x_test, y_test),
+        (
+            "inputs, 0 to 16, are divided by 16",
+            "validation: 150 of 1,347 training examples, stratified by class, "
+            "seed 0",
+        ),
     )

@@ -40,6 +40,7 @@ def warn_of_other_range(seen: Range, given: Arrays, name: str) -> None:
     warnings.warn(
         f"`{name}` must be scaled like the training inputs, which span "
         f"{seen[0]:.4g} to {seen[1]:.4g}. Received {low:.4g} to {high:.4g}. "
-        "Divide uint8 images by 255 if the training did.",
+        "Divide uint8 images by 255 if the training did "
+        "(npz:FILE,scale=255).",
         stacklevel=3,
     )

@@ -1,5 +1,6 @@
 """Examples of one purpose, checked against the model that takes them."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -121,11 +122,13 @@ def check_split(
         _check_labels(name, numbers, len(split), shape)
         missing = np.setdiff1d(np.arange(shape[-1]), numbers)
         if every_class and len(missing):
+            is_from_1 = missing.tolist() == [0]
+            start = " They start at 1: subtract 1." if is_from_1 else ""
             raise ValueError(
                 f"`{name}` must have an example of each of the {shape[-1]} "
-                f"classes. Received none of {missing.tolist()}. Leave these "
-                "classes out of the models, or shuffle the data before it is "
-                "split."
+                f"classes. Received none of {missing.tolist()}.{start} Leave "
+                "these classes out of the models, or shuffle the data before "
+                "it is split."
             )
 
 
@@ -164,8 +167,8 @@ def _check_inputs(name: str, split: Split, model: keras.Model) -> None:
     if not fits:
         raise ValueError(
             f"The inputs of `{name}` must have the shapes that the student "
-            f"takes, {expected}. Received: {received}. Change the student's "
-            "Input, or the data."
+            f"takes, {expected}. Received: {received}. "
+            f"{_mending_of(received, expected)}"
         )
     counts = {shape[0] for shape in received} | {len(split)}
     if len(counts) > 1:
@@ -176,6 +179,22 @@ def _check_inputs(name: str, split: Split, model: keras.Model) -> None:
     _check_numbers(name, inputs)
 
 
+def _mending_of(
+    received: list[tuple[int, ...]], expected: list[tuple[int | None, ...]]
+) -> str:
+    """Returns how inputs of a wrong shape are brought into the right one."""
+    if len(received) == len(expected) == 1 and None not in expected[0][1:]:
+        given, wanted = received[0][1:], expected[0][1:]
+        if (*given, 1) == wanted:
+            return "Add the channel axis: x[..., np.newaxis]."
+        if given == (*wanted, 1):
+            return "Take the channel axis away: x[..., 0]."
+        sizes = [math.prod(n or 0 for n in shape) for shape in (given, wanted)]
+        if sizes[0] == sizes[1]:
+            return f"Reshape the data: x.reshape({(-1, *wanted)})."
+    return "Change the student's Input, or the data."
+
+
 def _check_numbers(name: str, inputs: list[np.ndarray]) -> None:
     """Checks that arrays hold finite numbers."""
     for array in inputs:
@@ -183,7 +202,9 @@ def _check_numbers(name: str, inputs: list[np.ndarray]) -> None:
         if not is_number or not np.isfinite(array).all():
             raise ValueError(
                 f"The inputs of `{name}` must be finite numbers. Received: "
-                f"{array.dtype}{' with NaN or infinity' if is_number else ''}."
+                f"{array.dtype}{' with NaN or infinity' if is_number else ''}. "
+                "Leave such examples out, or cast what is no number: "
+                "x.astype('float32')."
             )
 
 
@@ -215,8 +236,13 @@ def _check_labels(
             f"{labels.dtype}."
         )
     if labels.min() < 0 or labels.max() >= classes:
+        mending = (
+            "Give the models an output for each class, or mend the labels."
+        )
+        if (labels.min(), labels.max()) == (1, classes):
+            mending = "They start at 1: subtract 1."
         raise ValueError(
             f"The labels of `{name}` must lie in 0 to {classes - 1}, since "
             f"the student has {classes} classes. Received: "
-            f"{labels.min()} to {labels.max()}."
+            f"{labels.min()} to {labels.max()}. {mending}"
         )

@@ -1,0 +1,96 @@
+"""Arrays out of tensorflow-datasets, split by split."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_kddp.data.sources import SPLITS, Source, SplitArrays
+from keras_kddp.extras import absence_of, require
+
+
+def read_tfds(text: str) -> Source:
+    """Returns splits of a data set of tensorflow-datasets.
+
+    Prepares (and downloads) it first where that has not been done; the
+    environment variable TFDS_DATA_DIR says where data sets are kept.
+
+    Args:
+        text: `NAME` or `NAME,train=SPLIT,validation=SPLIT,test=SPLIT`, with
+            SPLIT such as `train[:90%]`; a data set of inputs with their
+            labels. With `,group=FEATURE` that feature tells the groups.
+
+    Raises:
+        ImportError: If tensorflow-datasets is not installed.
+        ValueError: If there is no such data set, or it cannot be had, or does
+            not fit into arrays.
+    """
+    name, *words = text.split(",")
+    names = {"train": "train", "test": "test"}
+    options: dict[str, str] = {}
+    for word in words:
+        split, _, value = word.partition("=")
+        if split not in (*SPLITS, "group") or not value:
+            raise ValueError(
+                "Splits of tfds must be written train=SPLIT, "
+                "validation=SPLIT or test=SPLIT, and groups group=FEATURE. "
+                f"Received: {word!r}."
+            )
+        (options if split == "group" else names)[split] = value
+    parts, info = _loaded(name, names)
+    group = options.get("group")
+    splits = {
+        split: _take_arrays(
+            f"tfds:{name}, {split}", parts[split], info.supervised_keys, group
+        )
+        for split in SPLITS
+        if split in parts
+    }
+    return Source(splits, options)
+
+
+def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
+    """Returns the splits, each a dict of features, and the data set's info."""
+    require(
+        "tfds: is read by",
+        "tensorflow-datasets with importlib_resources",
+        absence_of("tensorflow_datasets", "importlib_resources"),
+    )
+    import tensorflow_datasets as tfds
+
+    try:
+        parts, info = tfds.load(
+            name, split=list(names.values()), batch_size=-1, with_info=True
+        )
+    # Whatever the data set's own script, the network or the file system says.
+    except Exception as error:
+        raise ValueError(
+            f"tfds:{name} must be a data set that is prepared or can be "
+            f"downloaded, with the splits {sorted(names.values())}. Received: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return dict(zip(names, tfds.as_numpy(parts), strict=True)), info
+
+
+def _take_arrays(
+    name: str, part: Any, keys: tuple[Any, Any] | None, group: str | None
+) -> SplitArrays:
+    """Returns inputs, labels and perhaps groups out of features."""
+    if keys is None and isinstance(part, dict):  # take what is beside `label`
+        others = sorted(set(part) - {"label", group})
+        keys = (others[0], "label") if len(others) == 1 else None
+    wanted = [*(keys or ()), *([] if group is None else [group])]
+    found: list[Any] = [
+        part.get(key) if isinstance(part, dict) and isinstance(key, str) else 0
+        for key in wanted
+    ]
+    expected = 2 if group is None else 3
+    are_arrays = all(isinstance(x, np.ndarray) for x in found)
+    if len(found) != expected or not are_arrays:
+        kinds = {key: type(part[key]).__name__ for key in part}
+        raise ValueError(
+            f"{name}: the data set must have inputs of one shape and a label "
+            "each, and the feature that `group=` names. Received features "
+            f"{kinds}, of which {wanted} are inputs, labels and groups. Write "
+            "the data set as npz."
+        )
+    return SplitArrays(*found)
