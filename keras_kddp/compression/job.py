@@ -49,8 +49,8 @@ def run_job(
     student = load_model(config.student)
     teacher = fresh(lambda: load_model(config.teacher), config.seeds[0])
     checked = _preflight(config, teacher, student, data)
-    data.say_notes()
     out = RunDirectory(writable_directory(config.out))
+    data.say_notes()
     if not is_trained(config.teacher):
         teacher = _trained_teacher(config, teacher, data)
         out.write_teacher(teacher)

@@ -99,6 +99,8 @@ def load_dataset(spec: str, *, as_before: bool = False) -> Dataset:
         )
     source, prepare = _read(kind, name, as_before=as_before)
     splits, notes = {}, [*source.notes]
+    if as_before:
+        notes.insert(0, "read as the version read it that made the run")
     for split, arrays in source.splits.items():
         splits[split], done = make_split(spec, split, arrays, prepare)
         notes += [note for note in done if note not in notes]

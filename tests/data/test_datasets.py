@@ -15,14 +15,22 @@ def write_npz(folder, **parts):
     return f"npz:{path}"
 
 
+def rows_of(split, parts):
+    """Returns which training examples a split of images in [0, 1] holds."""
+    pixels = np.rint(split.x[..., 0] * 255)
+    same = pixels[:, None] == parts["x_train"][None]
+    return same.all(axis=(2, 3)).argmax(axis=1)
+
+
 def assert_holds(data, parts):
-    """Checks images in [0, 1], validation cut from the end of training."""
-    images = np.concatenate([data.train.x, data.validation.x])
-    labels = np.concatenate([data.train.y, data.validation.y])
-    np.testing.assert_allclose(
-        images[..., 0] * 255, parts["x_train"], rtol=1e-5
+    """Checks images in [0, 1], and a validation split of every class."""
+    train, validation = (
+        rows_of(split, parts) for split in (data.train, data.validation)
     )
-    np.testing.assert_array_equal(labels, parts["y_train"])
+    assert sorted([*train, *validation]) == list(range(24))
+    np.testing.assert_array_equal(data.train.y, parts["y_train"][train])
+    np.testing.assert_array_equal(data.validation.y, validation % 3)
+    assert sorted(data.validation.y) == [0, 1, 2]
     np.testing.assert_allclose(
         data.test.x[..., 0] * 255, parts["x_test"], rtol=1e-5
     )
@@ -30,19 +38,159 @@ def assert_holds(data, parts):
     assert data.train.x.dtype == np.float32
     assert data.train.x.shape[1:] == (4, 3, 1)
     assert data.train.y.dtype == np.int64
-    # One in twelve of 24 is 2.
-    assert data.split_sizes == {"train": 22, "validation": 2, "test": 6}
+    # One in twelve of 24 is 2, and there are 3 classes.
+    assert data.split_sizes == {"train": 21, "validation": 3, "test": 6}
+    assert data.notes[0] == "uint8 images are divided by 255"
+    assert data.notes[-1] == (
+        "validation: 3 of 24 training examples, stratified by class, seed 0"
+    )
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_idx_files_are_read(zipped, tmp_path):
     parts = arrays()
-    assert_holds(load_dataset(write_idx(tmp_path, parts, zipped=zipped)), parts)
+    data = load_dataset(write_idx(tmp_path, parts, zipped=zipped))
+    assert_holds(data, parts)
+    assert data.notes[1] == "a channel axis is added, (height, width, 1)"
 
 
-def test_npz_files_are_read(tmp_path):
+def test_npz_files_are_taken_as_they_are(tmp_path):
     parts = arrays()
-    assert_holds(load_dataset(write_npz(tmp_path, **parts)), parts)
+    data = load_dataset(write_npz(tmp_path, **parts))
+    np.testing.assert_array_equal(data.test.x, parts["x_test"])
+    assert data.train.x.shape == (21, 4, 3)
+    assert data.train.x.dtype == np.float32
+    assert "uint8 inputs are taken as they are" in data.notes[0]
+
+
+@pytest.mark.parametrize(("text", "divisor"), [("255", 255), ("2e1", 20)])
+def test_npz_inputs_are_divided_where_that_is_asked_for(
+    text, divisor, tmp_path
+):
+    parts = arrays()
+    data = load_dataset(f"{write_npz(tmp_path, **parts)},scale={text}")
+    np.testing.assert_allclose(
+        data.test.x, parts["x_test"] / divisor, rtol=1e-6
+    )
+    assert data.notes[0] == f"uint8 inputs are divided by {divisor}"
+
+
+def test_npz_is_read_as_before_where_that_is_asked_for(tmp_path):
+    parts = arrays()
+    spec = write_npz(tmp_path, **parts)
+    data = load_dataset(spec, as_before=True)
+    np.testing.assert_allclose(
+        data.validation.x[..., 0] * 255, parts["x_train"][22:], rtol=1e-5
+    )
+    assert data.train.x.shape == (22, 4, 3, 1)
+    assert data.notes[0] == "read as the version read it that made the run"
+    with pytest.raises(FileNotFoundError, match="scale=2' must be a file of"):
+        load_dataset(f"{spec},scale=2", as_before=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "largest"),
+    [
+        ("data,scale=2", "", 250),
+        ("data,scale=2", ",scale=10", 25),
+        ("a=b,c.npz", ",scale=10", 25),
+        ("data,group=g", "", 250),
+        ("data,scale=", ",scale=10", 25),
+    ],
+)
+def test_a_file_of_the_exact_name_wins(name, options, largest, tmp_path):
+    parts = arrays()
+    parts["x_test"] = np.full((6, 4, 3), 250)
+    write_npz(tmp_path, **parts)
+    (tmp_path / "data.npz").rename(tmp_path / name)
+    data = load_dataset(f"npz:{tmp_path / name}{options}")
+    assert data.test.x.max() == largest
+    assert (
+        data.notes[0] == f"'{tmp_path / name}' is all of it the name of a file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (",scale=0", "`scale=` must be a finite number > 0"),
+        (",scale=-1", "Received: '-1'"),
+        (",scale=nan", "Received: 'nan'"),
+        (",scale=inf", "Received: 'inf'"),
+        (",scale=pixels", "Received: 'pixels'"),
+        (",scale=", "`scale=` must be given once, with a value"),
+        (",scale=2,scale=3", "`scale=` must be given once"),
+        (",group=one", r"must hold the arrays \['one_train'\]"),
+        (",group=x", r"one for each example, \(24,\). Received.*\(24, 4, 3\)"),
+    ],
+)
+def test_a_wrong_option_of_npz_is_refused(options, message, tmp_path):
+    spec = write_npz(tmp_path, **arrays())
+    with pytest.raises(ValueError, match=message):
+        load_dataset(spec + options)
+
+
+def test_an_unknown_option_of_npz_is_told_the_known_ones(tmp_path):
+    spec = write_npz(tmp_path, **arrays())
+    with pytest.raises(FileNotFoundError, match=",scale=NUMBER and ,group=KEY"):
+        load_dataset(f"{spec},scal=255")
+
+
+def test_idx_takes_no_options(tmp_path):
+    spec = write_idx(tmp_path, arrays())
+    with pytest.raises(ValueError, match="must be followed by a folder alone"):
+        load_dataset(f"{spec},scale=255")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "note"),
+    [
+        ("int16", "int16 inputs are taken as float32, as they are"),
+        ("float64", "float64 inputs are taken as float32, as they are"),
+        ("bool", "bool inputs are taken as float32, as they are"),
+        ("float32", None),
+    ],
+)
+def test_inputs_of_every_real_dtype_are_taken(dtype, note, tmp_path):
+    parts = arrays()
+    parts |= {n: parts[n].astype(dtype) for n in ("x_train", "x_test")}
+    data = load_dataset(write_npz(tmp_path, **parts))
+    np.testing.assert_array_equal(data.test.x, parts["x_test"])
+    assert data.test.x.dtype == np.float32
+    assert list(data.notes[:-1]) == ([] if note is None else [note])
+
+
+def test_a_table_of_bytes_is_no_image(tmp_path):
+    parts = arrays()
+    parts |= {n: parts[n].reshape(-1, 12) for n in ("x_train", "x_test")}
+    spec = write_npz(tmp_path, **parts)
+    for as_before in (False, True):
+        data = load_dataset(spec, as_before=as_before)
+        np.testing.assert_array_equal(data.test.x, parts["x_test"])
+
+
+def test_idx_data_sorted_by_class_keep_every_class(tmp_path):
+    parts = arrays()
+    parts["y_train"] = np.sort(parts["y_train"])
+    data = load_dataset(write_idx(tmp_path, parts))
+    assert sorted(data.validation.y) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_the_size_of_mnist_keeps_its_last_5000_where_they_have_all_classes(
+    is_sorted, tmp_path
+):
+    labels = (np.arange(60_000) % 10).astype("uint8")
+    labels = np.sort(labels) if is_sorted else labels
+    images = np.zeros((60_000, 1, 1), "uint8")
+    images[-5_000:] = 255
+    parts = {**arrays(), "x_train": images, "y_train": labels}
+    data = load_dataset(write_idx(tmp_path, parts, zipped=False))
+    assert len(data.validation) == 5_000
+    assert set(data.validation.y) == set(range(10))
+    assert (data.validation.x.mean() == 1) is not is_sorted
+    said = "stratified" if is_sorted else "the last 5,000 of 60,000 training"
+    assert said in data.notes[-1]
 
 
 def test_a_validation_split_of_its_own_is_taken(tmp_path):
@@ -57,7 +205,10 @@ def test_floats_stay_as_they_are(tmp_path):
     series = np.linspace(-3, 3, 24 * 5 * 2).reshape(24, 5, 2)
     spec = write_npz(tmp_path, **{**parts, "x_train": series})
     data = load_dataset(spec)
-    np.testing.assert_allclose(data.train.x, series[:22], rtol=1e-6)
+    both = np.concatenate([data.train.x, data.validation.x])
+    np.testing.assert_allclose(
+        both[np.argsort(both[:, 0, 0])], series, rtol=1e-6
+    )
 
 
 def test_labels_may_stand_in_a_column(tmp_path):
@@ -65,7 +216,11 @@ def test_labels_may_stand_in_a_column(tmp_path):
     spec = write_npz(
         tmp_path, **{**parts, "y_train": parts["y_train"][:, None]}
     )
-    assert load_dataset(spec).train.y.shape == (22,)
+    data = load_dataset(spec)
+    assert data.train.y.shape == (21,)
+    assert (
+        "labels in a column, (examples, 1), are taken out of it" in data.notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +280,10 @@ def test_a_damaged_gzip_file_is_refused(change, tmp_path):
         ({"x_test": np.zeros((0, 4, 3))}, "`test` must hold examples"),
         ({"y_test": np.zeros(5, int)}, "6 inputs and 5 labels"),
         ({"y_test": np.zeros(6)}, "must be class numbers.*float64"),
-        ({"y_test": np.zeros((6, 3), int)}, r"shape \(6, 3\)"),
+        ({"y_test": np.zeros((6, 3), int)}, r"shape \(6, 3\).*argmax"),
+        ({"y_test": np.array(["a"] * 6)}, "<U1 of shape.*of names"),
+        ({"y_test": np.zeros(6, bool)}, "must be class numbers.*bool"),
+        ({"y_train": np.arange(24)}, "Received 24 classes of one"),
         (
             {"x_test": np.array(["a"] * 6)},
             "`test` must be real numbers. Received: <U",
@@ -179,9 +337,22 @@ def test_prepared_tensorflow_datasets_are_read(prepared_tfds, monkeypatch):
     assert data.split_sizes == {"train": 12, "validation": 6, "test": 6}
 
 
+def test_a_feature_of_tfds_tells_the_groups(prepared_tfds, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(prepared_tfds))
+    with (
+        pytest.warns(UserWarning, match=r"Received 3 that do, such as \[0, 1"),
+        pytest.raises(ValueError, match="`group=label` must leave every class"),
+    ):
+        load_dataset("tfds:tiny_images,group=label")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("tiny_images,group=dev", "the feature that `group=` names. Received"),
+        ("tiny_images,scale=2", "Received: 'scale=2'"),
         ("tiny_images,dev=train", "Splits of tfds must be written train=SPLIT"),
         ("tiny_images,train", "Received: 'train'"),
         ("tiny_images,test=dev", "must be a data set that is prepared"),
