@@ -156,6 +156,9 @@ def test_compress_leaves_every_file_and_prints_the_table(run):
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["job"]["data"] == "npz:data.npz"
     assert summary["split_sizes"] == {"train": 88, "validation": 8, "test": 44}
+    note = "validation: 8 of 96 training examples, stratified by class, seed 0"
+    assert summary["data_notes"] == [note]
+    assert done.stderr.count(f"kddp: npz:data.npz: {note}\n") == 1
 
 
 def test_a_budget_is_met_from_the_command_line(inside, capsys):

@@ -95,6 +95,56 @@ def test_only_what_is_asked_for_is_measured(
     assert pruning.budget is None
 
 
+def test_a_class_that_validation_or_test_lack_is_said(trained):
+    x, y = DATA
+    with (
+        pytest.warns(
+            UserWarning, match="`validation` has no.* classes 3 and 7"
+        ),
+        pytest.warns(UserWarning, match="`test` has no example of class 0"),
+        pytest.raises(StopIteration),
+    ):
+        kddp.compress(
+            digits_teacher(),
+            digits_student(16),
+            DATA,
+            (x[~np.isin(y, (3, 7))], y[~np.isin(y, (3, 7))]),
+            test=(x[y != 0], y[y != 0]),
+            epochs=4,
+        )
+
+
+def test_a_class_that_train_lacks_is_refused(trained):
+    x, y = DATA
+    with pytest.raises(ValueError, match=r"`train` must have.* none of \[7\]"):
+        kddp.compress(
+            digits_teacher(),
+            digits_student(16),
+            (x[y != 7], y[y != 7]),
+            DATA,
+            epochs=4,
+        )
+
+
+@pytest.mark.parametrize("who", ["teacher", "student"])
+def test_a_model_that_scales_scaled_inputs_is_said(who, trained):
+    scaling = keras.Sequential(
+        [
+            keras.Input((64,)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Dense(16, "relu", name="hidden"),
+            keras.layers.Dense(10, name="logits"),
+        ]
+    )
+    models = {"teacher": digits_teacher(), "student": digits_student(16)}
+    models[who] = scaling
+    with (
+        pytest.warns(UserWarning, match=f"before the {who}'s 'rescaling"),
+        pytest.raises(StopIteration),
+    ):
+        kddp.compress(**models, train=DATA, validation=DATA, epochs=4)
+
+
 def test_compress_checks_once_before_it_trains(conversions, trained):
     with pytest.raises(StopIteration):
         kddp.compress(

@@ -70,15 +70,23 @@ def test_a_summary_of_before_is_read(tmp_path):
     assert summary.of_job("temperature", 4.0) == 4.0
 
 
+@pytest.mark.parametrize(
+    ("version", "is_before"), [(0, True), (1, True), (2, False)]
+)
+def test_data_of_former_versions_keep_their_meaning(version, is_before):
+    assert RunSummary(version=version).reads_data_as_before is is_before
+
+
 def test_a_configuration_is_added_and_the_rest_stays(tmp_path):
     run = RunDirectory(tmp_path)
     run.summary_file.write_text(json.dumps(FORMER))
     config = CompressionConfig(
         teacher="t", student="s", data="d", out="o", epochs=3
     )
-    run.write_configuration(config)
+    run.write_configuration(config, ["inputs are divided by 2"])
     found = json.loads(run.summary_file.read_text())
     job = found.pop("job")
+    assert found.pop("data_notes") == ["inputs are divided by 2"]
     assert (job["data"], job["epochs"], job["seeds"]) == ("d", 3, [0])
     assert found.pop("version") == 0
     assert found == {n: x for n, x in FORMER.items() if n != "job"}
@@ -101,6 +109,11 @@ def test_every_control_has_an_entry():
         ("{", "must be JSON"),
         ("3", "must be the summary of a run, a JSON object. Received: 3"),
         ('{"version": "1"}', "must be the summary of a run"),
+        (
+            f'{{"version": {VERSION + 1}, "job": 3}}',
+            f"of version {VERSION} or below. Received version {VERSION + 1}: a "
+            "newer keras-kddp wrote it",
+        ),
         ('{"job": {"data": 1}}', "must be the summary of a run"),
         ('{"input_range": [0, "1"]}', "must be the summary of a run"),
     ],

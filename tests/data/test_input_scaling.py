@@ -159,6 +159,18 @@ def test_what_suits_the_range_does_not_warn(model):
         warn_of_scaling(model, PIXELS / 255, "teacher")
 
 
+def test_a_layer_that_fails_on_examples_is_passed_over():
+    def fail_on_numbers(x):
+        if not isinstance(x, keras.KerasTensor):
+            raise TypeError("symbols only")
+        return x / 255
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = sequential(layers.Lambda(fail_on_numbers))
+        warn_of_scaling(model, PIXELS / 255, "teacher")
+
+
 def test_of_a_model_without_a_graph_nothing_is_said():
     class Own(keras.Model):
         def call(self, inputs):
