@@ -65,6 +65,8 @@ def write_saved_model(
         scored: _scores(run.summary),
         "pruning": _sizes(run.summary),
     }
+    if run.summary.data_notes is not None:
+        card["data"]["notes"] = list(run.summary.data_notes)
     if run.summary.input_range is not None:
         lowest, highest = run.summary.input_range
         card["input_range"] = {"lowest": lowest, "highest": highest}

@@ -444,6 +444,7 @@ def test_a_saved_model_of_the_run_says_what_it_is(run, tmp_path, capsys):
     assert card["pruning"]["units"]["before"] == 24
     assert card["accuracy"]["student"].endswith("%")
     assert card["data"]["train"] == 88
+    assert "stratified by class" in card["data"]["notes"][0]
     features = tf.saved_model.load(str(tmp_path / "features"))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert features(np.zeros((2, 6), "float32")).shape == (

@@ -53,11 +53,11 @@ def test_a_rare_class_is_on_both_sides_and_a_single_example_stays():
     assert cut.notes[1] == "class 3: of one example, which stays in `train`"
 
 
-def test_as_many_examples_as_classes_are_cut_up_to_a_quarter():
-    y = np.arange(24) % 6  # a twelfth is 2, a quarter is 6
+def test_as_many_examples_as_classes_are_cut_up_to_a_third():
+    y = np.arange(24) % 8  # a twelfth is 2, a third is 8
     cut = stratified_rows(y)
-    assert classes_of(y, cut.rows) == ([*range(6)], [*range(6)])
-    assert len(cut.rows) == 6
+    assert classes_of(y, cut.rows) == ([*range(8)], [*range(8)])
+    assert len(cut.rows) == 8
 
 
 def test_no_class_leaves_the_training_data_where_there_are_too_many():
@@ -74,7 +74,7 @@ def test_no_class_leaves_the_training_data_where_there_are_too_many():
 def test_no_cut_takes_a_class_from_the_training_data(count, classes):
     y = np.random.default_rng(count).integers(0, classes, count)
     cut = stratified_rows(y)
-    assert 1 <= len(cut.rows) <= max(count // 12, count // 4 + 1)
+    assert 1 <= len(cut.rows) <= max(count // 12, count // 3 + 1)
     assert classes_of(y, cut.rows)[1] == np.unique(y).tolist()
 
 
@@ -117,14 +117,14 @@ def test_no_group_is_cut_in_two(is_text):
     np.testing.assert_array_equal(again.rows, cut.rows)
 
 
-def test_groups_of_one_class_each_are_taken_up_to_a_quarter():
+def test_groups_of_one_class_each_are_taken_up_to_a_third():
     y = np.repeat([0, 1], 60)
-    groups = np.arange(120) // 15  # 4 groups of each class
+    groups = np.arange(120) // 20  # 3 groups of each class
 
     cut = grouped_rows(y, groups, "g")
 
-    # A twelfth is one group of one class; a quarter is one of each.
-    assert len(cut.rows) == 30
+    # A twelfth is one group of one class; a third is one of each.
+    assert len(cut.rows) == 40
     assert classes_of(y, cut.rows) == ([0, 1], [0, 1])
 
 
