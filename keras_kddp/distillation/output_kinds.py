@@ -25,7 +25,7 @@ _FUNCTIONS_OF_CLASSES = {
 }
 # What Keras turns into a crossentropy that suits the shapes.
 _CHOSEN_BY_SHAPE = {"crossentropy", "ce"}
-_OF_CLASSES = {"softmax", "log_softmax"}
+_OF_CLASSES = {"softmax", "log_softmax", "logsoftmax"}  # of a layer, raw
 # They squash each number by itself: no scores that a softmax is still due.
 _OF_INDEPENDENT_NUMBERS = {
     "exponential",
@@ -110,8 +110,8 @@ def outputs_of_classes(model: keras.Model) -> list[str]:
 
     Returns:
         For each flat output `"compile"` where it has a loss or a metric of
-        classes; else its last activation, if that is `"softmax"` or
-        `"log_softmax"`; else `""`.
+        classes; else its last activation, if that is `"softmax"`,
+        `"log_softmax"` or, of a raw operation, `"logsoftmax"`; else `""`.
     """
     outputs = _outputs(model.loss, model)
     metrics = _losses_by_output(_compat.compiled_metrics(model), model)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
+from foreign_files import converted
 
 from keras_kddp.export import (
     Agreement,
@@ -16,7 +17,6 @@ from keras_kddp.export import (
     verify,
 )
 from keras_kddp.export.agreement.classes import ClassScores
-from keras_kddp.export.tflite.converter import shared_converter
 
 layers = keras.layers
 
@@ -81,19 +81,6 @@ def scalar(folder):
 
 X = np.asarray([[3, 1, 2], [1, 2, 3], [1, 3, 2], [9, 8, 7]], "float32")
 CLASSES = np.asarray([0, 2, 1, 0])
-
-
-def converted(function, signature, folder, name):
-    """The file of a TensorFlow function, as a stranger would have made it."""
-    module = tf.Module()
-    module.serve = tf.function(function, input_signature=signature)
-    saved_model = folder / f"{name}_saved_model"
-    tf.saved_model.save(
-        module, saved_model, signatures={"serving_default": module.serve}
-    )
-    path = folder / f"{name}.tflite"
-    shared_converter.convert(saved_model, path)
-    return path
 
 
 # --- the comparison -------------------------------------------------------

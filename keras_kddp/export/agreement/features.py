@@ -66,7 +66,7 @@ class Features:
         if not self.count:  # padding is all there is
             kept = np.zeros((1, kept.shape[1]))
         self._lowest, self._highest = kept.min(axis=0), kept.max(axis=0)
-        own = np.abs(kept).max(axis=0)
+        own = self._own = np.abs(kept).max(axis=0)
         self.size = max(float(own.max()), least_scale)
         spans = self._highest - self._lowest
         self._is_constant = spans <= _NO_RANGE * self.size
@@ -117,7 +117,7 @@ class Features:
         spared = outliers(quantization, self.count)
         # At padding there are zeros, which come first.
         counted = np.sort(gaps, axis=0)[len(gaps) - 1 - spared]
-        noise = float_noise(quantization) * self.size
+        noise = float_noise(quantization)
         return self._worst(counted, limit, quantization, noise)
 
     def _worst(
@@ -129,10 +129,10 @@ class Features:
             gaps: What counts of each feature's errors.
             limit: What passes, relative to the scales.
             quantization: Of the file.
-            noise: What the numbers of the file round to.
+            noise: What the numbers of the file round to, of their own size.
         """
         errors = relative(gaps, self.scales)
-        rounded = relative(np.full_like(gaps, noise), self.scales)
+        rounded = relative(noise * self._own, self.scales)
         limits = np.maximum(limit, np.minimum(rounded, _MOST_NOISE))
         feature = int(relative(errors, limits).argmax())
         error, least = float(errors[feature]), float(limits[feature])

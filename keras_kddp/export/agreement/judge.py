@@ -20,7 +20,8 @@ Output = ClassScores | Features
 
 # Of numbers between 0 and 1, in which a file's steps are 1/256: labels that no
 # sample has stay below.
-_LEAST_RANGES = {"sigmoid": 0.1, "hard_sigmoid": 0.1, "softmax": 0.1}
+_PROBABILITIES = {"sigmoid", "hard_sigmoid", "hardsigmoid", "softmax"}
+_LEAST_RANGE = 0.1
 
 
 def outputs_of(
@@ -41,7 +42,9 @@ def outputs_of(
     return [
         ClassScores(name, wanted, mask)
         if is_class
-        else Features(name, wanted, mask, _LEAST_RANGES.get(activation, 0.0))
+        else Features(
+            name, wanted, mask, _LEAST_RANGE * (activation in _PROBABILITIES)
+        )
         for name, wanted, mask, is_class, activation in zip(
             output_names(model),
             reference,

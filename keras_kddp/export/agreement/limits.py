@@ -45,9 +45,9 @@ def outliers(quantization: str, answers: int) -> int:
 
 
 def float_noise(quantization: str) -> float:
-    """Returns what floats of the file round to, of an output's largest value.
+    """Returns what floats of the file round to, of their own size.
 
-    Pressure about 1013 differs by more than 1e-4 of the range 1008 to 1018
-    for the digits of float16 alone.
+    Pressure of 1008 to 1018 is off by more than 1 % of this range for the
+    digits of float16 alone.
     """
     return _FLOAT_NOISE.get(quantization, 0.0)
