@@ -25,6 +25,7 @@ _FUNCTIONS_OF_CLASSES = {
 }
 # What Keras turns into a crossentropy that suits the shapes.
 _CHOSEN_BY_SHAPE = {"crossentropy", "ce"}
+_METRICS_CHOSEN_BY_SHAPE = {"accuracy", "acc", "crossentropy", "ce"}
 _OF_CLASSES = {"softmax", "log_softmax", "logsoftmax"}  # of a layer, raw
 # They squash each number by itself: no scores that a softmax is still due.
 _OF_INDEPENDENT_NUMBERS = {
@@ -159,7 +160,8 @@ def _is_class_scores(output: _Output) -> bool:
 
 
 def _is_metric_of_classes(metric: Any) -> bool:
-    if isinstance(metric, str) and metric not in ("accuracy", "acc"):
+    is_name = isinstance(metric, str)
+    if is_name and metric.lower() not in _METRICS_CHOSEN_BY_SHAPE:
         metric = keras.metrics.get(metric)
     return isinstance(metric, _METRICS_OF_CLASSES)
 

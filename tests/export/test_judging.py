@@ -442,6 +442,7 @@ def test_the_last_activation_says_what_an_output_is(kind, expected):
         ({"loss": "binary_crossentropy", "metrics": ["accuracy"]}, False),
         ({"loss": "mse", "metrics": ["sparse_categorical_accuracy"]}, True),
         ({"metrics": [keras.metrics.CategoricalAccuracy()]}, True),
+        ({"metrics": ["acc", "ce", "mae"]}, False),
         ({}, False),
     ],
 )

@@ -116,7 +116,8 @@ class Features:
             return Finding(gross, most, text)
         spared = outliers(quantization, self.count)
         # At padding there are zeros, which come first.
-        counted = np.sort(gaps, axis=0)[len(gaps) - 1 - spared]
+        last = len(gaps) - 1 - spared
+        counted = np.partition(gaps, last, axis=0)[last]
         noise = float_noise(quantization)
         return self._worst(counted, limit, quantization, noise)
 

@@ -25,7 +25,7 @@ LEAST_AGREEMENT = 0.98
 LEAST_AGREEMENT_OF_INT4 = 0.95
 """That share in int4: what 16 values per weight cost, the accuracy says."""
 
-_FLOAT_NOISE = {"none": 1e-6, "float16": 1e-3}
+_FLOAT_NOISE = {"none": 1e-5, "float16": 1e-3}
 
 
 def least_agreement(quantization: str, answers: int) -> float:
