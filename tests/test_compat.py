@@ -342,3 +342,10 @@ def test_decays_is_what_a_step_does():
     optimizer.apply([keras.ops.zeros((1,))] * 3, weights)
     assert [float(x[0]) for x in weights] == [1.0, 1.0, 0.5]
     assert not decays(optimizers.SGD(1.0), weights[2])
+
+
+def test_compiled_metrics_keep_the_structure_that_was_given():
+    model = functional()
+    assert _compat.compiled_metrics(model) is None
+    model.compile("sgd", "mse", metrics={"sum": ["mae"]})
+    assert _compat.compiled_metrics(model) == {"sum": ["mae"]}

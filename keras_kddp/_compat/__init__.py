@@ -223,6 +223,15 @@ def given_metrics(model: keras.Model) -> list[Any]:
     return [x for x in keras.tree.flatten(given) if x is not None]
 
 
+def compiled_metrics(model: keras.Model) -> Any:
+    """Returns the metrics in the structure that `compile` was given, or None.
+
+    The public ones are flat, and exist from the first batch on.
+    """
+    made = getattr(model, "_compile_metrics", None)
+    return made and made._user_metrics
+
+
 def adopted_variable(
     variable: Any, name: str, *, trainable: bool
 ) -> keras.Variable:

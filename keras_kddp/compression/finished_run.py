@@ -76,7 +76,7 @@ def _write_files(
     )
     labels = keras.tree.flatten(test.y)
     only = labels[0] if len(labels) == 1 else None
-    agreement = verify(student, [float32, int8], test.x, only)
+    agreement = verify(student, [float32, int8], test.x, only, classes=True)
     for file in (float32, int8):
         write_description(file.path)
     micro = _bundle(student, directory, calibration)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_kddp import _compat
 from keras_kddp.distillation.by_output import by_output, keys_of_outputs
 from keras_kddp.model_io import (
     output_activations,
@@ -24,7 +25,8 @@ _FUNCTIONS_OF_CLASSES = {
 }
 # What Keras turns into a crossentropy that suits the shapes.
 _CHOSEN_BY_SHAPE = {"crossentropy", "ce"}
-_OF_CLASSES = {"softmax", "log_softmax"}
+_METRICS_CHOSEN_BY_SHAPE = {"accuracy", "acc", "crossentropy", "ce"}
+_OF_CLASSES = {"softmax", "log_softmax", "logsoftmax"}  # of a layer, raw
 # They squash each number by itself: no scores that a softmax is still due.
 _OF_INDEPENDENT_NUMBERS = {
     "exponential",
@@ -35,6 +37,16 @@ _OF_INDEPENDENT_NUMBERS = {
     "softplus",
     "tanh",
 }
+
+
+_METRICS_OF_CLASSES = (
+    keras.metrics.CategoricalAccuracy,
+    keras.metrics.CategoricalCrossentropy,
+    keras.metrics.SparseCategoricalAccuracy,
+    keras.metrics.SparseCategoricalCrossentropy,
+    keras.metrics.SparseTopKCategoricalAccuracy,
+    keras.metrics.TopKCategoricalAccuracy,
+)
 
 
 class _Output(NamedTuple):
@@ -91,6 +103,29 @@ def check_class_scores(
         )
 
 
+def outputs_of_classes(model: keras.Model) -> list[str]:
+    """Returns what says of each output of a model that it is class scores.
+
+    Args:
+        model: A built Sequential or Functional model, compiled or not.
+
+    Returns:
+        For each flat output `"compile"` where it has a loss or a metric of
+        classes; else its last activation, if that is `"softmax"`,
+        `"log_softmax"` or, of a raw operation, `"logsoftmax"`; else `""`.
+    """
+    outputs = _outputs(model.loss, model)
+    metrics = _losses_by_output(_compat.compiled_metrics(model), model)
+    return [
+        "compile"
+        if {_name_in_keras(loss) for loss in output.losses}
+        & _FUNCTIONS_OF_CLASSES
+        or any(map(_is_metric_of_classes, given))
+        else output.activation * (output.activation in _OF_CLASSES)
+        for output, given in zip(outputs, metrics.values(), strict=True)
+    ]
+
+
 class _Code(str):
     """Python code that a structure shows as it is."""
 
@@ -122,6 +157,13 @@ def _is_class_scores(output: _Output) -> bool:
         return True
     is_known = any(name is not None for name in names)
     return not is_known and output.activation not in _OF_INDEPENDENT_NUMBERS
+
+
+def _is_metric_of_classes(metric: Any) -> bool:
+    is_name = isinstance(metric, str)
+    if is_name and metric.lower() not in _METRICS_CHOSEN_BY_SHAPE:
+        metric = keras.metrics.get(metric)
+    return isinstance(metric, _METRICS_OF_CLASSES)
 
 
 def _name_in_keras(loss: Any) -> str | None:

@@ -267,6 +267,7 @@ def test_a_student_of_two_outputs_is_compressed(tmp_path):
     ]
     assert found.result.accuracy == pytest.approx(np.mean(shares))
     assert found.files.agreement.rows[0].passed
+    assert found.summary()["int8_agreement"] >= 0.98  # both name classes
 
 
 # The removal half-way of the controls.

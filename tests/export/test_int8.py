@@ -85,7 +85,7 @@ def test_outputs_are_real_numbers_again(model, artifact):
 
 def test_another_models_file_fails(model, artifact):
     other = keras.models.clone_model(model)  # new weights
-    agreement = verify(other, artifact, X)
+    agreement = verify(other, artifact, X, classes=True)
     assert not agreement.passed
     assert "FAILED (top-1 not >= 98%)" in str(agreement)
 
@@ -204,7 +204,7 @@ def test_98_percent_or_all_but_one_of_the_classes_pass(
     )
     shown = x.copy()
     shown[:wrong] = [[0, 1e-4, 0, 0]]  # in int8 all of it rounds to 0
-    assert verify(model, artifact, shown).passed is passed
+    assert verify(model, artifact, shown, classes=True).passed is passed
 
 
 def test_a_scalar_beside_classes_is_held_to_an_error(tmp_path):

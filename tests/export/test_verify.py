@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
+from foreign_files import converted
 
 from keras_kddp.export import (
     Agreement,
@@ -15,8 +16,7 @@ from keras_kddp.export import (
     to_tflite,
     verify,
 )
-from keras_kddp.export.agreement.judge import Judge
-from keras_kddp.export.tflite.converter import shared_converter
+from keras_kddp.export.agreement.classes import ClassScores
 
 layers = keras.layers
 
@@ -83,25 +83,12 @@ X = np.asarray([[3, 1, 2], [1, 2, 3], [1, 3, 2], [9, 8, 7]], "float32")
 CLASSES = np.asarray([0, 2, 1, 0])
 
 
-def converted(function, signature, folder, name):
-    """The file of a TensorFlow function, as a stranger would have made it."""
-    module = tf.Module()
-    module.serve = tf.function(function, input_signature=signature)
-    saved_model = folder / f"{name}_saved_model"
-    tf.saved_model.save(
-        module, saved_model, signatures={"serving_default": module.serve}
-    )
-    path = folder / f"{name}.tflite"
-    shared_converter.convert(saved_model, path)
-    return path
-
-
 # --- the comparison -------------------------------------------------------
 
 
 def test_a_good_file_passes(identity):
     model, artifact = identity
-    agreement = verify(model, artifact, X)
+    agreement = verify(model, artifact, X, classes=True)
     assert agreement.passed
     assert agreement.samples == 4
     assert agreement.keras_accuracy is None
@@ -144,11 +131,14 @@ def test_every_runtime_must_pass(identity, folder):
     assert agreement.row(other.path).max_abs_error == 9.0
 
 
-def test_the_tolerance_is_relative_to_the_largest_output(identity):
+def test_the_tolerance_of_scores_is_relative_to_the_largest(identity):
     _, artifact = identity
     almost = linear(np.eye(3) * 1.01)
-    assert not verify(almost, artifact, X, tolerance=0.0098).passed
-    assert verify(almost, artifact, X, tolerance=0.0100).passed
+    for tolerance, passed in ((0.0098, False), (0.0100, True)):
+        agreement = verify(
+            almost, artifact, X, tolerance=tolerance, classes=True
+        )
+        assert agreement.passed is passed
 
 
 @pytest.mark.parametrize(
@@ -224,20 +214,25 @@ def test_several_outputs_report_the_worst(pair):
     finally:
         narrow.set_weights(weights)
     assert row.max_abs_error == pytest.approx(1.0, rel=1e-5)
-    assert row.top1_agreement == 1.0
+    assert row.top1_agreement is None
+    assert row.worst.startswith("output 'narrow': off by ")
     assert not row.passed
 
 
-def test_a_file_that_puts_out_nan_fails(folder):
-    model = linear(np.eye(3))
-    weights = model.get_weights()
-    model.set_weights([np.full((3, 3), math.nan)])
-    artifact = to_tflite(model, folder / "nan.tflite")
-    model.set_weights(weights)
-    agreement = verify(model, artifact, X)
+def test_a_file_that_puts_out_nan_fails(folder, identity):
+    path = converted(
+        lambda x: {"by_x": tf.sqrt(x - 1.5)},
+        [tf.TensorSpec((1, 3), name="x")],
+        folder,
+        "nan",
+    )
+    agreement = verify(identity[0], path, X)
     assert not agreement.passed
     assert math.isnan(agreement.rows[0].relative_error)
-    assert "FAILED (differs from LiteRT by nan)" in str(agreement)
+    assert "FAILED (NaN or infinity)" in str(agreement)
+    assert agreement.rows[0].worst == (
+        "output 'by_x': NaN or infinity in 3 of 12 values"
+    )
 
 
 def test_a_model_of_zeros_agrees_only_with_zeros(folder, identity):
@@ -525,8 +520,7 @@ def test_files_may_name_other_classes_where_there_is_padding(mask):
     right, wrong = [1.0, 0.0], [0.0, 1.0]
     reference = np.array([[right, right], [right, right]])
     found = np.array([[right, wrong], [wrong, wrong]])
-    judge = Judge([reference], [mask], None, None)
 
-    share = judge._top1_agreement([found])
+    finding = ClassScores("tags", reference, mask).judged(found, "int8", None)
 
-    assert share == (1 / 4 if mask is None else 1 / 2)
+    assert finding.agreement == (1 / 4 if mask is None else 1 / 2)

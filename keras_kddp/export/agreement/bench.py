@@ -211,7 +211,7 @@ def _timed(
     except (CrashError, RefusalError) as refusal:
         raise ExportError(
             "The models must be such that LiteRT runs their files. Received "
-            f"from it: {refusal} Make layers of one unit wider."
+            f"from it: {refusal} See with keras_kddp.export.verify what does."
         ) from refusal
     return (one, every, *_on_chip(TFLMRuntime(path), rows))
 

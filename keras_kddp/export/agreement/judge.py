@@ -3,35 +3,57 @@
 import math
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_kddp.export.agreement.agreement import RuntimeAgreement
+from keras_kddp.export.agreement.classes import ClassScores
+from keras_kddp.export.agreement.features import FEWEST_FOR_RANGE, Features
+from keras_kddp.export.agreement.limits import ROUNDING, TOLERANCES
+from keras_kddp.export.model.signature import output_names
 from keras_kddp.export.runtimes.runtimes import Runtime
-from keras_kddp.model_io import Array, share_of_hits
+from keras_kddp.model_io import Array, output_activations, share_of_hits
 
-TOLERANCES = {
-    "none": 1e-4,
-    "float16": 1e-2,
-    "dynamic": 0.1,
-    "int8": 0.1,
-    "int16x8": 0.1,
-    "int4": 0.2,
-}
-"""Largest relative error that passes, by quantization."""
+Output = ClassScores | Features
+"""An output of a model, judged as what it is."""
 
-ROUNDING = {"dynamic": 0.5, "int8": 0.5, "int16x8": 0.1, "int4": 0.5}
-"""Quantizations of which classifiers are held to the classes they name.
+# Of numbers between 0 and 1, in which a file's steps are 1/256: labels that no
+# sample has stay below.
+_PROBABILITIES = {"sigmoid", "hard_sigmoid", "hardsigmoid", "softmax"}
+_LEAST_RANGE = 0.1
 
-With the largest relative error that passes beside: the same classes may come
-out of other weights.
-"""
 
-LEAST_AGREEMENT = 0.98
-"""Share of the classes that a classifier in one of these must name."""
+def outputs_of(
+    model: keras.Model,
+    reference: list[Array],
+    masks: list[Array | None],
+    is_classes: list[bool],
+) -> list[Output]:
+    """Returns how each output of a model is judged.
 
-LEAST_AGREEMENT_OF_INT4 = 0.95
-"""That share in int4: what 16 values per weight cost, the accuracy says."""
+    Args:
+        model: The model.
+        reference: What it puts out.
+        masks: Of each the steps that are no padding, or None.
+        is_classes: Of each whether it is class scores.
+    """
+    activations = output_activations(model) or [""] * len(reference)
+    return [
+        ClassScores(name, wanted, mask)
+        if is_class
+        else Features(
+            name, wanted, mask, _LEAST_RANGE * (activation in _PROBABILITIES)
+        )
+        for name, wanted, mask, is_class, activation in zip(
+            output_names(model),
+            reference,
+            masks,
+            is_classes,
+            activations,
+            strict=True,
+        )
+    ]
 
 
 class Judge:
@@ -40,7 +62,8 @@ class Judge:
     Args:
         reference: Keras' outputs.
         masks: Of each the steps that are no padding, (samples, steps), or
-            None; the others count in no share of classes.
+            None; the others count in nothing.
+        outputs: Of each how it is judged.
         labels: Classes of the only output, or None.
         tolerance: As `verify` takes it.
     """
@@ -49,16 +72,30 @@ class Judge:
         self,
         reference: list[Array],
         masks: list[Array | None],
+        outputs: list[Output],
         labels: NDArray[np.int64] | None,
         tolerance: float | None,
     ) -> None:
         self.reference = reference
         self._masks = masks
+        self._outputs = outputs
         self._labels = labels
         self._tolerance = tolerance
-        self._is_class = [
-            wanted.ndim > 1 and wanted.shape[-1] > 1 for wanted in reference
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of how the outputs are judged."""
+        counts = [
+            output.count
+            for output in self._outputs
+            if isinstance(output, Features)
         ]
+        if not counts or min(counts) >= FEWEST_FOR_RANGE:
+            return ()
+        return (
+            f"Fewer than {FEWEST_FOR_RANGE} samples show no range of a "
+            "feature: errors are relative to the largest value of the output.",
+        )
 
     def accuracy(self, outputs: Sequence[Array]) -> float | None:
         """Returns the share of samples classified as labelled."""
@@ -71,7 +108,7 @@ class Judge:
         self,
         runtime: Runtime,
         outputs: list[Array],
-        first: list[Array],
+        first: list[Array] | None,
         milliseconds: float,
     ) -> RuntimeAgreement:
         """Returns the row of a runtime.
@@ -79,27 +116,35 @@ class Judge:
         Args:
             runtime: The runtime.
             outputs: What it put out, (samples, ...) each.
-            first: What LiteRT put out.
+            first: What LiteRT put out; None where it did not run the file.
             milliseconds: Median per sample.
         """
-        samples = len(self.reference[0])
+        findings = [
+            judge.judged(found, runtime.quantization, self._tolerance)
+            for judge, found in zip(self._outputs, outputs, strict=True)
+        ]
+        worst = max(findings, key=lambda finding: finding.excess)
+        named = max(findings, key=lambda finding: finding.class_excess)
+        gaps = [
+            float(judge.gaps(found).max())
+            for judge, found in zip(self._outputs, outputs, strict=True)
+        ]
         return RuntimeAgreement(
             name=runtime.name,
             path=runtime.path,
-            max_abs_error=_largest(_errors(self.reference, outputs)),
-            relative_error=_largest(_relative_errors(self.reference, outputs)),
-            top1_agreement=self._top1_agreement(outputs),
+            max_abs_error=float(np.max(gaps)),  # Python's max may lose NaN
+            relative_error=worst.error,
+            top1_agreement=named.agreement,
             accuracy=self.accuracy(outputs),
             num_bytes=runtime.path.stat().st_size,
-            samples=samples,
-            tolerance=self._tolerance_of(runtime),
-            minimum_agreement=(
-                _least_agreement(runtime.quantization, samples)
-                if self._by_class(runtime)
-                else None
-            ),
+            samples=len(self.reference[0]),
+            tolerance=worst.tolerance,
+            minimum_agreement=named.minimum,
             milliseconds=milliseconds,
-            error_to_litert=_largest(_relative_errors(first, outputs)),
+            error_to_litert=(
+                math.nan if first is None else _largest_gap(first, outputs)
+            ),
+            worst=max(findings, key=lambda finding: finding.severity).text,
         )
 
     def without_outputs(
@@ -119,64 +164,34 @@ class Judge:
             num_bytes=runtime.path.stat().st_size,
             samples=len(self.reference[0]),
             tolerance=self._tolerance_of(runtime),
+            error_to_litert=math.nan,
             refusal=refusal,
             crash=crash,
         )
 
-    def _top1_agreement(self, outputs: Sequence[Array]) -> float | None:
-        """Returns the share of equal classes, the worst of several outputs."""
-        shares = [
-            share_of_hits(
-                wanted.argmax(axis=-1) == actual.argmax(axis=-1), mask
-            )
-            for wanted, actual, mask, is_class in zip(
-                self.reference,
-                outputs,
-                self._masks,
-                self._is_class,
-                strict=True,
-            )
-            if is_class
-        ]
-        return min(shares) if shares else None
-
-    def _by_class(self, runtime: Runtime) -> bool:
-        rounds = runtime.quantization in ROUNDING and self._tolerance is None
-        return rounds and all(self._is_class)
-
     def _tolerance_of(self, runtime: Runtime) -> float:
         if self._tolerance is not None:
             return float(self._tolerance)
-        if self._by_class(runtime):
-            return ROUNDING[runtime.quantization]
-        return TOLERANCES[runtime.quantization]
+        quantization = runtime.quantization
+        kinds = {isinstance(output, ClassScores) for output in self._outputs}
+        if quantization in ROUNDING and kinds == {True}:
+            return ROUNDING[quantization]
+        return TOLERANCES[quantization]
 
 
-def _least_agreement(quantization: str, samples: int) -> float:
-    """Returns the share that passes, or that of all but one of few samples."""
-    is_int4 = quantization == "int4"
-    least = LEAST_AGREEMENT_OF_INT4 if is_int4 else LEAST_AGREEMENT
-    all_but_one = (samples - 1) / samples if samples > 2 else 1.0
-    return min(least, all_but_one)
+def _largest_gap(wanted: list[Array], actual: list[Array]) -> float:
+    """Returns the largest difference, relative to the output's largest value.
 
-
-def _errors(wanted: list[Array], actual: list[Array]) -> list[float]:
-    return [
-        float(np.abs(found - output).max())
-        for output, found in zip(wanted, actual, strict=True)
-    ]
-
-
-def _relative_errors(wanted: list[Array], actual: list[Array]) -> list[float]:
-    scales = [float(np.abs(output).max()) for output in wanted]
-    return [*map(_relative, _errors(wanted, actual), scales)]
-
-
-def _largest(errors: list[float]) -> float:
-    return float(np.max(errors))  # NumPy's max keeps NaN, Python's may not
-
-
-def _relative(error: float, scale: float) -> float:
-    if scale == 0:
-        return 0.0 if error == 0 else math.inf
-    return error / scale
+    NaN where there is none: infinity beside infinity.
+    """
+    errors = []
+    for output, found in zip(wanted, actual, strict=True):
+        scale = float(np.abs(output).max())
+        with np.errstate(invalid="ignore"):
+            gaps = np.abs(found.astype(np.float64) - output)
+        error = float(gaps.max())
+        if scale == 0:
+            errors.append(0.0 if error == 0 else math.inf)
+        else:
+            errors.append(error / scale if math.isfinite(scale) else error)
+    return float(np.max(errors))

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from keras_kddp.data.input_range import warn_of_other_range
 from keras_kddp.export.agreement.agreement import Agreement, RuntimeAgreement
-from keras_kddp.export.agreement.judge import (
+from keras_kddp.export.agreement.classes import are_class_scores
+from keras_kddp.export.agreement.judge import Judge, outputs_of
+from keras_kddp.export.agreement.limits import (
     LEAST_AGREEMENT,
     LEAST_AGREEMENT_OF_INT4,
     TOLERANCES,
-    Judge,
 )
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.model.float32 import in_float32
@@ -46,15 +47,22 @@ def verify(
     y: Arrays | None = None,
     *,
     tolerance: float | None = None,
+    classes: bool | Sequence[str] | None = None,
 ) -> Agreement:
     """Runs exported files on the samples and compares them with Keras.
 
     Keras computes in batches and in float32; the runtimes that are here take
-    one sample at a time, as a device does, and must also agree with LiteRT. A
-    float32 or float16 file passes by its largest error. The others round, so
-    such a classifier passes when it names the same class as Keras for 98 % of
-    the samples, or for all but one, and its error is no gross one. What a
-    runtime refuses is said, and fails nothing.
+    one sample at a time, as a device does, and must also agree with LiteRT.
+    What another than LiteRT refuses is said, and fails nothing.
+
+    Of class scores a float32 or float16 file passes by its largest error,
+    relative to the largest score. The others round: they pass when they name
+    the same class as Keras for 98 % of the samples, or for all but one, and no
+    error is gross. Of every other output each feature, an entry of the last
+    axis, is judged against the range that Keras gives it over all samples and
+    positions: a small one is not hidden by a large one. A feature that does
+    not vary is held to the others' range, and fewer than 3 values, which show
+    no range, to the largest value of the output.
 
     Args:
         model: The model that was exported.
@@ -64,12 +72,19 @@ def verify(
             sequence in the order of `model.inputs`, or a dict by their names.
         y: Integer or one-hot classes of a single output, for the accuracies;
             where Keras masks a step, anything.
-        tolerance: Largest relative error that passes. None: 1e-4 for float32,
-            1e-2 for float16; for the others the top-1 agreement counts, or
-            0.1 where some output is no wider than 1.
+        tolerance: Largest relative error that passes, of class scores too.
+            None: 1e-4 for float32, 1e-2 for float16; for the others 0.1 for 98
+            % of a feature's values (int4: 0.3 for 95 %), and the top-1
+            agreement for class scores.
+        classes: Which outputs are class scores, whose largest entry names a
+            class: True for all that are wider than 1, False for none, or the
+            names of some. None: the only output where `y` is given; else those
+            that end in softmax or are compiled with a loss or a metric of
+            classes, such as SparseCategoricalCrossentropy.
 
     Returns:
-        One row per file and runtime; `.passed` says whether all that ran agree.
+        One row per file and runtime; `.passed` says whether LiteRT ran all
+        files and all that ran agree.
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
@@ -87,11 +102,19 @@ def verify(
     sources = _sources(artifacts)
     present = [runtime for runtime in RUNTIMES if not runtime.absence()]
     files = [[kind(_path(source)) for kind in present] for source in sources]
-    model = in_float32(model)
+    given, model = model, in_float32(model)
     inputs = arrange_inputs(x, input_signature(model))
     reference, masks = _keras_outputs(model, inputs)
     labels = _labels(y, reference, masks)
-    judge = Judge(reference, masks, labels, tolerance)
+    is_classes = are_class_scores(
+        classes,
+        given,
+        output_names(model),
+        reference,
+        has_labels=labels is not None,
+    )
+    outputs = outputs_of(model, reference, masks, is_classes)
+    judge = Judge(reference, masks, outputs, labels, tolerance)
     rows: list[RuntimeAgreement] = []
     for source, runtimes in zip(sources, files, strict=True):
         names = _names(model, source)
@@ -106,6 +129,7 @@ def verify(
             for kind in RUNTIMES
             if (how := kind.absence()) is not None
         },
+        notes=judge.notes,
     )
 
 
@@ -114,8 +138,8 @@ def _check_tolerance(tolerance: float | None) -> None:
         raise ValueError(
             "`tolerance` must be a finite number from 0 on. Received: "
             f"tolerance={tolerance!r}. None means {TOLERANCES['none']:g}, and "
-            f"where a file rounds a top-1 agreement of {LEAST_AGREEMENT:.0%} "
-            f"({LEAST_AGREEMENT_OF_INT4:.0%} for int4)."
+            f"where a file rounds that {LEAST_AGREEMENT:.0%} of the answers "
+            f"agree ({LEAST_AGREEMENT_OF_INT4:.0%} for int4)."
         )
 
 
@@ -189,7 +213,10 @@ def _rows_of(
     inputs: list[Array],
     judge: Judge,
 ) -> Iterable[RuntimeAgreement]:
-    """Yields one row per runtime for a file; LiteRT is the first of them."""
+    """Yields one row per runtime for a file; LiteRT is the first of them.
+
+    Whatever a runtime does to a file is a row.
+    """
     first: list[Array] | None = None
     for runtime in runtimes:
         try:
@@ -197,19 +224,13 @@ def _rows_of(
                 runtime, names, inputs, judge.reference
             )
         except RefusalError as refusal:
-            if first is None:
-                raise ValueError(
-                    f"LiteRT must run {str(runtime.path)!r}. Received: "
-                    f"{refusal}. Export the model again."
-                ) from refusal
             yield judge.without_outputs(runtime, refusal=str(refusal))
             continue
         except CrashError as crash:
-            if first is None:
-                raise ValueError(str(crash)) from crash
             yield judge.without_outputs(runtime, crash=str(crash))
             continue
-        first = first or outputs
+        if runtime is runtimes[0]:
+            first = outputs
         yield judge.row(runtime, outputs, first, milliseconds)
 
 

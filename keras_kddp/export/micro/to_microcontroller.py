@@ -15,6 +15,7 @@ import numpy as np
 from keras_kddp.atomic_files import copy_files
 from keras_kddp.data.batches import evenly_spaced
 from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
+from keras_kddp.export.agreement.features import Features
 from keras_kddp.export.errors import CrashError, ExportError, RefusalError
 from keras_kddp.export.micro.readme import readme_of
 from keras_kddp.export.micro.sources import (
@@ -47,6 +48,8 @@ BUNDLE_FILES = ("model.tflite", "model.json", "README.md", *SOURCES)
 _GOLDEN_SAMPLES = 4
 _CHECKED_SAMPLES = 64
 _MARGIN = 1.1  # of the measured arena
+_STEPS = {"int8": 2, "uint8": 2, "int16": 8}  # by which kernels may differ
+_FLOAT_NOISE = 1e-6  # of an output's largest value
 
 
 @dataclass(frozen=True)
@@ -234,21 +237,43 @@ def _executed(
             f"from one: {refusal}. Replace this layer, or widen one of one "
             "unit; a phone may take it, with keras_kddp.export.to_tflite."
         ) from None
-    _check_equal(found.outputs, wanted.outputs, chip.path)
+    for name, tensor in chip.outputs.items():
+        _check_equal(found.outputs[name], wanted.outputs[name], tensor, chip)
     return found
 
 
 def _check_equal(
-    found: Mapping[str, Array], outputs: Mapping[str, Array], path: Path
+    found: Array, wanted: Array, tensor: Tensor, chip: Runtime
 ) -> None:
-    for name, wanted in outputs.items():
-        gap = float(np.abs(found[name] - wanted).max())
-        scale = float(np.abs(wanted).max())
-        if not gap <= LITERT_TOLERANCE * scale:
-            raise ExportError(
-                "TFLM must compute what LiteRT computes. Received outputs "
-                f"{name!r} that differ by {gap:.2g} of {scale:.2g}, for the "
-                f"operations {operations_of(path.read_bytes())}. One "
-                "of them is wrong on TFLM (a RELU6 that stands alone is): fuse "
-                "the activation into the layer before it, or use another."
-            )
+    """Checks that every feature of an output is LiteRT's.
+
+    Args:
+        found: What TFLM put out, (samples, ...).
+        wanted: What LiteRT did.
+        tensor: The output.
+        chip: TFLM with the file.
+
+    Raises:
+        ExportError: If one is off by more than a tenth of its range, and by
+            more than the two runtimes round differently.
+    """
+    if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
+        raise ExportError(
+            "TFLM and LiteRT must compute finite numbers. Received NaN or "
+            f"infinity in output {tensor.name!r}. Check the weights, and the "
+            "calibration."
+        )
+    features = Features(tensor.name, wanted)
+    gaps = features.gaps(found).max(axis=0)
+    rounding = _STEPS.get(tensor.dtype, 0) * (tensor.scale or 0.0)
+    rounding = max(rounding, _FLOAT_NOISE * features.size)
+    off = ~(gaps <= np.maximum(LITERT_TOLERANCE * features.scales, rounding))
+    if off.any():
+        worst = int(off.argmax())
+        raise ExportError(
+            "TFLM must compute what LiteRT computes. Received "
+            f"{features.where(worst, float(gaps[worst]))}, for the "
+            f"operations {operations_of(chip.path.read_bytes())}. One "
+            "of them is wrong on TFLM (a RELU6 that stands alone is): fuse "
+            "the activation into the layer before it, or use another."
+        )

@@ -72,7 +72,8 @@ def class_labels(y: Arrays, output: Array) -> NDArray[np.int64]:
             f"`y` must hold integer classes below {classes} of shape "
             f"{output.shape[:-1]}, or one-hot rows of shape {output.shape}. "
             f"Received: {labels.dtype} of shape {np.shape(y)}. Pass the labels "
-            "of `x`, row by row."
+            "of `x`, row by row; leave `y` out where the targets are numbers: "
+            "the outputs are compared all the same."
         )
     return labels.astype(np.int64)
 
