@@ -27,7 +27,7 @@ OLDEST_TESTS := tests/test_compat.py tests/test_identities.py tests/layers \
   $(addprefix tests/export/test_,deployment.py int8.py microcontroller.py \
     runtimes.py saved_model.py tf_keras_bridge.py tflite.py verify.py)
 # PyPI's torch for Linux brings gigabytes of CUDA; a build without it does too.
-TORCH := torch>=2.6
+TORCH := torch
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
