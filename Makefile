@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the targets make themselves; a second run
 # reuses it. To choose the interpreter: make demo PYTHON=/path/to/python3.12
 PYTHON ?=
-CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
+CANDIDATES := python3 python3.13 python3.12 python3.11
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 # Each worker imports TensorFlow; a file's tests stay together where they can.
@@ -19,19 +19,28 @@ BACKEND_TESTS := tests/test_identities.py tests/layers/test_masks.py \
   $(addprefix tests/distillation/test_,exact_swap.py feature_hints.py \
     penalties.py student_state.py terms.py) \
   $(addprefix tests/pruning/test_,activity.py padding.py run.py)
+# What has to hold on the oldest versions that pyproject.toml allows.
+OLDEST_TESTS := tests/test_compat.py tests/test_identities.py tests/layers \
+  tests/pruning tests/surgery \
+  $(addprefix tests/distillation/test_,exact_swap.py student_state.py \
+    swap_folds.py) \
+  $(addprefix tests/export/test_,deployment.py int8.py microcontroller.py \
+    runtimes.py saved_model.py tf_keras_bridge.py tflite.py verify.py)
 # PyPI's torch for Linux brings gigabytes of CUDA; a build without it does too.
-TORCH := torch>=2.6
+TORCH := torch
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-slow test-backends test-jax test-torch runtimes \
-  lint clean
+.PHONY: help demo test test-slow test-oldest test-backends test-jax test-torch \
+  runtimes lint clean
 
 help:
 	@echo "make demo       distil, prune and export a digits model: runs/demo"
 	@echo "make test       ruff, mypy and the tests, on $(WORKERS) workers"
 	@echo "make test-slow  the tests that take minutes; in parts: PART=graphs"
-	@echo "                (10 minutes), PART=files (2) or PART=runs (10)"
+	@echo "                (10 minutes), PART=files (2), PART=runs (10) or"
+	@echo "                PART=oldest (about 15: the core on the oldest versions"
+	@echo "                that pyproject.toml allows), also make test-oldest"
 	@echo "make test-backends  tests on JAX and on torch (15 minutes), each in"
 	@echo "                a .venv of its own; or make test-jax, make test-torch"
 	@echo "make runtimes   tflite-runtime beside the rest, for kddp verify"
@@ -44,8 +53,18 @@ demo: $(VENV)/.installed-demo
 test: lint
 	$(PYTEST)
 
+ifeq ($(PART),oldest)
+test-slow: test-oldest
+else
 test-slow: $(VENV)/.installed-test runtimes
 	$(PYTEST) -m slow $(or $(SLOW_$(PART)),$(error no part $(PART)))
+	$(if $(filter all,$(PART)),$(MAKE) test-oldest)
+endif
+
+# Old libraries deprecate what others of them still use.
+test-oldest: .venv-oldest/.installed
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal \
+	  -W ignore::DeprecationWarning $(OLDEST_TESTS)
 
 test-backends: test-jax test-torch
 
@@ -64,7 +83,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) .venv-jax .venv-torch build dist *.egg-info
+	rm -rf $(VENV) .venv-oldest .venv-jax .venv-torch build dist *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -89,18 +108,33 @@ $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
 	  --editable '$(EXTRA)' $(if $(findstring torch,$@),'$(TORCH)')
 	@touch $@
 
+# Makes $(@D) with Python 3.11, which $(1) needs.
+define make_venv_of_311
+@for python in $(VENV)/bin/python python3.11; do \
+  "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+    >/dev/null 2>&1 || continue; \
+  "$$python" -m venv --clear $(@D) && exit 0; \
+  exit 1; \
+done; \
+echo "error: $(1) Python 3.11, and there is none here." >&2; \
+exit 1
+endef
+
+# A new one each time: what is installed and new enough would be kept.
+.venv-oldest/.installed: pyproject.toml | $(VENV)/.created
+	@echo "Installing the oldest versions into $(@D): minutes, and gigabytes."
+	$(call make_venv_of_311,the oldest versions need)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet uv
+	@$(@D)/bin/uv pip install --quiet --python $(@D) \
+	  --resolution lowest-direct --editable \
+	  '.[data,tfmot,micro,vela,int4,hub,report,test]'
+	@touch $@
+
 $(VENV)/tflite-runtime/.installed: | $(VENV)/.created
-	@for python in $(VENV)/bin/python python3.11; do \
-	  "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
-	    >/dev/null 2>&1 || continue; \
-	  "$$python" -m venv --clear $(VENV)/tflite-runtime \
-	    && $(VENV)/tflite-runtime/bin/python -m pip \
-	      --disable-pip-version-check install --quiet \
-	      'tflite-runtime==2.14.0' 'numpy<2' && touch $@ && exit 0; \
-	  exit 1; \
-	done; \
-	echo "error: tflite-runtime needs Python 3.11, and there is none here." >&2; \
-	exit 1
+	$(call make_venv_of_311,tflite-runtime needs)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  'tflite-runtime==2.14.0' 'numpy<2'
+	@touch $@
 
 # Keeps a .venv that works; else takes $(PYTHON), or the first candidate that
 # is new enough and has venv.

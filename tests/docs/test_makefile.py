@@ -2,9 +2,23 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+
+
+def printed_by_make(*arguments: str) -> str:
+    """Returns the commands that make would run."""
+    return subprocess.run(
+        ["make", "--dry-run", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
 
 def test_the_parts_of_the_slow_tests_have_each_of_them_once():
@@ -27,13 +41,7 @@ def test_the_parts_of_the_slow_tests_have_each_of_them_once():
 
 
 def test_both_backends_run_the_same_tests_which_are_there():
-    printed = subprocess.run(
-        ["make", "--dry-run", "test-backends"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    printed = printed_by_make("test-backends")
     commands = dict(re.findall(r"KERAS_BACKEND=(\w+)(.*(?:\n  .*)*)", printed))
     named = {
         backend: re.findall(r"tests/\S+\.py", command)
@@ -44,3 +52,33 @@ def test_both_backends_run_the_same_tests_which_are_there():
     assert all((ROOT / name).is_file() for name in named["jax"])
     for backend, command in commands.items():
         assert f"not slow and not no_{backend}" in command
+
+
+@pytest.mark.parametrize("part", ["oldest", "all"])
+def test_the_slow_tests_run_the_core_on_the_oldest_versions(part):
+    printed = printed_by_make("test-slow", f"PART={part}")
+    (command,) = re.findall(
+        r"venv-oldest/bin/python -m pytest(.*\n.*)", printed
+    )
+    named = re.findall(r"tests/\S+", command)
+
+    assert "tests/distillation/test_exact_swap.py" in named
+    assert all((ROOT / name).exists() for name in named)
+    assert (" -m slow" in printed) == (part == "all")
+    assert "PART=oldest" in printed_by_make("help")
+
+
+def test_the_oldest_versions_are_bounds_of_all_that_is_asked_for():
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    project = tomllib.loads(text)["project"]
+    extras = project["optional-dependencies"]
+    asked_for = [*project["dependencies"], *sum(extras.values(), [])]
+    unbounded = {x for x in asked_for if ">=" not in x}
+    (installed,) = re.findall(
+        r"--resolution lowest-direct[^']*'\.\[([^]]*)\]'",
+        printed_by_make("--always-make", ".venv-oldest/.installed"),
+    )
+
+    assert all(x.startswith("keras-kddp[") for x in unbounded)
+    # The backends' tests and the linters have environments of their own.
+    assert {*installed.split(",")} == {*extras} - {"all", "dev", "jax", "torch"}
