@@ -16,7 +16,7 @@ from keras_kddp.export.workers.worker import (
 RUN_SECONDS = 60.0
 """That a runtime may take for one sample, if it is not told otherwise."""
 
-_LOADING_SECONDS = 60.0  # NumPy is all that the program imports at first
+_LOADING = 60.0  # seconds: for NumPy and the runtime
 
 
 def run_file(
@@ -24,6 +24,7 @@ def run_file(
     name: str,
     path: Path,
     *,
+    runtime: str,
     time_limit: float | None,
     **request: Any,
 ) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def run_file(
         python: Interpreter that has the runtime.
         name: What people call the runtime.
         path: A .tflite file.
+        runtime: What `run_program.py` calls it.
         time_limit: Seconds that one sample, or the loading of the file, may
             take; None: for ever.
         **request: As `run_program.py` takes it.
@@ -41,11 +43,12 @@ def run_file(
         RefusalError: If the runtime cannot run the file.
         CrashError: If its process dies of it, or does not end in `time_limit`.
     """
+    asked = worker_of(python)
+    request = {"runtime": runtime, "path": str(path.resolve()), **request}
     try:
-        reply = worker_of(python).ask(
-            {"action": "run", "path": str(path.resolve()), **request},
-            time_limit=time_limit,
-        )
+        # A runtime that loads slowly says nothing against the file.
+        asked.ask({"action": "find", "runtime": runtime}, time_limit=_LOADING)
+        reply = asked.ask({"action": "run", **request}, time_limit=time_limit)
     except TimeLimitError as late:
         raise CrashError(
             f"{late.fate}; a larger `time_limit` waits longer"
@@ -97,7 +100,7 @@ def failure_of(python: str, key: str) -> str | None:
     """
     try:
         reply = worker_of(python).ask(
-            {"action": "find", "runtime": key}, time_limit=RUN_SECONDS
+            {"action": "find", "runtime": key}, time_limit=_LOADING
         )
         error = reply["error"]
     except (OSError, WorkerError) as problem:
@@ -109,7 +112,7 @@ def failure_of(python: str, key: str) -> str | None:
 def worker_of(python: str) -> Worker:
     """Returns the one worker of an interpreter, which runs any runtime."""
     program = Path(worker.__file__).with_name("run_program.py")
-    return Worker(program, python, loading_limit=_LOADING_SECONDS)
+    return Worker(program, python, loading_limit=_LOADING)
 
 
 def _plain(error: str) -> str:

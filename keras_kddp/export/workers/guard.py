@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-_PROGRAM = Path(__file__).with_name("guard_program.py")
+_PROGRAM = Path(__file__).with_name("guard_main.py")
 _LAST_SECONDS = 5  # that this process waits for its guard when it ends
 
 

@@ -29,7 +29,9 @@ def answer(
 
 def _find(runtime: str) -> dict[str, Any]:
     """Loads a runtime that may be here and yet broken."""
-    if runtime != "tflm":
+    if runtime == "tflm":
+        from tflite_micro.python.tflite_micro import runtime as _  # noqa: F401
+    else:
         _interpreter_class(runtime)
     return {}
 

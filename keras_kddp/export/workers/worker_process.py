@@ -20,7 +20,7 @@ from keras_kddp.export.workers.guard import (
 
 LOG_CHARACTERS = 2000
 _GLANCE = 0.25  # seconds between two looks whether the process is alive
-_LAST_SECONDS = 2  # that a process may take to end when its replies have ended
+_LAST_SECONDS = 1  # that a process may take to end when its replies have ended
 
 
 class WorkerError(RuntimeError):

@@ -1,6 +1,6 @@
 """What ends and removes what a process leaves behind when it dies.
 
-    python guard_program.py
+    python guard_main.py
 
 One JSON list per line: `["add", 123]` for a group of processes,
 `["add", "/tmp/folder"]` for a folder, "drop" instead of "add" when the process
