@@ -402,6 +402,16 @@ def test_a_worker_leaves_no_folder(worker):
     assert not folder.exists()
 
 
+def test_a_worker_whose_folder_was_cleaned_away_is_replaced(worker):
+    first = worker.ask({"do": ""})["pid"]
+    Path(worker._process._folder).rmdir()
+
+    reply = worker.ask({"do": "import tempfile; tempfile.TemporaryFile()"})
+
+    assert reply["error"] is None
+    assert reply["pid"] != first
+
+
 def test_a_program_that_never_ends_is_killed():
     sleep = [sys.executable, "-c", "print('hello'); import time; time.sleep(9)"]
 

@@ -83,7 +83,9 @@ class Process:
 
     def is_alive(self) -> bool:
         """Whether this process may ask; after a fork, the child may not."""
-        return self._owner == os.getpid() and not self._has_ended()
+        if self._owner != os.getpid() or self._has_ended():
+            return False
+        return os.path.isdir(self._folder)  # some clean /tmp of what is old
 
     def load(self, limit: float) -> None:
         """Waits until the handler is loaded, if it has not."""
