@@ -187,7 +187,7 @@ def _on_phone(
     except (CrashError, RefusalError) as refusal:
         raise ExportError(
             "The models must be such that LiteRT runs their files. Received "
-            f"from it: {refusal} Make layers of one unit wider."
+            f"from it: {refusal}. Make layers of one unit wider."
         ) from refusal
     return found.milliseconds
 
