@@ -333,6 +333,7 @@ def test_no_state_of_a_worker_survives_its_parent(
         ("", "os.execv('/bin/sh', ['sh', '-c', 'exit 0'])"),
         ("", "sys.exit(1)"),
         ("", "pass"),
+        ("os.kill(guard._GUARDED._guard.popen.pid, signal.SIGTERM)", ""),
         ("if os.fork() == 0: time.sleep(PATIENCE); os._exit(0)", ""),
         (
             "import multiprocessing as m\n"
@@ -341,7 +342,16 @@ def test_no_state_of_a_worker_survives_its_parent(
             "",
         ),
     ],
-    ids=["idle", "exit", "exec", "error", "end", "fork", "multiprocessing"],
+    ids=[
+        "idle",
+        "exit",
+        "exec",
+        "error",
+        "end",
+        "guarded",
+        "fork",
+        "multiprocessing",
+    ],
 )
 def test_no_end_of_the_parent_leaves_anything(
     before, after, start_parent, tmp_path

@@ -38,10 +38,13 @@ class _Guard:
             start_new_session=True,  # an interrupt is for the other alone
         )
         self._words = cast(IO[bytes], self.popen.stdin)
+        # A guard that someone has stopped must not stop this process.
+        os.set_blocking(self._words.fileno(), False)
 
     def tell(self, verb: str, thing: int | str) -> None:
-        """Writes one line, whole, and so from any thread."""
-        self._words.write(json.dumps([verb, thing]).encode() + b"\n")
+        """Writes one line, if there still is a guard."""
+        with contextlib.suppress(BrokenPipeError):
+            self._words.write(json.dumps([verb, thing]).encode() + b"\n")
 
     def is_alive(self) -> bool:
         return self.popen.poll() is None
@@ -86,8 +89,7 @@ class _Guarded:
         with self.lock:
             self._things.pop(thing, None)
             if self._guard is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    self._guard.tell("drop", thing)
+                self._guard.tell("drop", thing)
 
     def close(self) -> None:
         if self._guard is not None:

@@ -24,6 +24,8 @@ _PAUSE = 0.1  # seconds; the killed may write for a moment still
 
 def main() -> None:
     """Reads until the end of the input, and cleans up."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # it may be for the other too
     left: dict[Any, None] = {}
     for line in sys.stdin:
         verb, thing = json.loads(line)
