@@ -55,6 +55,16 @@ def require_count(
         )
 
 
+def require_time_limit(value: Any) -> None:
+    """Raises ValueError unless `value` is a number of seconds, or None."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < math.inf):
+        raise ValueError(
+            "`time_limit` must be a finite number of seconds > 0, or None for "
+            f"no limit. Received: time_limit={value!r}."
+        )
+
+
 def check_share(share: Any) -> None:
     """Checks the share of the hard loss.
 

@@ -7,7 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_kddp.cli.config_options import add_options, config_of
-from keras_kddp.cli.export_options import Command, add_bench, add_export
+from keras_kddp.cli.export_options import (
+    Command,
+    add_bench,
+    add_export,
+    add_time_limit,
+)
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.option_types import seed
 
@@ -103,6 +108,7 @@ def _add_verify(commands: Any) -> None:
     command.add_argument(
         "--data", help="as for compress; its test split (that of the run)"
     )
+    add_time_limit(command)
     command.set_defaults(load=_load_verify)
 
 

@@ -4,6 +4,7 @@ import argparse
 
 import keras
 
+from keras_kddp.arguments import require_time_limit
 from keras_kddp.export.micro.to_microcontroller import MICRO
 
 
@@ -21,6 +22,7 @@ def check_export(given: argparse.Namespace, student: keras.Model) -> None:
     _check_tuning(given)
     _check_saved_model(given)
     _check_labels(given, student)
+    require_time_limit(given.time_limit)
 
 
 def _check_quantizations(given: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from keras_kddp.export import (
 )
 from keras_kddp.export.runtimes.description import write_description
 from keras_kddp.export.tflite.calibration import CALIBRATED
+from keras_kddp.export.tflite.converter import conversion_limit
 from keras_kddp.model_io import Arrays
 
 
@@ -52,9 +53,9 @@ def export_run(given: argparse.Namespace) -> int:
         found = write_quantization_aware(
             run, directory, data, epochs=given.qat_epochs, metadata=metadata
         )
-        return _verify(found.model, [found.tflite], data)
+        return _verify(found.model, [found.tflite], data, given.time_limit)
     files = _write_files(given, run, directory, data.train.x, metadata)
-    return _verify(run.student, files, data)
+    return _verify(run.student, files, data, given.time_limit)
 
 
 def bench_run(given: argparse.Namespace) -> int:
@@ -73,7 +74,8 @@ def bench_run(given: argparse.Namespace) -> int:
     source = run.summary.of_job("student")
     if source:
         models = {"before": load_model(source), "after": run.student}
-    sys.stdout.write(f"{bench(models, data.train.x)}\n")
+    found = bench(models, data.train.x, time_limit=given.time_limit)
+    sys.stdout.write(f"{found}\n")
     return 0
 
 
@@ -109,6 +111,7 @@ def _write_files(
                 "quantization": quantization,
                 "uint8_input": given.uint8_input and quantization == "int8",
                 "metadata": metadata,
+                "time_limit": given.time_limit,
             },
         )
         for quantization in given.quantization
@@ -116,10 +119,15 @@ def _write_files(
 
 
 def _verify(
-    student: keras.Model, files: list[TFLiteArtifact], data: Dataset
+    student: keras.Model,
+    files: list[TFLiteArtifact],
+    data: Dataset,
+    time_limit: float,
 ) -> int:
     """Shows how files agree with Keras; returns 0 where all do."""
-    agreement = verify(student, files, data.test.x, data.test.y)
+    agreement = verify(
+        student, files, data.test.x, data.test.y, time_limit=time_limit
+    )
     sys.stdout.write(f"{agreement}\n")
     return 0 if agreement.passed else 1
 
@@ -134,7 +142,12 @@ def _write_tflite(
     quantization = options["quantization"]
     calibration = x if quantization in CALIBRATED else None
     path = directory.tflite_file(quantization)
-    artifact = to_tflite(student, path, calibration=calibration, **options)
+    artifact = to_tflite(
+        student,
+        path,
+        calibration=calibration,
+        **{**options, "time_limit": conversion_limit(options["time_limit"])},
+    )
     write_description(path)
     return artifact
 

@@ -20,6 +20,7 @@ def add_export(commands: Any) -> None:
     _add_file_options(command)
     _add_tuning_options(command)
     _add_saved_model_options(command)
+    add_time_limit(command)
     _add_data(command)
     command.set_defaults(load=_load_export)
 
@@ -32,6 +33,7 @@ def add_bench(commands: Any) -> None:
         "was not pruned",
     )
     command.add_argument("directory", help="run directory")
+    add_time_limit(command)
     _add_data(command)
     command.set_defaults(load=_load_bench)
 
@@ -92,6 +94,17 @@ def _add_saved_model_options(command: argparse.ArgumentParser) -> None:
         "--license",
         help="of a SavedModel, for its card",
         default=argparse.SUPPRESS,
+    )
+
+
+def add_time_limit(command: argparse.ArgumentParser) -> None:
+    """Adds `--time-limit`, of the commands that run files."""
+    command.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        default=60.0,
+        help="that a runtime may take for one sample",
     )
 
 

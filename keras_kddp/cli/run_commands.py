@@ -30,7 +30,7 @@ def verify_run(given: argparse.Namespace) -> int:
     """Compares the files of a run with Keras; returns 0 where all agree.
 
     Args:
-        given: With `directory` and `data`, or None.
+        given: With `directory`, `time_limit`, and `data`, or None.
 
     Raises:
         ValueError: If the run is damaged, or its data are unknown.
@@ -43,6 +43,8 @@ def verify_run(given: argparse.Namespace) -> int:
     data.say_notes()
     if run.summary.input_range is not None:
         warn_of_other_range(run.summary.input_range, test.x, "test")
-    agreement = verify(run.student, run.files, test.x, test.y)
+    agreement = verify(
+        run.student, run.files, test.x, test.y, time_limit=given.time_limit
+    )
     sys.stdout.write(f"{agreement}\n")
     return 0 if agreement.passed else 1

@@ -1,7 +1,8 @@
 """Files for small devices, each run and compared with its Keras model."""
 
 from keras_kddp.export.agreement.agreement import Agreement, RuntimeAgreement
-from keras_kddp.export.agreement.bench import Measurement, Measurements, bench
+from keras_kddp.export.agreement.bench import bench
+from keras_kddp.export.agreement.measurements import Measurement, Measurements
 from keras_kddp.export.agreement.verify import verify
 from keras_kddp.export.errors import (
     CrashError,

@@ -398,6 +398,7 @@ def test_damaged_files_beside_good_ones_are_named(
         (["--qat", "--quantization", "none"], "`--qat` must stand beside"),
         (["--qat", "--uint8-input"], "`--qat` must stand beside"),
         (["--qat", "--qat-epochs", "0"], "`--qat-epochs` must be a whole"),
+        (["--time-limit", "0"], "`time_limit` must be a finite number"),
         (["--features", "hidden"], "beside --format saved_model"),
         (
             ["--format", "saved_model", "--quantization", "int4"],
@@ -428,6 +429,15 @@ def test_options_are_checked_before_a_file_is_written(
         for path in tmp_path.rglob("*")
         if path.is_file()
     }
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_a_time_limit_goes_to_what_runs_the_files(command, run, inside, capsys):
+    words = [command, str(run[0]), "--time-limit", "0"]
+
+    assert cli.main(words) == 2
+
+    assert "`time_limit` must be a finite number" in capsys.readouterr().err
 
 
 def test_a_saved_model_of_the_run_says_what_it_is(run, tmp_path, capsys):

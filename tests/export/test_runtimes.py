@@ -146,6 +146,13 @@ def test_what_tflm_refuses_is_said_with_the_reason(
         runtime.run({runtime.input_names[0]: X})
 
 
+def test_tflite_runtime_refuses_int4_which_it_takes_for_int8(files):
+    runtime = TFLiteRuntime(files["int4"].path)
+
+    with pytest.raises(RefusalError, match="^int4 needs LiteRT"):
+        runtime.run({runtime.input_names[0]: X})
+
+
 def test_a_runtime_that_is_not_here_says_how_to_get_it(
     model, files, monkeypatch, tmp_path
 ):

@@ -1,7 +1,6 @@
 """Time, size and memory of exported models, measured in one run."""
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,101 +8,34 @@ from typing import Any
 
 import keras
 
-from keras_kddp.arguments import require_count
+from keras_kddp.arguments import require_count, require_time_limit
+from keras_kddp.export.agreement.measurements import Measurement, Measurements
 from keras_kddp.export.errors import CrashError, ExportError, RefusalError
 from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import input_signature
+from keras_kddp.export.runtimes.process import RUN_SECONDS
 from keras_kddp.export.runtimes.runtimes import (
     LiteRTRuntime,
     Runtime,
     TFLMRuntime,
 )
 from keras_kddp.export.runtimes.vela import absence_of_vela, estimate_on_ethos_u
+from keras_kddp.export.tflite.converter import conversion_limit
 from keras_kddp.export.tflite.to_tflite import to_tflite
+from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.model_io import Array, Arrays
 from keras_kddp.profiling import profile
-from keras_kddp.text_table import aligned
 
 _QUANTIZATIONS = ("none", "int8")
 _ROUNDS = 3
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One file of one model.
-
-    Attributes:
-        model: Name given to the model.
-        quantization: Of the file.
-        num_bytes: Size of the file.
-        macs: Multiply-accumulates for one example.
-        one_thread: Milliseconds per sample on LiteRT with one thread.
-        all_threads: Milliseconds per sample with one thread per core.
-        micro: Milliseconds per sample on TFLM; None where it is not here or
-            cannot run the file.
-        arena_bytes: What TFLM needs for activations; None as for `micro`.
-        ethos_u: Milliseconds per sample that Arm's Vela predicts of an int8
-            file on an Ethos-U55; None where it is not here or refuses the
-            file.
-        sram_bytes: Bytes for activations there; None as for `ethos_u`.
-    """
-
-    model: str
-    quantization: str
-    num_bytes: int
-    macs: int
-    one_thread: float
-    all_threads: float
-    micro: float | None
-    arena_bytes: int | None
-    ethos_u: float | None = None
-    sram_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """All files; `str()` is a table with the ratios of the first model.
-
-    Attributes:
-        rows: Model by model.
-    """
-
-    rows: tuple[Measurement, ...]
-
-    def row(self, model: str, quantization: str = "int8") -> Measurement:
-        """Returns the measurement of a file."""
-        (found,) = (
-            row
-            for row in self.rows
-            if (row.model, row.quantization) == (model, quantization)
-        )
-        return found
-
-    def __str__(self) -> str:
-        """Returns one line per file, and one more for what was gained."""
-        columns = _columns(self.rows)
-        table = [("model", "file", *(head for head, _ in columns.values()))]
-        for row in self.rows:
-            numbers = (
-                _number(getattr(row, name), form)
-                for name, (_, form) in columns.items()
-            )
-            table.append((row.model, _file_name(row), *numbers))
-        first = self.rows[0].model
-        for row in self.rows:
-            if row.model == first:
-                continue
-            before = self.row(first, row.quantization)
-            ratios = (
-                _ratio(getattr(before, name), getattr(row, name))
-                for name in columns
-            )
-            table.append((f"{first} / {row.model}", _file_name(row), *ratios))
-        return "\n".join(aligned(table, left=2))
-
-
 def bench(
-    models: Mapping[str, keras.Model], x: Arrays, *, samples: int = 200
+    models: Mapping[str, keras.Model],
+    x: Arrays,
+    *,
+    samples: int = 200,
+    time_limit: float | None = RUN_SECONDS,
 ) -> Measurements:
     """Measures models as float32 and int8 files, beside each other.
 
@@ -116,10 +48,13 @@ def bench(
             first. Weights do not matter.
         x: Samples, as `verify` takes them; they calibrate int8 too.
         samples: At most so many rows are timed.
+        time_limit: Seconds that a runtime may take for one sample; the
+            converter and Vela have as many, but at least 600. None: for ever.
 
     Raises:
         ValueError: If models or samples do not fit.
-        ExportError: If a model cannot be converted, or LiteRT cannot run it.
+        ExportError: If a model cannot be converted, or LiteRT cannot run it
+            or does not end in `time_limit`.
 
     Example:
         ```python
@@ -132,25 +67,46 @@ def bench(
             f"{models!r}. Pass {{'student': student}}."
         )
     require_count("samples", samples, smallest=1)
-    with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
+    require_time_limit(time_limit)
+    timing = _Timing(samples, time_limit, {})
+    with temporary_folder() as folder:
         files = {
             (name, quantization): _file(
-                model, x, quantization, Path(folder, f"{index}_{quantization}")
+                model,
+                x,
+                quantization,
+                folder / f"{index}_{quantization}.tflite",
+                time_limit,
             )
             for index, (name, model) in enumerate(models.items())
             for quantization in _QUANTIZATIONS
         }
         rounds = [
-            [_timed(path, inputs, samples) for path, inputs in files.values()]
+            [_timed(path, inputs, timing) for path, inputs in files.values()]
             for _ in range(_ROUNDS)
         ]
         rows = [
-            _measurement(name, models[name], quantization, path, times)
+            _measurement(name, models[name], quantization, path, times, timing)
             for (name, quantization), (path, _), *times in zip(
                 files, files.values(), *rounds, strict=True
             )
         ]
     return Measurements(tuple(rows))
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """How files are run.
+
+    Attributes:
+        samples: At most so many rows.
+        time_limit: Seconds for one of them.
+        failures: By file, what died of it or did not end: it is asked once.
+    """
+
+    samples: int
+    time_limit: float | None
+    failures: dict[Path, tuple[str, ...]]
 
 
 def _measurement(
@@ -159,6 +115,7 @@ def _measurement(
     quantization: str,
     path: Path,
     times: Sequence[tuple[Any, ...]],
+    timing: _Timing,
 ) -> Measurement:
     """Returns a row: the best of what all rounds found, and what is counted.
 
@@ -168,9 +125,10 @@ def _measurement(
         quantization: Of the file.
         path: The file.
         times: What `_timed` returned, by round.
+        timing: How.
     """
     one, every, micro, arena = map(_fastest, zip(*times, strict=True))
-    predicted, sram = _on_ethos_u(path, quantization)
+    predicted, sram = _on_ethos_u(path, quantization, timing)
     return Measurement(
         model=name,
         quantization=quantization,
@@ -182,18 +140,24 @@ def _measurement(
         arena_bytes=arena,
         ethos_u=predicted,
         sram_bytes=sram,
+        failures=timing.failures.get(path, ()),
     )
 
 
 def _file(
-    model: keras.Model, x: Arrays, quantization: str, stem: Path
+    model: keras.Model,
+    x: Arrays,
+    quantization: str,
+    path: Path,
+    time_limit: float | None,
 ) -> tuple[Path, dict[str, Array]]:
     """Returns the file of a model and samples by the names in it."""
     artifact = to_tflite(
         model,
-        stem.with_suffix(".tflite"),
+        path,
         quantization=quantization,
         calibration=None if quantization == "none" else x,
+        time_limit=conversion_limit(time_limit),
     )
     arrays = arrange_inputs(x, input_signature(model))
     inputs = dict(zip(artifact.input_names, arrays, strict=True))
@@ -201,40 +165,60 @@ def _file(
 
 
 def _timed(
-    path: Path, inputs: Mapping[str, Array], samples: int
+    path: Path, inputs: Mapping[str, Array], timing: _Timing
 ) -> tuple[Any, ...]:
-    rows = {name: array[:samples] for name, array in inputs.items()}
+    rows = {name: array[: timing.samples] for name, array in inputs.items()}
     phone = LiteRTRuntime(path)
+    found = [
+        _on_phone(phone, rows, threads, timing.time_limit)
+        for threads in (1, os.cpu_count() or 1)
+    ]
+    return (*found, *_on_chip(TFLMRuntime(path), rows, timing))
+
+
+def _on_phone(
+    runtime: Runtime,
+    rows: Mapping[str, Array],
+    threads: int,
+    time_limit: float | None,
+) -> float:
     try:
-        one = phone.execute(rows).milliseconds
-        every = phone.execute(rows, threads=os.cpu_count() or 1).milliseconds
+        found = runtime.execute(rows, threads=threads, time_limit=time_limit)
     except (CrashError, RefusalError) as refusal:
         raise ExportError(
             "The models must be such that LiteRT runs their files. Received "
             f"from it: {refusal} See with keras_kddp.export.verify what does."
         ) from refusal
-    return (one, every, *_on_chip(TFLMRuntime(path), rows))
+    return found.milliseconds
 
 
 def _on_chip(
-    runtime: Runtime, rows: Mapping[str, Array]
+    runtime: Runtime, rows: Mapping[str, Array], timing: _Timing
 ) -> tuple[float | None, int | None]:
-    if runtime.absence() is not None:
+    if runtime.absence() is not None or runtime.path in timing.failures:
         return None, None
     try:
-        found = runtime.execute(rows, arena=True)
-    except (CrashError, RefusalError):
+        found = runtime.execute(rows, arena=True, time_limit=timing.time_limit)
+    except CrashError as crash:
+        timing.failures[runtime.path] = (f"{runtime.name}: {crash}",)
+        return None, None
+    except RefusalError:
         return None, None
     return found.milliseconds, found.arena_bytes
 
 
 def _on_ethos_u(
-    path: Path, quantization: str
+    path: Path, quantization: str, timing: _Timing
 ) -> tuple[float | None, int | None]:
     if quantization != "int8" or absence_of_vela() is not None:
         return None, None
+    limit = conversion_limit(timing.time_limit)
     try:
-        found = estimate_on_ethos_u(path)
+        found = estimate_on_ethos_u(path, time_limit=limit)
+    except CrashError as crash:
+        failures = (*timing.failures.get(path, ()), f"Vela: {crash}")
+        timing.failures[path] = failures
+        return None, None
     except RefusalError:
         return None, None
     return found.milliseconds, found.sram_bytes
@@ -242,36 +226,3 @@ def _on_ethos_u(
 
 def _fastest(values: tuple[Any, ...]) -> Any:
     return None if None in values else min(values)
-
-
-def _columns(rows: tuple[Measurement, ...]) -> dict[str, tuple[str, str]]:
-    """Returns head and number format by field, of what was measured at all."""
-    columns = {
-        "num_bytes": ("bytes", ","),
-        "macs": ("MACs", ","),
-        "one_thread": ("1 thread ms", ".3f"),
-        "all_threads": ("all ms", ".3f"),
-        "micro": ("TFLM ms", ".3f"),
-        "arena_bytes": ("arena", ","),
-        "ethos_u": ("Ethos-U55 ms", ".3f"),
-        "sram_bytes": ("SRAM", ","),
-    }
-    optional = ("ethos_u", "sram_bytes")
-    return {
-        name: column
-        for name, column in columns.items()
-        if name not in optional
-        or any(getattr(row, name) is not None for row in rows)
-    }
-
-
-def _file_name(row: Measurement) -> str:
-    return "float32" if row.quantization == "none" else row.quantization
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _ratio(before: float | None, after: float | None) -> str:
-    return f"{before / after:.2f}x" if before is not None and after else "-"

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_kddp.arguments import require_time_limit
 from keras_kddp.data.input_range import warn_of_other_range
 from keras_kddp.export.agreement.agreement import Agreement, RuntimeAgreement
 from keras_kddp.export.agreement.classes import are_class_scores
@@ -26,6 +27,7 @@ from keras_kddp.export.model.signature import (
     input_signature,
     output_names,
 )
+from keras_kddp.export.runtimes.process import RUN_SECONDS
 from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.model_io import (
@@ -48,6 +50,7 @@ def verify(
     *,
     tolerance: float | None = None,
     classes: bool | Sequence[str] | None = None,
+    time_limit: float | None = RUN_SECONDS,
 ) -> Agreement:
     """Runs exported files on the samples and compares them with Keras.
 
@@ -81,6 +84,8 @@ def verify(
             names of some. None: the only output where `y` is given; else those
             that end in softmax or are compiled with a loss or a metric of
             classes, such as SparseCategoricalCrossentropy.
+        time_limit: Seconds that a runtime may take for one sample; one that
+            takes longer has failed. None: for ever.
 
     Returns:
         One row per file and runtime; `.passed` says whether LiteRT ran all
@@ -99,6 +104,7 @@ def verify(
     """
     check_exportable(model)
     _check_tolerance(tolerance)
+    require_time_limit(time_limit)
     sources = _sources(artifacts)
     present = [runtime for runtime in RUNTIMES if not runtime.absence()]
     files = [[kind(_path(source)) for kind in present] for source in sources]
@@ -119,7 +125,7 @@ def verify(
     for source, runtimes in zip(sources, files, strict=True):
         names = _names(model, source)
         _warn_of_ranges(runtimes[0], names[0], inputs)
-        rows += _rows_of(runtimes, names, inputs, judge)
+        rows += _rows_of(runtimes, names, inputs, judge, time_limit)
     return Agreement(
         rows=tuple(rows),
         keras_accuracy=judge.accuracy(reference),
@@ -212,6 +218,7 @@ def _rows_of(
     names: _NameSets,
     inputs: list[Array],
     judge: Judge,
+    time_limit: float | None,
 ) -> Iterable[RuntimeAgreement]:
     """Yields one row per runtime for a file; LiteRT is the first of them.
 
@@ -221,7 +228,7 @@ def _rows_of(
     for runtime in runtimes:
         try:
             outputs, milliseconds = _executed(
-                runtime, names, inputs, judge.reference
+                runtime, names, inputs, judge.reference, time_limit
             )
         except RefusalError as refusal:
             yield judge.without_outputs(runtime, refusal=str(refusal))
@@ -239,10 +246,13 @@ def _executed(
     names: _NameSets,
     inputs: list[Array],
     reference: list[Array],
+    time_limit: float | None,
 ) -> tuple[list[Array], float]:
     """Returns the file's outputs in the order of the Keras model's."""
     in_names, out_names = _of_file(runtime, names)
-    found = runtime.execute(dict(zip(in_names, inputs, strict=True)))
+    found = runtime.execute(
+        dict(zip(in_names, inputs, strict=True)), time_limit=time_limit
+    )
     received = {name: part.shape for name, part in found.outputs.items()}
     shapes = [output.shape for output in reference]
     expected = dict(zip(out_names, shapes, strict=True))

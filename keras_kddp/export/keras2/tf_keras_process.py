@@ -10,12 +10,18 @@ from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.worker import Worker, WorkerError
 from keras_kddp.extras import absence_of, require
 
+TF_KERAS_SECONDS = 600.0
+"""That tf_keras may take for a model, if it is not told otherwise."""
 
-def ask_tf_keras(action: str, **request: Any) -> dict[str, Any]:
+
+def ask_tf_keras(
+    action: str, *, time_limit: float | None, **request: Any
+) -> dict[str, Any]:
     """Returns what tf_keras replies.
 
     Args:
         action: "save" or "load".
+        time_limit: Seconds that it may take; None: for ever.
         **request: As `tf_keras_program.py` takes it.
 
     Raises:
@@ -23,7 +29,8 @@ def ask_tf_keras(action: str, **request: Any) -> dict[str, Any]:
         ValueError: If tf_keras cannot load a file, or has not what the model
             has.
         OSError: If it cannot write the file.
-        ExportError: If it cannot build or save the model, or dies.
+        ExportError: If it cannot build or save the model, dies, or does not
+            end in `time_limit`.
     """
     require(
         "Models of Keras 2 are read and written by",
@@ -31,11 +38,13 @@ def ask_tf_keras(action: str, **request: Any) -> dict[str, Any]:
         absence_of("tf_keras"),
     )
     try:
-        reply = _worker().ask({"action": action, **request})
+        reply = _worker().ask(
+            {"action": action, **request}, time_limit=time_limit
+        )
     except WorkerError as death:
         raise ExportError(
-            "tf_keras must survive the model. Received: its process ended "
-            f"with {death.cause}. {death.log}"
+            f"tf_keras must survive the model. Received: {death.fate}. "
+            f"{death.log}"
         ) from None
     if reply["error"] is not None:
         kind, _, text = reply["error"].partition(": ")

@@ -1,7 +1,6 @@
 """Compact students fine-tuned by TFMOT: for int8, with zeros, in clusters."""
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_kddp.arguments import require_time_limit
 from keras_kddp.atomic_files import replacing
 from keras_kddp.data.batches import batches_of
 from keras_kddp.data.splits import Split
@@ -22,6 +22,7 @@ from keras_kddp.export.keras2.tfmot_checks import (
     checked_options,
 )
 from keras_kddp.export.keras2.tfmot_process import (
+    TFMOT_SECONDS,
     require_tfmot,
     train_with_tfmot,
 )
@@ -36,6 +37,7 @@ from keras_kddp.export.tflite.artifact import (
 from keras_kddp.export.tflite.calibration import calibration_rows
 from keras_kddp.export.tflite.to_tflite import convert_into
 from keras_kddp.export.workers import portable_models
+from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.model_io import Array, output_activations
 
 
@@ -78,6 +80,7 @@ def finetune_with_tfmot(
     samples: int = 256,
     seed: int = 0,
     metadata: Mapping[str, Any] | None = None,
+    time_limit: float | None = TFMOT_SECONDS,
 ) -> TFMOTResult:
     """Fine-tunes a student with TensorFlow Model Optimization.
 
@@ -107,13 +110,15 @@ def finetune_with_tfmot(
         samples: At most so many rows calibrate.
         seed: Of shuffling.
         metadata: Entries for the file, as `to_tflite` takes them.
+        time_limit: Seconds that TFMOT may take for a batch or between two
+            techniques, and the converter for the file; None: for ever.
 
     Raises:
         ImportError: If tensorflow-model-optimization is not installed.
         ValueError: If arguments, models or data do not fit.
         OSError: If the file cannot be written.
-        TFMOTError: If TFMOT fails, with what it said, or does not reach the
-            zeros and clusters.
+        TFMOTError: If TFMOT fails, with what it said, does not end in
+            `time_limit`, or does not reach the zeros and clusters.
         ExportError: If the result cannot be converted.
 
     Example:
@@ -127,6 +132,7 @@ def finetune_with_tfmot(
     require_tfmot()
     target = Path(path)
     check_target(target)
+    require_time_limit(time_limit)
     options = checked_options(
         techniques=techniques,
         epochs=epochs,
@@ -145,21 +151,26 @@ def finetune_with_tfmot(
     description, weights = _checked_description(plain, options)
     entries = _entries(plain, options, metadata)
     rows = calibration_rows(plain, split.x, samples)
-    with (
-        replacing(target) as new,
-        tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder,
-    ):
+    with replacing(target) as new, temporary_folder() as folder:
         trained = train_with_tfmot(
-            Path(folder),
+            folder,
             description,
             weights,
             _data(split, teacher),
             options=options,
             outputs=list(output_names(plain)),
+            time_limit=time_limit,
         )
         check_reached(trained, options, description)
         portable_models.set_weights(named_layers(plain), dict(trained.weights))
-        convert_into(new, trained.saved_model, "int8", rows, entries=entries)
+        convert_into(
+            new,
+            trained.saved_model,
+            "int8",
+            rows,
+            entries=entries,
+            time_limit=time_limit,
+        )
     return TFMOTResult(
         model=plain,
         tflite=artifact_of(target, plain, "int8"),

@@ -15,6 +15,9 @@ from keras_kddp.extras import absence_of, require
 from keras_kddp.model_io import Array
 from keras_kddp.progress import EpochProgress, epoch_bars
 
+TFMOT_SECONDS = 600.0
+"""That TFMOT may train without an end of a batch, if not told otherwise."""
+
 
 class Trained(NamedTuple):
     """A student as it comes out of TFMOT.
@@ -52,6 +55,7 @@ def train_with_tfmot(
     *,
     options: Mapping[str, Any],
     outputs: list[str],
+    time_limit: float | None,
 ) -> Trained:
     """Returns a described student after all techniques, one after the other.
 
@@ -63,6 +67,7 @@ def train_with_tfmot(
             row; the last two may be missing.
         options: Of `finetune_with_tfmot`, and "is_softmax".
         outputs: Names of the outputs in the SavedModel.
+        time_limit: Seconds without the end of a batch; None: no limit.
 
     Raises:
         TFMOTError: If TFMOT fails, with what it said.
@@ -78,7 +83,8 @@ def train_with_tfmot(
             "found": str(folder / "found.npz"),
             "saved_model": str(folder / "saved_model"),
             "outputs": outputs,
-        }
+        },
+        time_limit,
     )
     return Trained(
         read_arrays(folder / "found.npz"),
@@ -98,7 +104,7 @@ def _worker() -> Worker:
 
 
 def _asked(
-    request: Mapping[str, Any],
+    request: Mapping[str, Any], time_limit: float | None
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Returns the reply of TFMOT's process and what it said on the way."""
     options = request["options"]
@@ -112,11 +118,11 @@ def _asked(
             bar.on_epoch_end(int(state["epoch"]) - 1)
 
         try:
-            reply = _worker().ask(request, progress=note)
+            reply = _worker().ask(request, note, time_limit=time_limit)
         except WorkerError as death:
             raise TFMOTError(
-                "TFMOT must survive the student. Received: its process ended "
-                f"with {death.cause}. {death.log}"
+                f"TFMOT must survive the student. Received: {death.fate}. "
+                f"{death.log}"
             ) from None
         bar.on_train_end()
     if reply["error"] is not None:

@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kddp.arguments import require_time_limit
 from keras_kddp.atomic_files import copy_files
 from keras_kddp.data.batches import evenly_spaced
 from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
@@ -26,6 +26,7 @@ from keras_kddp.export.micro.sources import (
 from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import check_exportable, input_signature
 from keras_kddp.export.runtimes.description import write_description
+from keras_kddp.export.runtimes.process import RUN_SECONDS
 from keras_kddp.export.runtimes.runtimes import (
     Execution,
     LiteRTRuntime,
@@ -35,8 +36,10 @@ from keras_kddp.export.runtimes.runtimes import (
 from keras_kddp.export.runtimes.tensors import Tensor
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.export.tflite.calibration import check_finite
+from keras_kddp.export.tflite.converter import conversion_limit
 from keras_kddp.export.tflite.metadata import operations_of
 from keras_kddp.export.tflite.to_tflite import to_tflite
+from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.model_io import Array, Arrays
 
 MICRO = ("none", "int8", "int16x8")
@@ -82,6 +85,7 @@ def to_microcontroller(
     uint8_input: bool = False,
     name: str = "student",
     metadata: Mapping[str, Any] | None = None,
+    time_limit: float | None = RUN_SECONDS,
 ) -> MicroArtifact:
     """Writes a model as C++ sources for TensorFlow Lite for Microcontrollers.
 
@@ -102,14 +106,17 @@ def to_microcontroller(
         uint8_input: Inputs in uint8 instead of int8.
         name: Prefix of the C symbols: lower-case letters, digits, `_`.
         metadata: Entries for the file, as `to_tflite` takes them.
+        time_limit: Seconds that a runtime may take for one sample; the
+            converter has as many, but at least 600. None: for ever.
 
     Raises:
         ImportError: If tflite-micro is not installed.
         TypeError: If `model` is no Keras 3 model.
         ValueError: If an argument does not fit.
         OSError: If the directory cannot be written to.
-        ExportError: If the model cannot be converted, or TFLM cannot run it
-            or computes something else than LiteRT.
+        ExportError: If the model cannot be converted, or TFLM cannot run it,
+            does not end in `time_limit`, or computes something else than
+            LiteRT.
 
     Example:
         ```python
@@ -118,6 +125,7 @@ def to_microcontroller(
         ```
     """
     _check(quantization, calibration, name)
+    require_time_limit(time_limit)
     check_exportable(model)
     rows = arrange_inputs(
         calibration, input_signature(model), name="calibration"
@@ -125,8 +133,7 @@ def to_microcontroller(
     check_finite(rows)
     target = Path(directory)
     _check_free(target)
-    with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
-        built = Path(folder)
+    with temporary_folder() as built:
         artifact = to_tflite(
             model,
             built / "model.tflite",
@@ -135,8 +142,9 @@ def to_microcontroller(
             samples=samples,
             uint8_input=uint8_input,
             metadata=metadata,
+            time_limit=conversion_limit(time_limit),
         )
-        bundle, measured = _bundle(artifact, rows, name)
+        bundle, measured = _bundle(artifact, rows, name, time_limit)
         texts = bundle.sources()
         texts["README.md"] = readme_of(bundle, artifact, measured)
         for file_name, text in texts.items():
@@ -184,7 +192,10 @@ def _check(quantization: str, calibration: Any, name: str) -> None:
 
 
 def _bundle(
-    artifact: TFLiteArtifact, rows: list[Array], name: str
+    artifact: TFLiteArtifact,
+    rows: list[Array],
+    name: str,
+    time_limit: float | None,
 ) -> tuple[Bundle, int]:
     """Returns a bundle whose file was run, and its measured arena."""
     chip, phone = TFLMRuntime(artifact.path), LiteRTRuntime(artifact.path)
@@ -193,7 +204,7 @@ def _bundle(
         key: array[chosen]
         for key, array in zip(artifact.input_names, rows, strict=True)
     }
-    found = _executed(chip, phone, given)
+    found = _executed(chip, phone, given, time_limit)
     measured = int(found.arena_bytes or 0)
     first = slice(0, _GOLDEN_SAMPLES)
     inputs, outputs = _in_file(chip.inputs), _in_file(chip.outputs)
@@ -221,7 +232,10 @@ def _in_file(tensors: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def _executed(
-    chip: Runtime, phone: Runtime, given: Mapping[str, Array]
+    chip: Runtime,
+    phone: Runtime,
+    given: Mapping[str, Array],
+    time_limit: float | None,
 ) -> Execution:
     """Returns what TFLM made of samples, its arena measured.
 
@@ -229,8 +243,8 @@ def _executed(
         ExportError: If it cannot run the file, or LiteRT computes otherwise.
     """
     try:
-        found = chip.execute(given, arena=True)
-        wanted = phone.execute(given)
+        found = chip.execute(given, arena=True, time_limit=time_limit)
+        wanted = phone.execute(given, time_limit=time_limit)
     except (CrashError, RefusalError) as refusal:
         raise ExportError(
             "The model must consist of what TFLM and LiteRT can run. Received "

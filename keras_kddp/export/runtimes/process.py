@@ -7,11 +7,26 @@ from typing import Any
 
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.export.workers.worker import (
+    TimeLimitError,
+    Worker,
+    WorkerError,
+)
+
+RUN_SECONDS = 60.0
+"""That a runtime may take for one sample, if it is not told otherwise."""
+
+_LOADING = 60.0  # seconds: for NumPy and the runtime
 
 
 def run_file(
-    python: str, name: str, path: Path, **request: Any
+    python: str,
+    name: str,
+    path: Path,
+    *,
+    runtime: str,
+    time_limit: float | None,
+    **request: Any,
 ) -> dict[str, Any]:
     """Returns what a runtime says of the samples that it ran.
 
@@ -19,20 +34,29 @@ def run_file(
         python: Interpreter that has the runtime.
         name: What people call the runtime.
         path: A .tflite file.
+        runtime: What `run_program.py` calls it.
+        time_limit: Seconds that one sample, or the loading of the file, may
+            take; None: for ever.
         **request: As `run_program.py` takes it.
 
     Raises:
         RefusalError: If the runtime cannot run the file.
-        CrashError: If its process dies of it.
+        CrashError: If its process dies of it, or does not end in `time_limit`.
     """
+    asked = worker_of(python)
+    request = {"runtime": runtime, "path": str(path.resolve()), **request}
     try:
-        reply = worker_of(python).ask(
-            {"action": "run", "path": str(path.resolve()), **request}
-        )
+        # A runtime that loads slowly says nothing against the file.
+        asked.ask({"action": "find", "runtime": runtime}, time_limit=_LOADING)
+        reply = asked.ask({"action": "run", **request}, time_limit=time_limit)
+    except TimeLimitError as late:
+        raise CrashError(
+            f"{late.fate}; a larger `time_limit` waits longer"
+        ) from None
     except WorkerError as death:
         raise CrashError(
-            f"{name} must survive {str(path)!r}. Received: its process ended "
-            f"with {death.cause}. {death.log}"
+            f"{name} must survive {str(path)!r}. Received: {death.fate}. "
+            f"{death.log}"
         ) from None
     if reply["error"] is not None:
         raise RefusalError(_plain(reply["error"]))
@@ -53,10 +77,10 @@ def describe_file(path: Path) -> dict[str, Any]:
         )
     request = {"action": "describe", "path": str(path.resolve())}
     try:
-        reply = worker_of(sys.executable).ask(request)
+        reply = worker_of(sys.executable).ask(request, time_limit=RUN_SECONDS)
         error = reply["error"]
     except WorkerError as death:
-        error = f"its process ended with {death.cause}"
+        error = death.fate
     if error is not None:
         raise ValueError(
             f"{str(path)!r} must be a complete .tflite file of operations "
@@ -75,7 +99,9 @@ def failure_of(python: str, key: str) -> str | None:
         key: What `run_program.py` calls the runtime.
     """
     try:
-        reply = worker_of(python).ask({"action": "find", "runtime": key})
+        reply = worker_of(python).ask(
+            {"action": "find", "runtime": key}, time_limit=_LOADING
+        )
         error = reply["error"]
     except (OSError, WorkerError) as problem:
         error = str(problem)
@@ -85,7 +111,8 @@ def failure_of(python: str, key: str) -> str | None:
 @functools.cache
 def worker_of(python: str) -> Worker:
     """Returns the one worker of an interpreter, which runs any runtime."""
-    return Worker(Path(worker.__file__).with_name("run_program.py"), python)
+    program = Path(worker.__file__).with_name("run_program.py")
+    return Worker(program, python, loading_limit=_LOADING)
 
 
 def _plain(error: str) -> str:

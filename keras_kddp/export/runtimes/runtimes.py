@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_kddp.arguments import require_time_limit
 from keras_kddp.data.input_range import Range
+from keras_kddp.export.errors import RefusalError
 from keras_kddp.export.runtimes.process import (
+    RUN_SECONDS,
     describe_file,
     failure_of,
     run_file,
@@ -21,6 +23,7 @@ from keras_kddp.export.runtimes.tensors import (
     tensors_of,
 )
 from keras_kddp.export.workers.arrays import read_arrays, write_arrays
+from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.extras import absence_of, require
 from keras_kddp.model_io import Array
 
@@ -132,6 +135,7 @@ class Runtime:
         *,
         threads: int = 1,
         arena: bool = False,
+        time_limit: float | None = RUN_SECONDS,
     ) -> Execution:
         """Runs all samples, one at a time, as a device does.
 
@@ -140,15 +144,22 @@ class Runtime:
                 a quantized file gets them by its own scales.
             threads: That the runtime may use; TFLM has one.
             arena: Search for the smallest arena, on TFLM.
+            time_limit: Seconds that one sample may take, or the loading of
+                the file; None: for ever.
 
         Raises:
-            ValueError: If names, shapes or dtypes are not the file's.
+            ValueError: If names, shapes or dtypes are not the file's, or
+                `time_limit` is no number > 0.
             RefusalError: If the runtime cannot run the file.
-            CrashError: If its process dies of it.
+            CrashError: If its process dies of it, or does not end in
+                `time_limit`.
         """
+        require_time_limit(time_limit)
         inputs = {name: np.asarray(part) for name, part in inputs.items()}
         self._check(inputs)
-        reply, stored = self._ran(inputs, threads=threads, arena=arena)
+        reply, stored = self._ran(
+            inputs, threads=threads, arena=arena, time_limit=time_limit
+        )
         return Execution(
             outputs={
                 name: self.outputs[name].real(part)
@@ -163,8 +174,8 @@ class Runtime:
         self, inputs: Mapping[str, Array], **options: Any
     ) -> tuple[dict[str, Any], dict[str, Array]]:
         """Returns what the process says, and the outputs as stored, by name."""
-        with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
-            given, found = Path(folder, "in.npz"), Path(folder, "out.npz")
+        with temporary_folder() as folder:
+            given, found = folder / "in.npz", folder / "out.npz"
             write_arrays(
                 given,
                 {
@@ -246,6 +257,17 @@ class TFLiteRuntime(Runtime):
 
     name = "tflite-runtime"
     key = "tflite-runtime"
+
+    def execute(self, inputs: Mapping[str, Array], **options: Any) -> Execution:
+        """Runs all samples, as every runtime does, but for int4.
+
+        Raises:
+            RefusalError: If the runtime cannot run the file, or would compute
+                something else: it takes int4 for int8.
+        """
+        if self.quantization == "int4":
+            raise RefusalError("int4 needs LiteRT: this one takes it for int8")
+        return super().execute(inputs, **options)
 
     @classmethod
     def absence(cls) -> str | None:

@@ -2,17 +2,20 @@
 
 import csv
 import os
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_kddp.export.errors import RefusalError
+from keras_kddp.arguments import require_time_limit
+from keras_kddp.export.errors import CrashError, RefusalError
+from keras_kddp.export.workers.guard import run_group, temporary_folder
 from keras_kddp.extras import absence_of, require
 
 ACCELERATOR = "ethos-u55-128"
 """The accelerator in Vela's own words: 128 multiply-accumulates per cycle."""
+
+VELA_SECONDS = 600.0
+"""That Vela may take for a file, if it is not told otherwise."""
 
 _KIBIBYTE = 1024
 
@@ -37,30 +40,36 @@ def absence_of_vela() -> str | None:
     return absence_of("ethosu")
 
 
-def estimate_on_ethos_u(path: str | os.PathLike[str]) -> EthosUEstimate:
+def estimate_on_ethos_u(
+    path: str | os.PathLike[str],
+    *,
+    time_limit: float | None = VELA_SECONDS,
+) -> EthosUEstimate:
     """Returns what Vela says of an int8 file on an Ethos-U55.
 
     Args:
         path: An int8 .tflite file; other operations are left to the CPU, and
             are not in the estimate.
+        time_limit: Seconds that Vela may take; None: for ever.
 
     Raises:
         ImportError: If ethos-u-vela is not installed.
+        ValueError: If `time_limit` is no number > 0.
         RefusalError: If Vela cannot compile the file.
+        CrashError: If it does not end in `time_limit`.
     """
+    require_time_limit(time_limit)
     require("Ethos-U is estimated by", "Arm's Vela", absence_of_vela())
-    with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
-        program = [sys.executable, "-m", "ethosu.vela"]
-        options = ["--accelerator-config", ACCELERATOR, "--output-dir", folder]
-        done = subprocess.run(
-            [*program, str(path), *options],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        summaries = list(Path(folder).glob("*_summary_*.csv"))
-        if done.returncode != 0 or not summaries:
-            said = " ".join((done.stderr or done.stdout).split())[-500:]
+    with temporary_folder() as folder:
+        program = [sys.executable, "-m", "ethosu.vela", str(Path(path))]
+        options = ["--accelerator-config", ACCELERATOR]
+        options += ["--output-dir", str(folder)]
+        code, text = run_group([*program, *options], time_limit)
+        if code is None:
+            raise CrashError(f"it did not end in {time_limit:g} s")
+        summaries = list(folder.glob("*_summary_*.csv"))
+        if code != 0 or not summaries:
+            said = " ".join(text.split())[-500:]
             raise RefusalError(f"Vela cannot compile {str(path)!r}: {said}")
         with summaries[0].open(newline="") as file:
             row = next(csv.DictReader(file))

@@ -5,7 +5,22 @@ from pathlib import Path
 
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import LOG_CHARACTERS, Worker, WorkerError
+from keras_kddp.export.workers.worker import (
+    LOG_CHARACTERS,
+    TimeLimitError,
+    Worker,
+    WorkerError,
+)
+
+CONVERSION_SECONDS = 600.0
+"""That a conversion may take, if it is not told otherwise."""
+
+
+def conversion_limit(time_limit: float | None) -> float | None:
+    """Returns the limit of a conversion, of what a run of the file may take."""
+    if time_limit is None:
+        return None
+    return max(time_limit, CONVERSION_SECONDS)
 
 
 class Converter(Worker):
@@ -30,6 +45,7 @@ class Converter(Worker):
         calibration: Path | None = None,
         *,
         uint8_input: bool = False,
+        time_limit: float | None = CONVERSION_SECONDS,
     ) -> None:
         """Converts the signature `serving_default` of a SavedModel.
 
@@ -40,9 +56,11 @@ class Converter(Worker):
             calibration: For int8 and int16x8, an .npz file of samples, one
                 array per input, "input:" and its name in the signature.
             uint8_input: Inputs in uint8 instead of int8.
+            time_limit: Seconds that it may take; None: for ever.
 
         Raises:
-            ExportError: If the converter refuses the model or dies.
+            ExportError: If the converter refuses the model, dies, or does not
+                end in `time_limit`.
         """
         try:
             reply = self.ask(
@@ -52,14 +70,22 @@ class Converter(Worker):
                     "quantization": quantization,
                     "calibration": calibration and str(calibration.resolve()),
                     "uint8_input": uint8_input,
-                }
+                },
+                time_limit=time_limit,
             )
+        except TimeLimitError as late:
+            raise ExportError(
+                "The TFLite converter must end within `time_limit`. Received: "
+                f"{late.fate}. Pass a larger one, or None; if it never ends, "
+                "export the model with fewer layers to find the one that the "
+                "converter cannot take."
+            ) from None
         except WorkerError as death:
             raise ExportError(
                 "The TFLite converter must survive the conversion. Received: "
-                f"its process ended with {death.cause}. The next export starts "
-                "a new one; if this model ends that too, export it with fewer "
-                "layers to find the one the converter cannot take. Its last "
+                f"{death.fate}. The next export starts a new one; if this "
+                "model ends that too, export it with fewer layers to find the "
+                "one the converter cannot take. Its last "
                 f"words:\n{death.log}"
             ) from None
         if reply["error"] is not None:

@@ -18,18 +18,23 @@ def require_quantizer() -> None:
     )
 
 
-def to_int4(path: Path) -> None:
+def to_int4(path: Path, time_limit: float | None) -> None:
     """Rounds the weights in a float32 .tflite file, in place.
 
+    Args:
+        path: The file.
+        time_limit: Seconds that it may take; None: for ever.
+
     Raises:
-        ExportError: If the quantizer cannot, or dies.
+        ExportError: If the quantizer cannot, dies, or does not end in
+            `time_limit`.
     """
     absolute = str(path.resolve())  # the process may be elsewhere
     request = {"source": absolute, "target": absolute}
     try:
-        error = _worker().ask(request)["error"]
+        error = _worker().ask(request, time_limit=time_limit)["error"]
     except WorkerError as death:
-        error = f"its process ended with {death.cause}. {death.log}"
+        error = f"{death.fate}. {death.log}"
     if error is not None:
         raise ExportError(
             "The model must be one that ai-edge-quantizer takes. Received "

@@ -1,14 +1,13 @@
 """TFLite files of Keras models: batch 1, builtin operations only."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_kddp.arguments import require_count
+from keras_kddp.arguments import require_count, require_time_limit
 from keras_kddp.atomic_files import replacing
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.float32 import in_float32
@@ -31,10 +30,14 @@ from keras_kddp.export.tflite.calibration import (
     calibration_rows,
     warn_of_other_pixels,
 )
-from keras_kddp.export.tflite.converter import shared_converter
+from keras_kddp.export.tflite.converter import (
+    CONVERSION_SECONDS,
+    shared_converter,
+)
 from keras_kddp.export.tflite.metadata import with_metadata
 from keras_kddp.export.tflite.quantizer import require_quantizer, to_int4
 from keras_kddp.export.workers.arrays import write_arrays
+from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.model_io import Array, Arrays, Tensor
 
 QUANTIZATIONS = ("none", "dynamic", "float16", "int8", "int16x8", "int4")
@@ -50,6 +53,7 @@ def to_tflite(
     samples: int = 256,
     uint8_input: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    time_limit: float | None = CONVERSION_SECONDS,
 ) -> TFLiteArtifact:
     """Writes the model as a .tflite file that takes one sample at a time.
 
@@ -86,6 +90,7 @@ def to_tflite(
         metadata: What else the file shall say about itself, as JSON can hold
             it: labels, how inputs were normalized. Beside it stands how it was
             made; `keras_kddp.export.read_metadata` returns both.
+        time_limit: Seconds that the converter may take; None: for ever.
 
     Returns:
         The file's path, size and names.
@@ -94,7 +99,8 @@ def to_tflite(
         TypeError: If `model` is no Keras 3 model.
         ValueError: If an argument does not fit.
         OSError: If the file cannot be written.
-        ExportError: If the model cannot be traced or converted.
+        ExportError: If the model cannot be traced or converted, or the
+            converter does not end in `time_limit`.
         ImportError: If int4 is asked for and ai-edge-quantizer is missing.
 
     Example:
@@ -107,6 +113,7 @@ def to_tflite(
     _check_options(
         quantization, calibration, samples=samples, uint8_input=uint8_input
     )
+    require_time_limit(time_limit)
     check_exportable(model)
     entries = entries_of(model, quantization, metadata)
     rows = None
@@ -114,19 +121,17 @@ def to_tflite(
         rows = calibration_rows(model, calibration, samples)
     if rows is not None and uint8_input:
         warn_of_other_pixels(rows)
-    with (
-        replacing(target) as partial,
-        tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder,
-    ):
+    with replacing(target) as partial, temporary_folder() as folder:
         shared_converter.start()  # it gets ready while the model is traced
-        _save(in_float32(model), Path(folder))
+        _save(in_float32(model), folder)
         convert_into(
             partial,
-            Path(folder),
+            folder,
             quantization,
             rows,
             uint8_input=uint8_input,
             entries=entries,
+            time_limit=time_limit,
         )
     return artifact_of(target, model, quantization)
 
@@ -139,6 +144,7 @@ def convert_into(
     *,
     uint8_input: bool = False,
     entries: Mapping[str, Any],
+    time_limit: float | None = CONVERSION_SECONDS,
 ) -> None:
     """Writes a .tflite file of a SavedModel of batch 1.
 
@@ -150,6 +156,7 @@ def convert_into(
         rows: Samples by the name of the input; None without calibration.
         uint8_input: As `to_tflite` takes it.
         entries: What the file says about itself.
+        time_limit: As `to_tflite` takes it.
 
     Raises:
         ExportError: If it cannot be converted.
@@ -167,9 +174,10 @@ def convert_into(
         "none" if is_int4 else quantization,
         file,
         uint8_input=uint8_input,
+        time_limit=time_limit,
     )
     if is_int4:  # before names become short: it takes only unequal ones
-        to_int4(target)
+        to_int4(target, time_limit)
     target.write_bytes(with_metadata(target.read_bytes(), entries))
 
 

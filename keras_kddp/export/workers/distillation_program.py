@@ -1,6 +1,6 @@
 """Distillation with tf_keras, as the Distiller does it with Keras 3."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
@@ -33,17 +33,26 @@ class Training:
         self._epoch = 0
 
     def fit(
-        self, model: Any, callbacks: Sequence[Any]
-    ) -> Iterator[dict[str, Any]]:
+        self,
+        model: Any,
+        callbacks: Sequence[Any],
+        report: Callable[..., None],
+    ) -> None:
         """Trains one stage.
 
-        Yields:
-            {"epoch": ..., "loss": ..., "accuracy": ...} after each epoch,
-            counted on from stage to stage.
+        Args:
+            model: The student in TFMOT's wrappers.
+            callbacks: Of its training.
+            report: Given {"epoch": ..., "loss": ..., "accuracy": ...} after
+                each epoch, counted on from stage to stage; called without
+                anything after each batch.
 
         Raises:
             ValueError: If the loss is not finite.
         """
+        alive = tf_keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda *_: report()
+        )
         self._compile(model)
         for epoch in range(self._options["epochs"]):
             history = model.fit(
@@ -54,17 +63,19 @@ class Training:
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 verbose=0,
-                callbacks=list(callbacks),
+                callbacks=[*callbacks, alive],
             ).history
             self._epoch += 1
             loss, accuracy = (values[-1] for values in history.values())
             if not numpy.isfinite(loss):
                 raise ValueError(f"the loss became {loss}: lower learning_rate")
-            yield {
-                "epoch": self._epoch,
-                "loss": float(loss),
-                "accuracy": float(accuracy),
-            }
+            report(
+                {
+                    "epoch": self._epoch,
+                    "loss": float(loss),
+                    "accuracy": float(accuracy),
+                }
+            )
 
     def _compile(self, model: Any) -> None:
         """Gives a stage Adam on a cosine to 0."""

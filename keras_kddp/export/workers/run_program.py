@@ -7,6 +7,7 @@ named by their positions in the file: "0", "1".
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -15,16 +16,22 @@ _ARENAS = (1 << 24, 1 << 28)  # bytes; the second for large activations
 _ARENA_STEP = 16  # bytes
 
 
-def answer(action: str, **request: Any) -> dict[str, Any]:
+def answer(
+    action: str, report: Callable[[], None], **request: Any
+) -> dict[str, Any]:
     """Says that a runtime is there, describes a file, or runs samples."""
     if action == "find":
         return _find(**request)
-    return _describe(**request) if action == "describe" else _run(**request)
+    if action == "describe":
+        return _describe(**request)
+    return _run(report, **request)
 
 
 def _find(runtime: str) -> dict[str, Any]:
     """Loads a runtime that may be here and yet broken."""
-    if runtime != "tflm":
+    if runtime == "tflm":
+        from tflite_micro.python.tflite_micro import runtime as _  # noqa: F401
+    else:
         _interpreter_class(runtime)
     return {}
 
@@ -110,6 +117,8 @@ def _tensor(
 
 
 def _run(
+    report: Callable[[], None],
+    *,
     runtime: str,
     path: str,
     inputs: str,
@@ -124,8 +133,10 @@ def _run(
         if runtime == "tflm"
         else _TFLite(_interpreter(runtime, path, threads))
     )
+    report()
     model.set_inputs([part[:1] for part in samples])
     model.invoke()  # warm
+    report()
     rows, seconds = [], []
     for sample in range(len(samples[0])):
         model.set_inputs([part[sample : sample + 1] for part in samples])
@@ -133,6 +144,7 @@ def _run(
         model.invoke()
         seconds.append(time.perf_counter() - started)
         rows.append(model.outputs())
+        report()
     stacked = [numpy.concatenate(parts) for parts in zip(*rows, strict=True)]
     arrays: dict[str, Any] = {
         str(index): part for index, part in enumerate(stacked)
@@ -140,7 +152,7 @@ def _run(
     numpy.savez(outputs, **arrays)
     return {
         "milliseconds": 1000 * float(numpy.median(seconds)),
-        "arena_bytes": model.arena_bytes() if arena else None,
+        "arena_bytes": model.arena_bytes(report) if arena else None,
     }
 
 
@@ -182,7 +194,7 @@ class _TFLite:
     def outputs(self) -> list[Any]:
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 
-    def arena_bytes(self) -> None:
+    def arena_bytes(self, report: Callable[[], None]) -> None:
         return None
 
 
@@ -231,7 +243,7 @@ class _TFLM:
             self._interpreter.get_output(index) for index in range(self._count)
         ]
 
-    def arena_bytes(self) -> int:
+    def arena_bytes(self, report: Callable[[], None]) -> int:
         """Returns the fewest bytes that the model loads and runs with.
 
         More than what the recording allocator adds up: kernels also take
@@ -243,8 +255,10 @@ class _TFLM:
         low = high = -(-int(total.split()[0]) // _ARENA_STEP) * _ARENA_STEP
         with _Captured():
             while not self._runs_with(high):
+                report()
                 low, high = high, 2 * high
             while high - low > _ARENA_STEP:
+                report()
                 middle = (low + high) // 2 // _ARENA_STEP * _ARENA_STEP
                 if self._runs_with(middle):
                     high = middle

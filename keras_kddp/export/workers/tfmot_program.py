@@ -1,7 +1,7 @@
 """What TFMOT's process does: a described student in, a fine-tuned one out."""
 
 import runpy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,9 @@ def answer(
     found: str,
     saved_model: str,
     outputs: list[str],
-) -> Iterator[dict[str, Any]]:
+    *,
+    report: Callable[..., None],
+) -> dict[str, Any]:
     """Fine-tunes a student, one technique after the other.
 
     Args:
@@ -45,10 +47,11 @@ def answer(
         found: File for the weights that come out.
         saved_model: Folder for the model at batch 1, quantization included.
         outputs: Names of its outputs.
+        report: Given {"epoch": ..., "loss": ..., "accuracy": ...} after each
+            epoch, and called after each batch.
 
-    Yields:
-        {"epoch": ..., "loss": ..., "accuracy": ...} after each epoch; last the
-        reply: {"zero_fractions": {kernel: ...}, "distinct_values": {...}}.
+    Returns:
+        {"zero_fractions": {kernel: ...}, "distinct_values": {...}}.
     """
     tf_keras.utils.set_random_seed(options["seed"])
     student = _bridge["built"](description, weights)
@@ -57,7 +60,7 @@ def answer(
     done: list[str] = []
     for technique in options["techniques"]:
         stage = _STAGES[technique](student, done, options, training)
-        yield from training.fit(stage.model, stage.callbacks)
+        training.fit(stage.model, stage.callbacks, report)
         student = stage.finish(stage.model)
         kept = _models["weights_of"](_inner_layers(student, description))
         if technique != "quantization":  # TFMOT leaves a broken graph
@@ -65,7 +68,7 @@ def answer(
         done.append(technique)
     numpy.savez(found, **kept)
     _save(student, description, saved_model, outputs)
-    yield _counts(kept)
+    return _counts(kept)
 
 
 def _counts(weights: dict[str, Any]) -> dict[str, Any]:

@@ -1,48 +1,45 @@
 """A program in a process of its own that answers lines with lines."""
 
 import atexit
-import contextlib
 import json
+import math
 import os
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
+
+from keras_kddp.export.workers.worker_process import (
+    LOG_CHARACTERS as LOG_CHARACTERS,
+)
+from keras_kddp.export.workers.worker_process import Process as _Process
+from keras_kddp.export.workers.worker_process import (
+    TimeLimitError as TimeLimitError,
+)
+from keras_kddp.export.workers.worker_process import WorkerError as WorkerError
 
 _PROGRAM = Path(__file__).with_name("worker_main.py")
-LOG_CHARACTERS = 2000
+LOADING_SECONDS = 600.0
+"""That a worker may take to load its program, TensorFlow on a busy machine."""
 
-
-class WorkerError(RuntimeError):
-    """The process of a worker ended in the middle of a request.
-
-    Attributes:
-        cause: Name of the signal, or the exit code.
-        log: The last words on its standard error.
-    """
-
-    def __init__(self, cause: str, log: str) -> None:
-        super().__init__(f"the process ended with {cause}\n{log}")
-        self.cause = cause
-        self.log = log
+_SIGNS_PER_LIMIT = 20
 
 
 class Worker:
     """Answers requests in a process that may crash without harm.
 
     The process starts with the first request, serves all later ones, is
-    replaced when it died, and ends with the interpreter.
+    replaced when it died or had to be killed, and ends with this one, however
+    this one ends, together with all that it has forked.
 
     Args:
         handler: A script with the function `answer(**request)`; see
             `worker_main.py`.
         python: Interpreter that runs it; None: this one.
         environment: Variables beside those of this process.
+        loading_limit: Seconds that it may take to load the script.
 
     Example:
         ```python
@@ -57,8 +54,10 @@ class Worker:
         handler: Path,
         python: str | None = None,
         environment: Mapping[str, str] | None = None,
+        loading_limit: float = LOADING_SECONDS,
     ) -> None:
         self._handler = handler
+        self._loading_limit = loading_limit
         self._python = python or sys.executable
         # No worker needs an accelerator, and none must hold one.
         self._environment = {"CUDA_VISIBLE_DEVICES": "-1"}
@@ -82,28 +81,39 @@ class Worker:
         self,
         request: Mapping[str, Any],
         progress: Callable[[dict[str, Any]], None] | None = None,
+        *,
+        time_limit: float | None = None,
     ) -> dict[str, Any]:
         """Returns the reply to a request.
 
         Args:
             request: For the handler.
             progress: Called with what the handler says on the way.
+            time_limit: Seconds without a sign of life, which is the reply or
+                what the handler says on the way; None: no limit. Loading the
+                handler has a limit of its own.
 
         Raises:
-            WorkerError: If the process dies of it.
+            WorkerError: If the process dies of it, or is killed since it did
+                not end in `time_limit`.
         """
         with self._lock:
             try:
                 process = self._running()
-                reply = json.loads(process.ask(json.dumps(request)))
+                process.load(self._loading_limit)
+                process.limit = math.inf if time_limit is None else time_limit
+                pace = min(1.0, process.limit / _SIGNS_PER_LIMIT)
+                reply = process.ask(
+                    json.dumps({"request": request, "pace": pace})
+                )
                 while "progress" in reply:
-                    if progress is not None:
+                    if progress is not None and reply["progress"] is not None:
                         progress(reply["progress"])
-                    reply = json.loads(process.listen())
+                    reply = process.listen()
             except BaseException:  # an interrupt would leave a stale reply
                 self._close()
                 raise
-        return cast(dict[str, Any], reply)
+        return reply
 
     def close(self) -> None:
         """Ends the process; a later request starts a new one."""
@@ -113,6 +123,8 @@ class Worker:
     def forget(self) -> None:
         """Lets go of a process that is another's, locks and all: after fork."""
         self._lock = threading.Lock()
+        if self._process is not None:
+            self._process.forget()
         self._process = None
 
     def kill(self) -> None:
@@ -120,7 +132,7 @@ class Worker:
         if self._process is not None:
             self._process.stop()
 
-    def _running(self) -> "_Process":
+    def _running(self) -> _Process:
         if self._process is None or not self._process.is_alive():
             self._close()
             self._process = _Process(
@@ -161,62 +173,3 @@ if hasattr(os, "register_at_fork"):
 
 
 atexit.register(_kill_all)
-
-
-class _Process:
-    """One process, from its start to its end."""
-
-    def __init__(
-        self, command: list[str], environment: Mapping[str, str]
-    ) -> None:
-        self._owner = os.getpid()
-        self._log = tempfile.TemporaryFile()
-        self._log_start = 0  # where the log of the present request begins
-        self.popen = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            encoding="utf-8",
-            env={**os.environ, **environment},
-        )
-        self._requests = cast(TextIO, self.popen.stdin)
-        self._replies = cast(TextIO, self.popen.stdout)
-
-    def is_alive(self) -> bool:
-        """Whether this process may ask; after a fork, the child may not."""
-        return self._owner == os.getpid() and self.popen.poll() is None
-
-    def ask(self, request: str) -> str:
-        """Returns the first line of the reply to one line."""
-        try:
-            self._requests.write(request + "\n")
-            self._requests.flush()
-        except BrokenPipeError:
-            raise self._obituary() from None
-        return self.listen()
-
-    def listen(self) -> str:
-        """Returns the next line of a reply."""
-        reply = self._replies.readline()
-        if not reply:
-            raise self._obituary()
-        self._log_start = os.fstat(self._log.fileno()).st_size
-        return reply
-
-    def stop(self) -> None:
-        """Ends the process, busy or not, and closes its streams."""
-        if self._owner == os.getpid():
-            self.popen.kill()
-            self.popen.wait()
-        for stream in (self._requests, self._replies, self._log):
-            with contextlib.suppress(OSError):  # unsent text, broken pipe
-                stream.close()
-
-    def _obituary(self) -> WorkerError:
-        code = self.popen.wait()
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        size = os.fstat(self._log.fileno()).st_size
-        self._log.seek(max(self._log_start, size - LOG_CHARACTERS))
-        log = self._log.read().decode("utf-8", errors="replace").strip()
-        return WorkerError(cause, log)

@@ -1,9 +1,7 @@
 """The int8 file that a student would have, made to be measured."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,6 +13,7 @@ from keras_kddp.export.model.signature import input_signature
 from keras_kddp.export.runtimes.runtimes import TFLMRuntime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.export.tflite.to_tflite import to_tflite
+from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.layers.preparation import finalize
 
 _TRAINED_BIAS = 1e-3
@@ -44,10 +43,10 @@ def int8_file(
         # The converter leaves zeros out, but no trained bias is zero.
         if len(weight.shape) == 1 and not np.any(weight):
             weight.assign(np.full(weight.shape, _TRAINED_BIAS))
-    with tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder:
+    with temporary_folder() as folder:
         artifact = to_tflite(
             plain,
-            Path(folder, "student.tflite"),
+            folder / "student.tflite",
             quantization="int8",
             calibration=rows,
         )
