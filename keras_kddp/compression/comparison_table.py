@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from keras_kddp.compression.choices import CONTROLS
+from keras_kddp.compression.choices import CONTROLS, PRUNED
 from keras_kddp.compression.results import Compression, RunFiles
 
 
@@ -29,7 +29,7 @@ def comparison_table(title: str, found: Sequence[Compression]) -> Table:
         CONTROLS[name]: [each.controls[name] for each in found]
         for name in found[0].controls
     }
-    students["student, dynamic pruning"] = [each.result for each in found]
+    students[PRUNED] = [each.result for each in found]
     for name, results in students.items():
         table.add_row(
             name,

@@ -19,6 +19,7 @@ from keras_kddp.compression.training import (
     fresh,
     train_supervised,
 )
+from keras_kddp.compression.verdicts import verdicts
 from keras_kddp.data.datasets import Dataset, load_dataset
 from keras_kddp.layers.preparation import prepare
 from keras_kddp.progress import EpochProgress, epoch_bars
@@ -178,8 +179,10 @@ def _optimizer(
 
 
 def _show(found: list[Compression], title: str, console: Console) -> None:
-    """Prints the table of all seeds, and of each how its files agree."""
+    """Prints table and verdicts of all seeds, and how the files agree."""
     console.print(comparison_table(title, found))
+    for verdict in verdicts([each.judged for each in found]):
+        console.print(verdict, highlight=False, markup=False, soft_wrap=True)
     for each in found:
         if each.files is not None:
             agreement = str(each.files.agreement)

@@ -43,6 +43,7 @@ class RunSummary:
         split_sizes: Number of examples by split.
         seed: Of weights, shuffling and Dropout.
         seconds: How long training and measuring took.
+        verdicts: How the models stand to each other, in words.
         input_range: Smallest and largest number of the training inputs.
         history: Of a fine-tuning: loss and accuracy by name, one per epoch.
         job: The configuration; see `CompressionConfig`.
@@ -73,6 +74,7 @@ class RunSummary:
     split_sizes: Mapping[str, int] | None = None
     seed: int | None = None
     seconds: float | None = None
+    verdicts: Sequence[str] | None = None
     input_range: tuple[float, float] | None = None
     history: Sequence[Mapping[str, float]] | None = None
     job: Mapping[str, Any] | None = None

@@ -1,0 +1,212 @@
+"""What a comparison comes to, in words with its error."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from keras_kddp.compression.answers import Answers
+from keras_kddp.compression.choices import CONTROLS, PRUNED
+from keras_kddp.compression.comparison_tests import (
+    BETTER,
+    TIE,
+    ExampleDifference,
+    SeedDifference,
+    between_examples,
+    chance_error,
+    is_near_chance,
+    over_seeds,
+)
+
+Range = tuple[float, float]
+
+_ARTICLES = {TIE: "a tie"}
+_NO_BETTER = (
+    " It is no better than its student: a larger teacher, or one that is "
+    "trained longer, has more to teach."
+)
+
+
+class Judged(NamedTuple):
+    """The answers of all models of one run to the same examples.
+
+    Attributes:
+        teacher: The teacher's.
+        pruned: Those of the pruned student.
+        controls: Name -> those of each control.
+        split: What the examples are: "test" or "validation".
+    """
+
+    teacher: Answers
+    pruned: Answers
+    controls: Mapping[str, Answers]
+    split: str
+
+
+def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
+    """Returns how the models of a comparison stand, one sentence each.
+
+    The pruned student against each control; the teacher against the best
+    student, unless it is better; and what these sentences do not say.
+
+    Args:
+        runs: One per seed; the examples are the same in all of them.
+    """
+    rivals: dict[str, list[Judged]] = {}
+    for run in runs:
+        for name in run.controls:
+            rivals.setdefault(name, []).append(run)
+    found = [_near_chance(runs)]
+    differences = []
+    for name, those in rivals.items():
+        pairs = [(run.pruned, run.controls[name]) for run in those]
+        difference = _difference(pairs)
+        differences.append(difference)
+        found.append(
+            f'Pruned student against "{CONTROLS[name]}": '
+            f"{_told(difference, runs[0].split, 'control')}."
+        )
+    students = {PRUNED: [(run.teacher, run.pruned) for run in runs]}
+    for name, those in rivals.items():
+        students[CONTROLS[name]] = [(r.teacher, r.controls[name]) for r in those]
+    best = max(students, key=lambda name: _mean_accuracy(students[name]))
+    difference = _difference(students[best])
+    if difference.word != BETTER:
+        differences.append(difference)
+        found.append(
+            f'Teacher against "{best}", the best student: '
+            f"{_told(difference, runs[0].split, 'student')}."
+            + _NO_BETTER * (difference.mean <= 0)
+        )
+    return tuple(filter(None, [*found, *_notes(runs, differences)]))
+
+
+def teacher_doubt(teacher: Answers, inputs: Range) -> str:
+    """Returns what is wrong with a teacher near chance; "" for a good one.
+
+    Args:
+        teacher: Its answers to the validation examples.
+        inputs: Smallest and largest number of the training inputs.
+    """
+    output = _output_near_chance(teacher)
+    if output is None:
+        return ""
+    low, high = inputs
+    return (
+        f"The teacher is near chance: {_against_chance(teacher, output)} "
+        "(validation). A student learns nothing from it. Check that its inputs "
+        f"are scaled as in its training (here they span {low:.4g} to "
+        f"{high:.4g}; 0 to 255 against 0 to 1 is the usual mistake), that the "
+        "labels number the classes in its order, and that it was trained with "
+        "a loss that fits its outputs (from_logits)."
+    )
+
+
+def _difference(
+    pairs: Sequence[tuple[Answers, Answers]],
+) -> ExampleDifference | SeedDifference:
+    """Returns how the first differ from the second, one pair per seed."""
+    if len(pairs) == 1:
+        return between_examples(*pairs[0])
+    return over_seeds([one.accuracy - other.accuracy for one, other in pairs])
+
+
+def _mean_accuracy(pairs: Sequence[tuple[Answers, Answers]]) -> float:
+    return sum(student.accuracy for _, student in pairs) / len(pairs)
+
+
+def _told(
+    difference: ExampleDifference | SeedDifference, split: str, other: str
+) -> str:
+    """Returns a difference in words.
+
+    Args:
+        difference: Of one model from another.
+        split: What the examples are.
+        other: What the other model is.
+    """
+    points = _points(difference.mean)
+    if difference.error == difference.error:  # not NaN
+        points += f" ± {100 * difference.error:.2f}"
+    word = _ARTICLES.get(difference.word, difference.word)
+    if isinstance(difference, SeedDifference):
+        interval = (
+            f"95 % interval {_points(difference.low)} to "
+            f"{_points(difference.high)}"
+        )
+        if difference.low == difference.high:
+            interval = "the same in each"
+        return (
+            f"{points} points over {difference.seeds} seeds, {word} "
+            f"({interval})"
+        )
+    more, test = "right", "McNemar"
+    if not difference.is_one_per_example:
+        more, test = "more right", "sign test"
+    return (
+        f"{points} points, {word}; {difference.only_first} {split} examples "
+        f"only it gets {more}, {difference.only_second} only the {other} "
+        f"({test} p = {difference.p_value:.2g})"
+    )
+
+
+def _points(share: float) -> str:
+    """Returns a difference of shares in points, signed; 0 as +0.00."""
+    return f"{round(100 * share, 2) + 0.0:+.2f}"
+
+
+def _near_chance(runs: Sequence[Judged]) -> str:
+    """Returns that the pruned student lost what it knew; "" if it did not."""
+    found = [
+        (run.pruned, output)
+        for run in runs
+        if (output := _output_near_chance(run.pruned)) is not None
+    ]
+    if not found:
+        return ""
+    where = f" in {len(found)} of {len(runs)} seeds" if len(runs) > 1 else ""
+    return (
+        f"Pruned student near chance{where}: {_against_chance(*found[0])} "
+        f"({runs[0].split}). Lower `l1`, warm up longer or keep more units "
+        "(`minimum_units`)."
+    )
+
+
+def _output_near_chance(found: Answers) -> int | None:
+    """Returns the first output that is hardly right more often than chance."""
+    for output, accuracy in enumerate(found.accuracies.tolist()):
+        if is_near_chance(accuracy, len(found), found.chances[output]):
+            return output
+    return None
+
+
+def _against_chance(found: Answers, output: int) -> str:
+    """Returns the accuracy of an output beside what chance reaches."""
+    chance = found.chances[output]
+    which = ""
+    if len(found.chances) > 1:
+        which = f" of output {output + 1} of {len(found.chances)}"
+    return (
+        f"{found.accuracies[output]:.2%} of the answers{which} are right, and "
+        f"the most frequent class alone is right for {100 * chance:.2f} ± "
+        f"{100 * chance_error(chance, len(found)):.2f} % of {len(found):,} "
+        "examples"
+    )
+
+
+def _notes(
+    runs: Sequence[Judged],
+    differences: Sequence[ExampleDifference | SeedDifference],
+) -> list[str]:
+    """Returns what must be known to read the verdicts."""
+    notes = []
+    if any(each.word == TIE for each in differences):
+        seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
+        notes.append(
+            f"A tie: {len(runs[0].pruned):,} {runs[0].split} examples and "
+            f"{seeds} cannot tell the two apart; more of them may."
+        )
+    if differences and runs[0].split != "test":
+        notes.append(
+            "These are the validation examples: what was chosen on them looks "
+            "better than it is. Keep a test split apart."
+        )
+    return notes
