@@ -12,7 +12,7 @@ from keras_kddp.data.input_range import input_range
 from keras_kddp.data.packing import unpacked
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.teacher.cache import TeacherCache
-from keras_kddp.model_io import all_outputs_and_masks
+from keras_kddp.model_io import Array, all_outputs_and_masks
 
 
 def with_teacher(teacher: keras.Model, split: Split) -> Split:
@@ -31,7 +31,7 @@ def taught_answers(taught: Split, student: keras.Model) -> Answers:
     """
     inputs, outputs = unpacked(taught.x)
     labels = keras.tree.flatten(taught.y)
-    masks = [None] * len(labels)
+    masks: list[Array | None] = [None] * len(labels)
     if any(np.ndim(label) > 1 for label in labels):
         _, masks = all_outputs_and_masks(student, inputs)
     return answers([output.values for output in outputs], masks, labels)

@@ -1,5 +1,6 @@
 """What a comparison comes to, in words with its error."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -50,33 +51,31 @@ def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
     Args:
         runs: One per seed; the examples are the same in all of them.
     """
-    rivals: dict[str, list[Judged]] = {}
-    for run in runs:
-        for name in run.controls:
-            rivals.setdefault(name, []).append(run)
-    found = [_near_chance(runs)]
-    differences = []
-    for name, those in rivals.items():
-        pairs = [(run.pruned, run.controls[name]) for run in those]
-        difference = _difference(pairs)
-        differences.append(difference)
+    split = runs[0].split
+    names = dict.fromkeys(name for run in runs for name in run.controls)
+    students = {PRUNED: [(run.teacher, run.pruned) for run in runs]}
+    differences, found = [], []
+    for name in names:
+        those = [run for run in runs if name in run.controls]
+        pairs = [(run.teacher, run.controls[name]) for run in those]
+        students[CONTROLS[name]] = pairs
+        gap = _difference([(run.pruned, run.controls[name]) for run in those])
+        differences.append(gap)
         found.append(
             f'Pruned student against "{CONTROLS[name]}": '
-            f"{_told(difference, runs[0].split, 'control')}."
+            f"{_told(gap, split, 'control')}."
         )
-    students = {PRUNED: [(run.teacher, run.pruned) for run in runs]}
-    for name, those in rivals.items():
-        students[CONTROLS[name]] = [(r.teacher, r.controls[name]) for r in those]
     best = max(students, key=lambda name: _mean_accuracy(students[name]))
-    difference = _difference(students[best])
-    if difference.word != BETTER:
-        differences.append(difference)
+    gap = _difference(students[best])
+    if gap.word != BETTER:
+        differences.append(gap)
         found.append(
             f'Teacher against "{best}", the best student: '
-            f"{_told(difference, runs[0].split, 'student')}."
-            + _NO_BETTER * (difference.mean <= 0)
+            f"{_told(gap, split, 'student')}."
+            f"{_NO_BETTER if gap.mean <= 0 else ''}"
         )
-    return tuple(filter(None, [*found, *_notes(runs, differences)]))
+    sentences = [_near_chance(runs), *found, *_notes(runs, differences)]
+    return tuple(filter(None, sentences))
 
 
 def teacher_doubt(teacher: Answers, inputs: Range) -> str:
@@ -91,12 +90,13 @@ def teacher_doubt(teacher: Answers, inputs: Range) -> str:
         return ""
     low, high = inputs
     return (
-        f"The teacher is near chance: {_against_chance(teacher, output)} "
-        "(validation). A student learns nothing from it. Check that its inputs "
-        f"are scaled as in its training (here they span {low:.4g} to "
-        f"{high:.4g}; 0 to 255 against 0 to 1 is the usual mistake), that the "
-        "labels number the classes in its order, and that it was trained with "
-        "a loss that fits its outputs (from_logits)."
+        "The teacher is near chance: "
+        f"{_against_chance(teacher, output, 'validation')} A student learns "
+        "nothing from it. Check that its inputs are scaled as in its training "
+        f"(here they span {low:.4g} to {high:.4g}; 0 to 255 against 0 to 1 is "
+        "the usual mistake), that the labels number the classes in its order, "
+        "and that it was trained with a loss that fits its outputs "
+        "(from_logits)."
     )
 
 
@@ -124,7 +124,7 @@ def _told(
         other: What the other model is.
     """
     points = _points(difference.mean)
-    if difference.error == difference.error:  # not NaN
+    if not math.isnan(difference.error):
         points += f" ± {100 * difference.error:.2f}"
     word = _ARTICLES.get(difference.word, difference.word)
     if isinstance(difference, SeedDifference):
@@ -164,9 +164,9 @@ def _near_chance(runs: Sequence[Judged]) -> str:
         return ""
     where = f" in {len(found)} of {len(runs)} seeds" if len(runs) > 1 else ""
     return (
-        f"Pruned student near chance{where}: {_against_chance(*found[0])} "
-        f"({runs[0].split}). Lower `l1`, warm up longer or keep more units "
-        "(`minimum_units`)."
+        f"Pruned student near chance{where}: "
+        f"{_against_chance(*found[0], runs[0].split)} Lower `l1`, warm up "
+        "longer (`warmup_epochs`) or keep more units (`minimum_units`)."
     )
 
 
@@ -178,17 +178,17 @@ def _output_near_chance(found: Answers) -> int | None:
     return None
 
 
-def _against_chance(found: Answers, output: int) -> str:
+def _against_chance(found: Answers, output: int, split: str) -> str:
     """Returns the accuracy of an output beside what chance reaches."""
     chance = found.chances[output]
+    error = chance_error(chance, len(found))
     which = ""
     if len(found.chances) > 1:
-        which = f" of output {output + 1} of {len(found.chances)}"
+        which = f" in output {output + 1} of {len(found.chances)}"
     return (
-        f"{found.accuracies[output]:.2%} of the answers{which} are right, and "
-        f"the most frequent class alone is right for {100 * chance:.2f} ± "
-        f"{100 * chance_error(chance, len(found)):.2f} % of {len(found):,} "
-        "examples"
+        f"{100 * found.accuracies[output]:.2f} % of its answers{which} to "
+        f"{len(found):,} {split} examples are right, and {100 * chance:.2f} ± "
+        f"{100 * error:.2f} % would be by chance."
     )
 
 

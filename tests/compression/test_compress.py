@@ -261,7 +261,7 @@ def test_a_student_of_two_outputs_is_compressed(tmp_path):
         x, y = split
         return x, {"a": y, "b": (x[:, 5] > 0).astype("int64")}
 
-    with pytest.warns(UserWarning, match="near chance: .* output 2 of 2 are"):
+    with pytest.warns(UserWarning, match="near chance: .* in output 2 of 2 to"):
         found = compressed(
             teacher=knowing(fresh(lambda: two_heads(32), 7), "a"),
             student=fresh(lambda: two_heads(24), 8),
