@@ -160,6 +160,35 @@ def test_the_run_directory_is_complete(complete):
     assert found.files.agreement.samples == 48
 
 
+def test_every_control_gets_a_verdict(complete):
+    found, folder = complete
+    told = "\n".join(found.verdicts)
+    for name in CONTROLS.values():
+        assert f'Pruned student against "{name}": ' in told
+    assert "test examples only it gets right" in told
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["verdicts"] == [*found.verdicts]
+    assert found.summary()["verdicts"] == found.verdicts
+
+
+def test_answers_are_those_that_the_accuracy_counts(complete):
+    found, _ = complete
+    hits = found.student.predict(TEST[0], verbose=0).argmax(-1) == TEST[1]
+    np.testing.assert_array_equal(found.result.answers.right, [hits])
+    assert found.result.answers.accuracy == found.result.accuracy
+    assert found.teacher_accuracy == 1.0
+    frequent = np.bincount(TEST[1]).max() / 48
+    assert found.teacher_answers.chances == (frequent,)
+
+
+def test_a_teacher_near_chance_is_told_before_the_student_trains(monkeypatch):
+    monkeypatch.setattr(kddp.Distiller, "fit", None)
+    untrained = fresh(lambda: dense(32), 7)
+    with pytest.raises(TypeError, match="not callable"):  # by `fit`, later
+        with pytest.warns(UserWarning, match="The teacher is near chance: "):
+            compressed(teacher=untrained)
+
+
 def test_neither_model_is_changed():
     models = [teacher(), student()]
     before = [variable_values(model) for model in models]
