@@ -105,9 +105,8 @@ def test_an_example_of_many_answers_counts_as_one():
     moved = [(3 - 4 * 4 / 5) / 5, (1 - 4 / 5) / 5]
     np.testing.assert_allclose(first.deviations, moved)
     moved = [moved[0] - (2 - 4 * 2 / 5) / 5, moved[1] - (0 - 2 / 5) / 5]
-    assert found.error == pytest.approx(
-        math.sqrt(2 / 1 * sum(np.square(moved)))
-    )
+    squares = moved[0] ** 2 + moved[1] ** 2
+    assert found.error == pytest.approx(math.sqrt(2 / 1 * squares))
     assert (found.only_first, found.only_second) == (2, 0)
     assert not found.is_one_per_example
 
