@@ -67,7 +67,7 @@ def compress(
 
     The teacher's outputs are computed once, in memory. Every control trains
     with the same epochs, batches, optimizer, seed and teacher. Shows one bar
-    per run on standard error.
+    per run on standard error. Warns of a teacher near chance.
 
     Seeds the global random states of Python, NumPy and the backend.
 

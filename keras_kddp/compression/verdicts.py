@@ -19,6 +19,13 @@ from keras_kddp.compression.comparison_tests import (
 
 Range = tuple[float, float]
 
+Difference = ExampleDifference | SeedDifference
+
+_LOST = (
+    "Lower `l1`, warm up longer (`warmup_epochs`) or keep more units "
+    "(`minimum_units`)."
+)
+_POOR_CONTROL = "To beat it says little: look at its training first."
 _ARTICLES = {TIE: "a tie"}
 _NO_BETTER = (
     " It is no better than its student: a larger teacher, or one that is "
@@ -52,30 +59,32 @@ def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
         runs: One per seed; the examples are the same in all of them.
     """
     split = runs[0].split
-    names = dict.fromkeys(name for run in runs for name in run.controls)
-    students = {PRUNED: [(run.teacher, run.pruned) for run in runs]}
-    differences, found = [], []
-    for name in names:
-        those = [run for run in runs if name in run.controls]
-        pairs = [(run.teacher, run.controls[name]) for run in those]
-        students[CONTROLS[name]] = pairs
-        gap = _difference([(run.pruned, run.controls[name]) for run in those])
-        differences.append(gap)
-        found.append(
-            f'Pruned student against "{CONTROLS[name]}": '
-            f"{_told(gap, split, 'control')}."
+    rivals = {PRUNED: [(run.teacher, run.pruned) for run in runs]}
+    pruned = [run.pruned for run in runs]
+    found = [_near_chance("Pruned student", pruned, split, _LOST)]
+    gaps = []
+    for name in dict.fromkeys(name for run in runs for name in run.controls):
+        those, title = [x for x in runs if name in x.controls], CONTROLS[name]
+        controls = [run.controls[name] for run in those]
+        rivals[title] = [(run.teacher, run.controls[name]) for run in those]
+        gaps.append(
+            _difference([(run.pruned, run.controls[name]) for run in those])
         )
-    best = max(students, key=lambda name: _mean_accuracy(students[name]))
-    gap = _difference(students[best])
+        found += [
+            f'Pruned student against "{title}": '
+            f"{_told(gaps[-1], split, 'control')}.",
+            _near_chance(f'"{title}"', controls, split, _POOR_CONTROL),
+        ]
+    best = max(rivals, key=lambda title: _mean_accuracy(rivals[title]))
+    gap = _difference(rivals[best])
     if gap.word != BETTER:
-        differences.append(gap)
+        gaps.append(gap)
         found.append(
             f'Teacher against "{best}", the best student: '
             f"{_told(gap, split, 'student')}."
             f"{_NO_BETTER if gap.mean <= 0 else ''}"
         )
-    sentences = [_near_chance(runs), *found, *_notes(runs, differences)]
-    return tuple(filter(None, sentences))
+    return tuple(filter(None, [*found, *_notes(runs, gaps)]))
 
 
 def teacher_doubt(teacher: Answers, inputs: Range) -> str:
@@ -102,7 +111,7 @@ def teacher_doubt(teacher: Answers, inputs: Range) -> str:
 
 def _difference(
     pairs: Sequence[tuple[Answers, Answers]],
-) -> ExampleDifference | SeedDifference:
+) -> Difference:
     """Returns how the first differ from the second, one pair per seed."""
     if len(pairs) == 1:
         return between_examples(*pairs[0])
@@ -113,9 +122,7 @@ def _mean_accuracy(pairs: Sequence[tuple[Answers, Answers]]) -> float:
     return sum(student.accuracy for _, student in pairs) / len(pairs)
 
 
-def _told(
-    difference: ExampleDifference | SeedDifference, split: str, other: str
-) -> str:
+def _told(difference: Difference, split: str, other: str) -> str:
     """Returns a difference in words.
 
     Args:
@@ -153,20 +160,24 @@ def _points(share: float) -> str:
     return f"{round(100 * share, 2) + 0.0:+.2f}"
 
 
-def _near_chance(runs: Sequence[Judged]) -> str:
-    """Returns that the pruned student lost what it knew; "" if it did not."""
-    found = [
-        (run.pruned, output)
-        for run in runs
-        if (output := _output_near_chance(run.pruned)) is not None
-    ]
-    if not found:
+def _near_chance(
+    model: str, seeds: Sequence[Answers], split: str, so: str
+) -> str:
+    """Returns that a student knows next to nothing; "" if it knows more.
+
+    Args:
+        model: What it is called.
+        seeds: Its answers, of each seed.
+        split: What the examples are.
+        so: What follows from it.
+    """
+    outputs = [(found, _output_near_chance(found)) for found in seeds]
+    near = [(found, n) for found, n in outputs if n is not None]
+    if not near:
         return ""
-    where = f" in {len(found)} of {len(runs)} seeds" if len(runs) > 1 else ""
+    where = f" in {len(near)} of {len(seeds)} seeds" if len(seeds) > 1 else ""
     return (
-        f"Pruned student near chance{where}: "
-        f"{_against_chance(*found[0], runs[0].split)} Lower `l1`, warm up "
-        "longer (`warmup_epochs`) or keep more units (`minimum_units`)."
+        f"{model} near chance{where}: {_against_chance(*near[0], split)} {so}"
     )
 
 
@@ -194,7 +205,7 @@ def _against_chance(found: Answers, output: int, split: str) -> str:
 
 def _notes(
     runs: Sequence[Judged],
-    differences: Sequence[ExampleDifference | SeedDifference],
+    differences: Sequence[Difference],
 ) -> list[str]:
     """Returns what must be known to read the verdicts."""
     notes = []

@@ -115,6 +115,14 @@ def test_a_student_near_chance_is_told_first():
     )
 
 
+def test_a_control_near_chance_is_told():
+    _, note = verdicts([judged(pruned=90, same_size=8)])
+    assert note.startswith(
+        '"same size from scratch" near chance: 8.00 % of its'
+    )
+    assert note.endswith("To beat it says little: look at its training first.")
+
+
 def test_validation_examples_are_called_what_they_are():
     verdict, note = verdicts([judged(pruned=90, kd=80, split="validation")])
     assert "10 validation examples only it gets right" in verdict
