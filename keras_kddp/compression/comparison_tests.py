@@ -154,9 +154,9 @@ def chance_error(chance: float, count: int) -> float:
 def is_near_chance(accuracy: float, count: int, chance: float) -> bool:
     """Says whether an accuracy is hardly above chance.
 
-    At most a tenth of the way from there to 1, or not above it by the
-    one-sided binomial test. Of so few examples that not even a model without
-    an error would pass the test, nothing is said.
+    At most a tenth of the way from there to 1; or at most half of the way,
+    and not above chance by the one-sided binomial test. Of so few examples
+    that a model without an error would fail it too, nothing is said.
 
     Args:
         accuracy: Share of right answers, in [0, 1].
@@ -165,8 +165,9 @@ def is_near_chance(accuracy: float, count: int, chance: float) -> bool:
     """
     if chance**count >= ALPHA:
         return False
-    if accuracy <= chance + (1 - chance) / 10:
-        return True
+    share = (accuracy - chance) / (1 - chance)
+    if not 0.1 < share <= 0.5:
+        return share <= 0.1
     right = round(accuracy * count)
     test = stats.binomtest(right, count, chance, alternative="greater")
     return bool(test.pvalue >= ALPHA)

@@ -199,6 +199,8 @@ def test_one_difference_in_all_seeds_is_judged_by_its_signs(differences, word):
         (0.20, 10, 0.1, True),  # two of ten, or more: 26 %
         (0.30, 150, 0.1, False),
         (0.93, 150, 0.9, True),
+        (0.7, 10, 0.5, True),  # seven of ten, or more: 17 %
+        (0.8, 10, 0.5, False),  # 5.5 %, but more than half of the way
         (1.0, 150, 0.9, False),
         (0.5, 4, 0.5, False),  # four of four would be 1 / 16: no one can tell
         (0.5, 5, 0.5, True),
