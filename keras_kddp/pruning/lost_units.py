@@ -88,7 +88,7 @@ def _sudden(name: str, removal: Removal) -> str:
     return (
         f"{before - after} of {before} units of '{name}' died at one removal, "
         f"at the beginning of epoch {removal.epoch + 1}: {after} stay. Lower "
-        "`l1`, raise it over more epochs (`ramp_epochs`), or lower `threshold`."
+        "`l1`, ramp longer (`ramp_epochs`) or lower `threshold`."
     )
 
 

@@ -23,8 +23,8 @@ def test_most_of_a_layer_at_one_removal_is_told_with_its_numbers():
     before, after = {"hidden": 512, "other": 64}, {"hidden": 6, "other": 60}
     assert told(before, after) == [
         "506 of 512 units of 'hidden' died at one removal, at the beginning of "
-        "epoch 4: 6 stay. Lower `l1`, raise it over more epochs "
-        "(`ramp_epochs`), or lower `threshold`."
+        "epoch 4: 6 stay. Lower `l1`, ramp longer (`ramp_epochs`) or lower "
+        "`threshold`."
     ]
 
 
