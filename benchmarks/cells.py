@@ -69,6 +69,7 @@ METHOD_MODULES = (
     "pruning/run.py",
     "pruning/schedule.py",
     "pruning/settings.py",
+    "compression/answers.py",
     "compression/controls.py",
     "compression/training.py",
 )

@@ -147,18 +147,28 @@ def all_outputs_and_masks(
     )
 
 
+def which_count(shape: tuple[int, ...], mask: Array | None) -> Array:
+    """Returns which answers count, (batch, ...) booleans: not the padding.
+
+    Args:
+        shape: Of the answers, (batch, ...).
+        mask: None, or the steps that are no padding, (batch, steps): the
+            others are no answers.
+    """
+    if mask is None or mask.ndim > len(shape):
+        return np.ones(shape, bool)
+    further_axes = (1,) * (len(shape) - mask.ndim)
+    return np.broadcast_to(mask.reshape(mask.shape + further_axes), shape)
+
+
 def count_hits(hits: Array, mask: Array | None) -> tuple[int, int]:
     """Returns how many answers are right, and how many there are.
 
     Args:
         hits: Whether each answer is right, (batch, ...).
-        mask: None, or the steps that are no padding, (batch, steps): the
-            others are no answers.
+        mask: As `which_count` takes it.
     """
-    if mask is None or mask.ndim > hits.ndim:
-        return int(hits.sum()), hits.size
-    further_axes = (1,) * (hits.ndim - mask.ndim)
-    valid = np.broadcast_to(mask.reshape(mask.shape + further_axes), hits.shape)
+    valid = which_count(hits.shape, mask)
     return int(hits[valid].sum()), int(valid.sum())
 
 

@@ -47,6 +47,7 @@ class Preflight:
         controls: Names of the students to compare with.
         pruned: What was checked of `prepared` with these weights, for which
             its int8 file was measured; None for the starts of other seeds.
+        is_first: Whether no other seed was before it, under this teacher.
     """
 
     student: keras.Model
@@ -58,6 +59,7 @@ class Preflight:
     l1: float
     controls: Sequence[str]
     pruned: PruningPreflight | None
+    is_first: bool = True
 
     @property
     def judged(self) -> Split:
@@ -77,6 +79,7 @@ class Preflight:
             prepared=prepare(student, l1=self.l1),
             recipe=replace(self.recipe, seed=seed),
             pruned=None,
+            is_first=False,
         )
 
 

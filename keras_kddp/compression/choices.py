@@ -1,5 +1,8 @@
 """What options choose from by name, known without Keras."""
 
+PRUNED = "student, dynamic pruning"
+"""What the student is that a compression is for."""
+
 CONTROLS = {
     "kd": "student, no penalty",
     "same_size": "same size from scratch",

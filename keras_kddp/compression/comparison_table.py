@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
-from keras_kddp.compression.choices import CONTROLS
+from keras_kddp.compression.choices import CONTROLS, PRUNED
 from keras_kddp.compression.results import Compression, RunFiles
 
 
@@ -29,7 +30,7 @@ def comparison_table(title: str, found: Sequence[Compression]) -> Table:
         CONTROLS[name]: [each.controls[name] for each in found]
         for name in found[0].controls
     }
-    students["student, dynamic pruning"] = [each.result for each in found]
+    students[PRUNED] = [each.result for each in found]
     for name, results in students.items():
         table.add_row(
             name,
@@ -40,6 +41,14 @@ def comparison_table(title: str, found: Sequence[Compression]) -> Table:
         )
     _add_files(table, [each.files for each in found if each.files])
     return table
+
+
+def verdict_list(verdicts: Sequence[str]) -> Table:
+    """Returns one item per sentence, wrapped at the width of the terminal."""
+    items = Table.grid(padding=(0, 1))
+    for verdict in verdicts:
+        items.add_row("-", Text(verdict))
+    return items
 
 
 def _add_files(table: Table, files: Sequence[RunFiles]) -> None:

@@ -15,19 +15,23 @@ from keras_kddp.compression.checks import (
     is_relative_to_student,
     preflight,
 )
-from keras_kddp.compression.choices import CONTROLS
+from keras_kddp.compression.choices import CONTROLS, PRUNED
 from keras_kddp.compression.controls import SAMPLES, train_control
 from keras_kddp.compression.finished_run import write_run
 from keras_kddp.compression.results import Compression, StudentResult
 from keras_kddp.compression.run_directory import RunDirectory
+from keras_kddp.compression.teaching import (
+    warn_of_poor_teacher,
+    with_teacher,
+)
 from keras_kddp.compression.training import (
     Recipe,
     Setting,
     accuracy,
+    answers_of,
     train_distilled,
 )
 from keras_kddp.data.splits import Split
-from keras_kddp.distillation.teacher.cache import TeacherCache
 from keras_kddp.layers.preparation import finalize, prepare
 from keras_kddp.model_io import Arrays
 from keras_kddp.profiling import profile
@@ -63,7 +67,7 @@ def compress(
 
     The teacher's outputs are computed once, in memory. Every control trains
     with the same epochs, batches, optimizer, seed and teacher. Shows one bar
-    per run on standard error.
+    per run on standard error. Warns of a teacher near chance.
 
     Seeds the global random states of Python, NumPy and the backend.
 
@@ -173,7 +177,7 @@ def compress_checked(
 
     compression = Compression(
         result=measured(trained.compact),
-        teacher_accuracy=accuracy(teacher, judged),
+        teacher_answers=answers_of(teacher, judged),
         history=trained.history,
         before=profile(finalize(checked.student)),
         removals=trained.removals,
@@ -206,12 +210,11 @@ class _Trained(NamedTuple):
 
 def _train(checked: Preflight, teacher: keras.Model) -> _Trained:
     """Trains the pruned student and its controls, with a bar per run."""
-    setting = Setting(
-        checked.student,
-        _with_teacher(teacher, checked.splits["train"]),
-        _with_teacher(teacher, checked.splits["validation"]),
-        checked.recipe,
-    )
+    train = with_teacher(teacher, checked.splits["train"])
+    validation = with_teacher(teacher, checked.splits["validation"])
+    if checked.is_first:
+        warn_of_poor_teacher(train, validation, checked.student)
+    setting = Setting(checked.student, train, validation, checked.recipe)
     with epoch_bars(Console(stderr=True)) as bars:
 
         def bar(description: str) -> EpochProgress:
@@ -223,7 +226,7 @@ def _train(checked: Preflight, teacher: keras.Model) -> _Trained:
 
         prepared, pruning, done = _start(checked, control)
         compact, history = train_distilled(
-            prepared, setting, [pruning, bar("student, dynamic pruning")]
+            prepared, setting, [pruning, bar(PRUNED)]
         )
         controls = {
             name: done[name] if name in done else control(name, compact)
@@ -261,12 +264,6 @@ def _start(
     return prepared, pruning, {"kd": distilled}
 
 
-def _with_teacher(teacher: keras.Model, split: Split) -> Split:
-    """Returns a split whose inputs are packed with the teacher's outputs."""
-    cache = TeacherCache(teacher, split.x)
-    return replace(split, x=cache.pack(split.x))
-
-
 def _count_units(model: keras.Model, layers: Sequence[str]) -> int:
     """Returns how many units some layers have declared."""
     units = ChannelGraph(model).units
@@ -279,10 +276,12 @@ def _measured(
     """Returns a trained student with its numbers."""
     graph = ChannelGraph(model)
     activity = activity_on(graph, sampled(graph, rows, SAMPLES))
+    found = answers_of(model, judged)
     return StudentResult(
         model=model,
-        accuracy=accuracy(model, judged),
+        accuracy=found.accuracy,
         units=_count_units(model, layers),
         live_units=sum(int(activity[name].live.sum()) for name in layers),
         profile=profile(model),
+        answers=found,
     )

@@ -5,7 +5,10 @@ from rich.console import Console
 
 from keras_kddp.atomic_files import writable_directory
 from keras_kddp.compression.checks import Preflight, preflight
-from keras_kddp.compression.comparison_table import comparison_table
+from keras_kddp.compression.comparison_table import (
+    comparison_table,
+    verdict_list,
+)
 from keras_kddp.compression.compress import compress_checked
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.controls import reinitialized
@@ -19,6 +22,7 @@ from keras_kddp.compression.training import (
     fresh,
     train_supervised,
 )
+from keras_kddp.compression.verdicts import verdicts
 from keras_kddp.data.datasets import Dataset, load_dataset
 from keras_kddp.layers.preparation import prepare
 from keras_kddp.progress import EpochProgress, epoch_bars
@@ -179,8 +183,10 @@ def _optimizer(
 
 
 def _show(found: list[Compression], title: str, console: Console) -> None:
-    """Prints the table of all seeds, and of each how its files agree."""
+    """Prints table and verdicts of all seeds, and how the files agree."""
     console.print(comparison_table(title, found))
+    if told := verdicts([each.judged for each in found]):
+        console.print(verdict_list(told))
     for each in found:
         if each.files is not None:
             agreement = str(each.files.agreement)

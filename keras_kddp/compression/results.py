@@ -7,7 +7,9 @@ from typing import Any
 
 import keras
 
+from keras_kddp.compression.answers import Answers
 from keras_kddp.compression.run_summary import CONTROL_ENTRIES, RunSummary
+from keras_kddp.compression.verdicts import Judged, verdicts
 from keras_kddp.export import Agreement, MicroArtifact, TFLiteArtifact
 from keras_kddp.profiling import ModelProfile
 from keras_kddp.pruning.certificates import Removal
@@ -23,6 +25,7 @@ class StudentResult:
         units: Declared units of the layers that pruning is for.
         live_units: Those that fired on training examples.
         profile: Parameters, multiply-accumulates, activation memory.
+        answers: Which of its answers on the test split are right.
     """
 
     model: keras.Model
@@ -30,6 +33,7 @@ class StudentResult:
     units: int
     live_units: int
     profile: ModelProfile
+    answers: Answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +63,8 @@ class Compression:
 
     Attributes:
         result: The student that was distilled with dynamic pruning.
-        teacher_accuracy: On the same split as the students'.
+        teacher_answers: Which of its answers are right, on the same split as
+            the students'.
         history: Logs of its epochs: name -> one number per epoch.
         before: Profile of the student as it started.
         removals: What was removed, and when.
@@ -74,7 +79,7 @@ class Compression:
     """
 
     result: StudentResult
-    teacher_accuracy: float
+    teacher_answers: Answers
     history: Mapping[str, list[float]]
     before: ModelProfile
     removals: tuple[Removal, ...]
@@ -89,6 +94,26 @@ class Compression:
     def student(self) -> keras.Model:
         """The compact student, plain Keras."""
         return self.result.model
+
+    @property
+    def teacher_accuracy(self) -> float:
+        """Share of right answers of the teacher, on the students' split."""
+        return self.teacher_answers.accuracy
+
+    @property
+    def judged(self) -> Judged:
+        """What `verdicts` takes."""
+        return Judged(
+            teacher=self.teacher_answers,
+            pruned=self.result.answers,
+            controls={n: each.answers for n, each in self.controls.items()},
+            split="test" if "test" in self.split_sizes else "validation",
+        )
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """How the models stand to each other, in words with the error."""
+        return verdicts([self.judged])
 
     @property
     def after(self) -> ModelProfile:
@@ -118,6 +143,7 @@ class Compression:
             split_sizes=dict(self.split_sizes),
             seed=self.seed,
             seconds=self.seconds,
+            verdicts=self.verdicts,
             **controls,
             **self._file_numbers(),
         )

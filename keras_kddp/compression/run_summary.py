@@ -46,6 +46,7 @@ class RunSummary:
         split_sizes: Number of examples by split.
         seed: Of weights, shuffling and Dropout.
         seconds: How long training and measuring took.
+        verdicts: How the models stand to each other, in words.
         input_range: Smallest and largest number of the training inputs.
         data_notes: What was done to the data of the job, a sentence each.
         history: Of a fine-tuning: loss and accuracy by name, one per epoch.
@@ -77,6 +78,7 @@ class RunSummary:
     split_sizes: Mapping[str, int] | None = None
     seed: int | None = None
     seconds: float | None = None
+    verdicts: Sequence[str] | None = None
     input_range: tuple[float, float] | None = None
     data_notes: Sequence[str] | None = None
     history: Sequence[Mapping[str, float]] | None = None

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_kddp.compression.answers import Answers, answers
 from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.distiller import Distiller
@@ -15,7 +15,6 @@ from keras_kddp.model_io import (
     all_outputs_and_masks,
     output_activations,
     output_structure,
-    share_of_hits,
 )
 
 
@@ -161,28 +160,28 @@ def fresh(make: Callable[[], keras.Model], seed: int) -> keras.Model:
     return make()
 
 
-def accuracy(model: keras.Model, split: Split) -> float:
-    """Returns the share of right answers of a model on a split.
+def answers_of(model: keras.Model, split: Split) -> Answers:
+    """Returns which answers of a model on a split are right.
 
     Steps that Keras masks count nothing, as in Keras' own accuracy.
 
     Args:
         model: Each output (batch, ..., classes).
-        split: Plain inputs and class numbers; of several outputs the mean of
-            their accuracies is returned.
+        split: Plain inputs and class numbers.
     """
     outputs, masks = all_outputs_and_masks(model, split.x)
-    labels = keras.tree.flatten(split.y)
-    return float(
-        np.mean(
-            [
-                share_of_hits(output.argmax(axis=-1) == label, mask)
-                for output, label, mask in zip(
-                    outputs, labels, masks, strict=True
-                )
-            ]
-        )
-    )
+    return answers(outputs, masks, keras.tree.flatten(split.y))
+
+
+def accuracy(model: keras.Model, split: Split) -> float:
+    """Returns the share of right answers of a model on a split.
+
+    Args:
+        model: As `answers_of` takes it.
+        split: As `answers_of` takes it; of several outputs the mean of their
+            accuracies is returned.
+    """
+    return answers_of(model, split).accuracy
 
 
 def _compile(

@@ -41,8 +41,8 @@ class DynamicPruning(keras.callbacks.Callback):
 
     Warns, once each, of layers that are charged for units which can never
     leave, of a run that may end before its first removal, of layers that fall
-    to `minimum_units`, of inactive units that have to stay, and of a run in
-    which nothing left.
+    to `minimum_units`, lose nine in ten units at once or fire no more, of
+    inactive units that have to stay, and of a run in which nothing left.
 
     Args:
         criterion: `"contribution"`, `"never_active"` (the paper's),

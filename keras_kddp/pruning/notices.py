@@ -3,28 +3,21 @@
 import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import keras
 
 from keras_kddp.distillation.distiller import Distiller
 from keras_kddp.layers.penalized_models import prepared_layers
+from keras_kddp.pruning.activity import UnitActivity
 from keras_kddp.pruning.certificates import Removal
 from keras_kddp.pruning.early_stopping import possible_stops, validated_epochs
 from keras_kddp.pruning.inactive_units import InactiveUnits
+from keras_kddp.pruning.lost_units import LossWarnings
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
 from keras_kddp.pruning.vain_charges import find_vain_charges
 from keras_kddp.surgery.graph import ChannelGraph
-
-_FALLEN = (
-    "all other units fell inactive and left. If too few are left, lower `l1`, "
-    "warm up longer (`warmup_epochs`) or raise `minimum_units`"
-)
-_CUT = (
-    "the budget leaves it no more. If one is too few, raise the budget or "
-    "`minimum_units`"
-)
 
 
 class RunWarnings:
@@ -60,7 +53,7 @@ class RunWarnings:
         self._found: InactiveUnits | None = None
         self._settings: PruningSettings | None = None
         self._is_planned = False
-        self._at_minimum: set[str] = set()
+        self._losses = LossWarnings()
 
     def warn_of_vain_charges(self, graph: ChannelGraph) -> None:
         """Warns of what is charged for units that can never leave.
@@ -146,33 +139,22 @@ class RunWarnings:
         self._is_planned = is_planned
 
     def note_removal(self, removal: Removal) -> None:
-        """Warns of layers that are left a single unit.
-
-        More of them are the `minimum_units` that was asked for, and one is
-        what a budget may ask for that is to judge the accuracy first.
-        """
+        """Warns of layers that lost too much; see `LossWarnings`."""
         found, settings = self._found, self._settings
         if found is None or settings is None:
             return
         inactive = found.ranking.units(found.inactive)
-        budget = settings.budget
-        is_judged = budget is not None and budget.max_accuracy_drop is not None
-        fallen, cut = [], []
-        for name, before in removal.units_before.items():
-            after = removal.units_after[name]
-            if not after == 1 < before or name in self._at_minimum:
-                continue
-            self._at_minimum.add(name)
-            if before - after <= len(inactive.get(name, ())):
-                fallen.append(name)
-            elif not is_judged:
-                cut.append(name)
-        for names, cause in ((fallen, _FALLEN), (cut, _CUT)):
-            if names:
-                _warn(
-                    f"Only minimum_units=1 stay in {_quoted(names)} "
-                    f"from epoch {removal.epoch + 1} on: {cause}."
-                )
+        for message in self._losses.of_removal(
+            removal, inactive, settings.budget
+        ):
+            _warn(message)
+
+    def note_activity(
+        self, epoch: int, activity: Mapping[str, UnitActivity]
+    ) -> None:
+        """Warns of layers that fell silent; see `LossWarnings`."""
+        for message in self._losses.of_activity(epoch, activity):
+            _warn(message)
 
     def finish(self, *, is_empty: bool, is_explained: bool) -> None:
         """Warns of inactive units that stay, or says why none left.
@@ -279,10 +261,6 @@ class RunWarnings:
         if len(epochs) == 1:
             return f"at the beginning of epoch {epochs[0]}"
         return f"at the beginning of epochs {epochs[0]} to {epochs[-1]}"
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
 
 
 def listed(reasons: Mapping[str, str]) -> str:

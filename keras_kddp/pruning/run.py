@@ -132,6 +132,8 @@ class PruningRun:
             self._stop(epoch)
         graph = self._graph()
         activity = self._activity(graph)
+        if is_good:
+            self._warnings.note_activity(epoch, activity)
         logs["units"] = sum(len(graph.units[name]) for name in activity)
         logs["live_units"] = _live_units(activity)
         logs["parameters"] = count_parameters(graph.model)

@@ -224,6 +224,9 @@ def test_several_seeds_share_a_teacher_and_a_table(inside, capsys, run):
     assert shown in table
     comparison, _, _ = table.partition("Agreement")
     assert max(map(len, comparison.splitlines())) <= 80
+    sentence = " ".join(comparison.split())
+    assert '- Pruned student against "student, no penalty": ' in sentence
+    assert "points over 2 seeds" in sentence
     assert [summary["seed"] for summary in summaries] == [3, 4]
 
 
@@ -241,6 +244,18 @@ def test_a_teacher_that_comes_trained_is_not_trained(inside, capsys):
     shown = capsys.readouterr()
     assert "teacher:" not in shown.err
     assert "student, no penalty" not in shown.out
+
+
+def test_a_teacher_near_chance_is_told_once_for_all_seeds(inside, capsys):
+    with np.load("data.npz") as file:
+        parts = dict(file)
+    parts["y_train"] = np.arange(96) % 3  # nothing that inputs could tell
+    np.savez("random.npz", **parts)
+    options = words(out="runs/poor", teacher_epochs=0, epochs=4, seed="0 1")
+    options[options.index("npz:data.npz")] = "npz:random.npz"
+    assert cli.main([*options, "--controls"]) in (0, 1)
+    told = capsys.readouterr().err
+    assert told.count("kddp: warning: The teacher is near chance: ") == 1
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,20 @@ def convolutional():
     )
 
 
-def teacher():
-    return fresh(lambda: dense(32), 7)
+def knowing(model, output="logits"):
+    """Gives a model the weights that name the largest of the first numbers."""
+    kernel = np.zeros(model.get_layer("hidden").kernel.shape)
+    reader = np.zeros((len(kernel[0]), CLASSES))
+    for place in range(CLASSES):  # x = relu(x) - relu(-x)
+        kernel[place, [place, CLASSES + place]] = [3.0, -3.0]
+        reader[[place, CLASSES + place], place] = [1.0, -1.0]
+    model.get_layer("hidden").kernel.assign(kernel)
+    model.get_layer(output).kernel.assign(reader)
+    return model
+
+
+def teacher(activation=None, shape=(6,)):
+    return knowing(fresh(lambda: dense(32, activation, shape), 7))
 
 
 def student():
@@ -148,6 +160,35 @@ def test_the_run_directory_is_complete(complete):
     assert found.files.agreement.samples == 48
 
 
+def test_every_control_gets_a_verdict(complete):
+    found, folder = complete
+    told = "\n".join(found.verdicts)
+    for name in CONTROLS.values():
+        assert f'Pruned student against "{name}": ' in told
+    assert "test examples only it gets right" in told
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["verdicts"] == [*found.verdicts]
+    assert found.summary()["verdicts"] == found.verdicts
+
+
+def test_answers_are_those_that_the_accuracy_counts(complete):
+    found, _ = complete
+    hits = found.student.predict(TEST[0], verbose=0).argmax(-1) == TEST[1]
+    np.testing.assert_array_equal(found.result.answers.right, [hits])
+    assert found.result.answers.accuracy == found.result.accuracy
+    assert found.teacher_accuracy == 1.0
+    frequent = np.bincount(TEST[1]).max() / 48
+    assert found.teacher_answers.chances == (frequent,)
+
+
+def test_a_teacher_near_chance_is_told_before_the_student_trains(monkeypatch):
+    monkeypatch.setattr(kddp.Distiller, "fit", None)
+    untrained = fresh(lambda: dense(32), 7)
+    with pytest.raises(TypeError, match="not callable"):  # by `fit`, later
+        with pytest.warns(UserWarning, match="The teacher is near chance: "):
+            compressed(teacher=untrained)
+
+
 def test_neither_model_is_changed():
     models = [teacher(), student()]
     before = [variable_values(model) for model in models]
@@ -162,7 +203,7 @@ def test_the_same_seed_gives_the_same_student_to_the_bit():
     train = examples(64, shape=(6, 6, 1))
     found = [
         compressed(
-            teacher=fresh(lambda: dense(32, shape=(6, 6, 1)), 7),
+            teacher=teacher(shape=(6, 6, 1)),
             student=fresh(convolutional, 8),
             train=train,
             validation=train,
@@ -186,7 +227,7 @@ def test_another_seed_gives_another_student():
 def test_named_layers_alone_are_pruned_and_counted():
     x, y = examples(64, shape=(6, 6, 1))
     found = compressed(
-        teacher=fresh(lambda: dense(32, shape=(6, 6, 1)), 7),
+        teacher=teacher(shape=(6, 6, 1)),
         student=kddp.prepare(convolutional(), layers=["hidden"]),
         train=(x, y),
         validation=(x, y),
@@ -224,7 +265,7 @@ def test_sample_weights_are_honoured():
 def test_softmax_models_are_compressed_too(softmax):
     activation = "softmax" if softmax else None
     found = compressed(
-        teacher=dense(32, activation),
+        teacher=teacher(activation),
         student=dense(24, activation),
         controls=["same_size_labels"],
     )
@@ -249,16 +290,17 @@ def test_a_student_of_two_outputs_is_compressed(tmp_path):
         x, y = split
         return x, {"a": y, "b": (x[:, 5] > 0).astype("int64")}
 
-    found = compressed(
-        teacher=fresh(lambda: two_heads(32), 7),
-        student=fresh(lambda: two_heads(24), 8),
-        pruning=kddp.DynamicPruning(threshold=0.4),
-        train=both(TRAIN),
-        validation=both(VALIDATION),
-        test=both(TEST),
-        controls=["kd", "random", "same_size_labels"],
-        run_dir=tmp_path,
-    )
+    with pytest.warns(UserWarning, match="near chance: .* in output 2 of 2 to"):
+        found = compressed(
+            teacher=knowing(fresh(lambda: two_heads(32), 7), "a"),
+            student=fresh(lambda: two_heads(24), 8),
+            pruning=kddp.DynamicPruning(threshold=0.4),
+            train=both(TRAIN),
+            validation=both(VALIDATION),
+            test=both(TEST),
+            controls=["kd", "random", "same_size_labels"],
+            run_dir=tmp_path,
+        )
 
     outputs = found.student.predict(TEST[0], verbose=0)
     shares = [

@@ -1,0 +1,223 @@
+"""What a comparison comes to, in words with its error."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from keras_kddp.compression.answers import Answers
+from keras_kddp.compression.choices import CONTROLS, PRUNED
+from keras_kddp.compression.comparison_tests import (
+    BETTER,
+    TIE,
+    ExampleDifference,
+    SeedDifference,
+    between_examples,
+    chance_error,
+    is_near_chance,
+    over_seeds,
+)
+
+Range = tuple[float, float]
+
+Difference = ExampleDifference | SeedDifference
+
+_LOST = (
+    "Lower `l1`, warm up longer (`warmup_epochs`) or keep more units "
+    "(`minimum_units`)."
+)
+_POOR_CONTROL = "To beat it says little: look at its training first."
+_ARTICLES = {TIE: "a tie"}
+_NO_BETTER = (
+    " It is no better than its student: a larger teacher, or one that is "
+    "trained longer, has more to teach."
+)
+
+
+class Judged(NamedTuple):
+    """The answers of all models of one run to the same examples.
+
+    Attributes:
+        teacher: The teacher's.
+        pruned: Those of the pruned student.
+        controls: Name -> those of each control.
+        split: What the examples are: "test" or "validation".
+    """
+
+    teacher: Answers
+    pruned: Answers
+    controls: Mapping[str, Answers]
+    split: str
+
+
+def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
+    """Returns how the models of a comparison stand, one sentence each.
+
+    The pruned student against each control; the teacher against the best
+    student, unless it is better; and what these sentences do not say.
+
+    Args:
+        runs: One per seed; the examples are the same in all of them.
+    """
+    split = runs[0].split
+    rivals = {PRUNED: [(run.teacher, run.pruned) for run in runs]}
+    pruned = [run.pruned for run in runs]
+    found = [_near_chance("Pruned student", pruned, split, _LOST)]
+    gaps = []
+    for name in dict.fromkeys(name for run in runs for name in run.controls):
+        those, title = [x for x in runs if name in x.controls], CONTROLS[name]
+        controls = [run.controls[name] for run in those]
+        rivals[title] = [(run.teacher, run.controls[name]) for run in those]
+        gaps.append(
+            _difference([(run.pruned, run.controls[name]) for run in those])
+        )
+        found += [
+            f'Pruned student against "{title}": '
+            f"{_told(gaps[-1], split, 'control')}.",
+            _near_chance(f'"{title}"', controls, split, _POOR_CONTROL),
+        ]
+    best = max(rivals, key=lambda title: _mean_accuracy(rivals[title]))
+    gap = _difference(rivals[best])
+    if gap.word != BETTER:
+        gaps.append(gap)
+        found.append(
+            f'Teacher against "{best}", the best student: '
+            f"{_told(gap, split, 'student')}."
+            f"{_NO_BETTER if gap.mean <= 0 else ''}"
+        )
+    return tuple(filter(None, [*found, *_notes(runs, gaps)]))
+
+
+def teacher_doubt(teacher: Answers, inputs: Range) -> str:
+    """Returns what is wrong with a teacher near chance; "" for a good one.
+
+    Args:
+        teacher: Its answers to the validation examples.
+        inputs: Smallest and largest number of the training inputs.
+    """
+    output = _output_near_chance(teacher)
+    if output is None:
+        return ""
+    low, high = inputs
+    return (
+        "The teacher is near chance: "
+        f"{_against_chance(teacher, output, 'validation')} A student learns "
+        "nothing from it. Check that its inputs are scaled as in its training "
+        f"(here they span {low:.4g} to {high:.4g}; 0 to 255 against 0 to 1 is "
+        "the usual mistake), that the labels number the classes in its order, "
+        "and that it was trained with a loss that fits its outputs "
+        "(from_logits)."
+    )
+
+
+def _difference(
+    pairs: Sequence[tuple[Answers, Answers]],
+) -> Difference:
+    """Returns how the first differ from the second, one pair per seed."""
+    if len(pairs) == 1:
+        return between_examples(*pairs[0])
+    return over_seeds([one.accuracy - other.accuracy for one, other in pairs])
+
+
+def _mean_accuracy(pairs: Sequence[tuple[Answers, Answers]]) -> float:
+    return sum(student.accuracy for _, student in pairs) / len(pairs)
+
+
+def _told(difference: Difference, split: str, other: str) -> str:
+    """Returns a difference in words.
+
+    Args:
+        difference: Of one model from another.
+        split: What the examples are.
+        other: What the other model is.
+    """
+    points = _points(difference.mean)
+    if not math.isnan(difference.error):
+        points += f" ± {100 * difference.error:.2f}"
+    word = _ARTICLES.get(difference.word, difference.word)
+    if isinstance(difference, SeedDifference):
+        interval = (
+            f"95 % interval {_points(difference.low)} to "
+            f"{_points(difference.high)}"
+        )
+        if difference.low == difference.high:
+            interval = "the same in each"
+        return (
+            f"{points} points over {difference.seeds} seeds, {word} "
+            f"({interval})"
+        )
+    more, test = "right", "McNemar"
+    if not difference.is_one_per_example:
+        more, test = "more right", "sign test"
+    return (
+        f"{points} points, {word}; {difference.only_first} {split} examples "
+        f"only it gets {more}, {difference.only_second} only the {other} "
+        f"({test} p = {difference.p_value:.2g})"
+    )
+
+
+def _points(share: float) -> str:
+    """Returns a difference of shares in points, signed; 0 as +0.00."""
+    return f"{round(100 * share, 2) + 0.0:+.2f}"
+
+
+def _near_chance(
+    model: str, seeds: Sequence[Answers], split: str, so: str
+) -> str:
+    """Returns that a student knows next to nothing; "" if it knows more.
+
+    Args:
+        model: What it is called.
+        seeds: Its answers, of each seed.
+        split: What the examples are.
+        so: What follows from it.
+    """
+    outputs = [(found, _output_near_chance(found)) for found in seeds]
+    near = [(found, n) for found, n in outputs if n is not None]
+    if not near:
+        return ""
+    where = f" in {len(near)} of {len(seeds)} seeds" if len(seeds) > 1 else ""
+    return (
+        f"{model} near chance{where}: {_against_chance(*near[0], split)} {so}"
+    )
+
+
+def _output_near_chance(found: Answers) -> int | None:
+    """Returns the first output that is hardly right more often than chance."""
+    for output, accuracy in enumerate(found.accuracies.tolist()):
+        if is_near_chance(accuracy, len(found), found.chances[output]):
+            return output
+    return None
+
+
+def _against_chance(found: Answers, output: int, split: str) -> str:
+    """Returns the accuracy of an output beside what chance reaches."""
+    chance = found.chances[output]
+    error = chance_error(chance, len(found))
+    which = ""
+    if len(found.chances) > 1:
+        which = f" in output {output + 1} of {len(found.chances)}"
+    return (
+        f"{100 * found.accuracies[output]:.2f} % of its answers{which} to "
+        f"{len(found):,} {split} examples are right, and {100 * chance:.2f} ± "
+        f"{100 * error:.2f} % would be by chance."
+    )
+
+
+def _notes(
+    runs: Sequence[Judged],
+    differences: Sequence[Difference],
+) -> list[str]:
+    """Returns what must be known to read the verdicts."""
+    notes = []
+    if any(each.word == TIE for each in differences):
+        seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
+        notes.append(
+            f"A tie: {len(runs[0].pruned):,} {runs[0].split} examples and "
+            f"{seeds} cannot tell the two apart; more of them may."
+        )
+    if differences and runs[0].split != "test":
+        notes.append(
+            "These are the validation examples: what was chosen on them looks "
+            "better than it is. Keep a test split apart."
+        )
+    return notes
