@@ -12,6 +12,7 @@ from keras_kddp.arguments import require_count
 from keras_kddp.atomic_files import replacing
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.float32 import in_float32
+from keras_kddp.export.model.portable_form import portable_form
 from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import (
     check_exportable,
@@ -33,6 +34,9 @@ from keras_kddp.export.tflite.calibration import (
 )
 from keras_kddp.export.tflite.converter import shared_converter
 from keras_kddp.export.tflite.metadata import with_metadata
+from keras_kddp.export.tflite.portable_operations import (
+    with_portable_operations,
+)
 from keras_kddp.export.tflite.quantizer import require_quantizer, to_int4
 from keras_kddp.export.workers.arrays import write_arrays
 from keras_kddp.model_io import Array, Arrays, Tensor
@@ -119,7 +123,9 @@ def to_tflite(
         tempfile.TemporaryDirectory(prefix="keras_kddp_") as folder,
     ):
         shared_converter.start()  # it gets ready while the model is traced
-        _save(in_float32(model), Path(folder))
+        plain = in_float32(model)
+        with portable_form(plain, quantization):
+            _save(plain, Path(folder))
         convert_into(
             partial,
             Path(folder),
@@ -170,7 +176,8 @@ def convert_into(
     )
     if is_int4:  # before names become short: it takes only unequal ones
         to_int4(target)
-    target.write_bytes(with_metadata(target.read_bytes(), entries))
+    content = with_portable_operations(target.read_bytes())
+    target.write_bytes(with_metadata(content, entries))
 
 
 def check_conversion(model: keras.Model, *inputs: Arrays) -> None:
