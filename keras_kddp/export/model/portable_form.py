@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ import keras
 from keras_kddp import _compat
 from keras_kddp.export.errors import ExportError
 from keras_kddp.model_io import Tensor
+from keras_kddp.surgery.calls import flat_calls
 
 MOST_STEPS = 1000
 """So many steps of recurrent layers, added up, are unrolled at most."""
@@ -32,6 +33,8 @@ def portable_form(model: keras.Model, quantization: str) -> Iterator[None]:
       more than `MOST_STEPS` steps, keep their loops: they are smaller.
     - An `Embedding` turns negative ids round by arithmetic: TFLM has no SELECT
       of integers.
+    - Sequences of one channel are added as vectors: the converter takes the
+      one for a bias, and fails.
 
     Args:
         model: A built Sequential or Functional model, to be traced inside.
@@ -49,6 +52,9 @@ def portable_form(model: keras.Model, quantization: str) -> Iterator[None]:
             if _is_plain_embedding(layer):
                 layer.call = functools.partial(_embedded, layer)
                 restored.callback(delattr, layer, "call")
+        for addition in _additions(model):
+            addition.call = functools.partial(_added, addition.call)
+            restored.callback(delattr, addition, "call")
         yield
 
 
@@ -98,3 +104,23 @@ def _embedded(layer: Any, inputs: Tensor) -> Tensor:
     minus_one = keras.ops.maximum(keras.ops.minimum(ids, 0), -1)
     rows = tf.gather(layer.embeddings, ids - layer.input_dim * minus_one)
     return keras.ops.cast(rows, layer.compute_dtype)
+
+
+def _additions(model: keras.Model) -> list[Any]:
+    """Returns the operations that add: layers, and those of `x + y`."""
+    operations = [node.operation for node in flat_calls(model).nodes]
+    found = {id(x): x for x in operations if type(x).__name__ == "Add"}
+    return list(found.values())
+
+
+def _added(add: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """Returns what an addition returns, which gets sequences as vectors."""
+    parts = keras.tree.flatten(inputs)
+    shapes = {tuple(getattr(part, "shape", ())) for part in parts}
+    shape = shapes.pop()
+    if shapes or len(shape) != 3 or shape[-1] != 1:
+        return add(*inputs)
+    vectors = keras.tree.map_structure(
+        lambda part: keras.ops.reshape(part, (shape[0], -1)), inputs
+    )
+    return keras.ops.reshape(add(*vectors), shape)

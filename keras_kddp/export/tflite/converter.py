@@ -8,6 +8,18 @@ from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.worker import LOG_CHARACTERS, Worker, WorkerError
 
 
+class ConversionError(ExportError):
+    """The converter refused a model, or died of it.
+
+    Attributes:
+        received: What it said, or how its process ended.
+    """
+
+    def __init__(self, message: str, received: str) -> None:
+        super().__init__(message)
+        self.received = received
+
+
 class Converter(Worker):
     """A worker process that turns SavedModels into .tflite files.
 
@@ -42,7 +54,7 @@ class Converter(Worker):
             uint8_input: Inputs in uint8 instead of int8.
 
         Raises:
-            ExportError: If the converter refuses the model or dies.
+            ConversionError: If the converter refuses the model or dies.
         """
         try:
             reply = self.ask(
@@ -55,19 +67,20 @@ class Converter(Worker):
                 }
             )
         except WorkerError as death:
-            raise ExportError(
+            raise ConversionError(
                 "The TFLite converter must survive the conversion. Received: "
                 f"its process ended with {death.cause}. The next export starts "
                 "a new one; if this model ends that too, export it with fewer "
                 "layers to find the one the converter cannot take. Its last "
-                f"words:\n{death.log}"
+                f"words:\n{death.log}",
+                death.cause,
             ) from None
         if reply["error"] is not None:
-            raise ExportError(
-                "The model must consist of TFLite builtin operations. "
-                f"Received from the converter: {_essence(reply['error'])}\n"
-                "Replace the layer that makes this operation, or leave it "
-                "out of the exported model."
+            essence = _essence(reply["error"])
+            raise ConversionError(
+                "The model must consist of what the TFLite converter takes, "
+                f"builtin operations. Received from it: {essence}",
+                essence,
             )
 
 

@@ -33,7 +33,7 @@ def with_portable_operations(content: bytes) -> bytes:
     for graph in model.subgraphs:
         graph.operators = [
             new
-            for operator in graph.operators
+            for operator in graph.operators or ()  # a branch may have none
             for new in _rewritten(model, graph, operator)
         ]
     _drop_unused_codes(model)
@@ -176,7 +176,7 @@ def _constant(model: Any, graph: Any, values: np.ndarray) -> int:
 
 def _drop_unused_codes(model: Any) -> None:
     """Leaves out the kinds of operations that no longer occur."""
-    operators = [x for graph in model.subgraphs for x in graph.operators]
+    operators = [x for graph in model.subgraphs for x in graph.operators or ()]
     used = sorted({operator.opcodeIndex for operator in operators})
     model.operatorCodes = [model.operatorCodes[index] for index in used]
     for operator in operators:

@@ -11,6 +11,10 @@ import keras
 from keras_kddp.arguments import require_count
 from keras_kddp.atomic_files import replacing
 from keras_kddp.export.errors import ExportError
+from keras_kddp.export.model.conversion_checks import (
+    check_convertible,
+    check_float16,
+)
 from keras_kddp.export.model.float32 import in_float32
 from keras_kddp.export.model.portable_form import portable_form
 from keras_kddp.export.model.samples import arrange_inputs
@@ -32,6 +36,7 @@ from keras_kddp.export.tflite.calibration import (
     calibration_rows,
     warn_of_other_pixels,
 )
+from keras_kddp.export.tflite.conversion_errors import naming_the_layer
 from keras_kddp.export.tflite.converter import shared_converter
 from keras_kddp.export.tflite.metadata import with_metadata
 from keras_kddp.export.tflite.portable_operations import (
@@ -112,6 +117,7 @@ def to_tflite(
         quantization, calibration, samples=samples, uint8_input=uint8_input
     )
     check_exportable(model)
+    check_convertible(model)
     entries = entries_of(model, quantization, metadata)
     rows = None
     if calibration is not None:
@@ -124,16 +130,19 @@ def to_tflite(
     ):
         shared_converter.start()  # it gets ready while the model is traced
         plain = in_float32(model)
+        if quantization == "float16":
+            check_float16(plain)
         with portable_form(plain, quantization):
             _save(plain, Path(folder))
-        convert_into(
-            partial,
-            Path(folder),
-            quantization,
-            rows,
-            uint8_input=uint8_input,
-            entries=entries,
-        )
+        with naming_the_layer(plain, Path(folder), quantization):
+            convert_into(
+                partial,
+                Path(folder),
+                quantization,
+                rows,
+                uint8_input=uint8_input,
+                entries=entries,
+            )
     return artifact_of(target, model, quantization)
 
 
@@ -191,9 +200,11 @@ def check_conversion(model: keras.Model, *inputs: Arrays) -> None:
         TypeError: If `model` is no Keras 3 model.
         ValueError: If an input's size is not fixed, inputs do not fit by name,
             shape or dtype, or the backend is not TensorFlow.
+        ExportError: If a layer becomes no operations of TFLite.
     """
     require_tensorflow("TFLite export")
     check_exportable(model)
+    check_convertible(model)
     for x in inputs:
         arrange_inputs(x, input_signature(model))
 

@@ -181,7 +181,7 @@ class _Ranges:
 
         Of units that never fire, for example: XNNPACK refuses the whole file.
         """
-        for operator in self._of(*self._kinds):
+        for operator in self._of(*self._kinds):  # all, in order
             kind = self._kinds[operator.opcodeIndex]
             widths = [_width(x) for x in self._ranged(operator.inputs)]
             least = self._least_width(operator, kind, widths)
@@ -213,12 +213,13 @@ class _Ranges:
     def _of(self, *kinds: str) -> list[Any]:
         return [
             operator
-            for operator in self._graph.operators
+            for operator in self._graph.operators or ()  # a branch may have none
             if self._kinds[operator.opcodeIndex] in kinds
         ]
 
     def _ranged(self, indices: Any) -> list[Any]:
-        tensors = (self._graph.tensors[index] for index in indices if index >= 0)
+        given = [] if indices is None else indices  # a call may have none
+        tensors = (self._graph.tensors[index] for index in given if index >= 0)
         return [tensor for tensor in tensors if _is_ranged(tensor)]
 
 
