@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -25,6 +26,7 @@ from keras_kddp.export.model.signature import (
     input_signature,
     output_names,
 )
+from keras_kddp.export.runtimes.refusals import explained
 from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.model_io import (
@@ -98,7 +100,12 @@ def verify(
         _warn_of_ranges(runtimes[0], names[0], inputs)
         rows += _rows_of(runtimes, names, inputs, judge)
     return Agreement(
-        rows=tuple(rows),
+        rows=tuple(
+            replace(row, refusal=explained(row.refusal, row.path, model))
+            if row.refusal is not None
+            else row
+            for row in rows
+        ),
         keras_accuracy=judge.accuracy(reference),
         samples=len(inputs[0]),
         absent={

@@ -25,6 +25,7 @@ from keras_kddp.export.micro.sources import (
 from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import check_exportable, input_signature
 from keras_kddp.export.runtimes.description import write_description
+from keras_kddp.export.runtimes.refusals import explained
 from keras_kddp.export.runtimes.runtimes import (
     Execution,
     LiteRTRuntime,
@@ -133,7 +134,7 @@ def to_microcontroller(
             uint8_input=uint8_input,
             metadata=metadata,
         )
-        bundle, measured = _bundle(artifact, rows, name)
+        bundle, measured = _bundle(model, artifact, rows, name)
         texts = bundle.sources()
         texts["README.md"] = readme_of(bundle, artifact, measured)
         for file_name, text in texts.items():
@@ -181,7 +182,7 @@ def _check(quantization: str, calibration: Any, name: str) -> None:
 
 
 def _bundle(
-    artifact: TFLiteArtifact, rows: list[Array], name: str
+    model: keras.Model, artifact: TFLiteArtifact, rows: list[Array], name: str
 ) -> tuple[Bundle, int]:
     """Returns a bundle whose file was run, and its measured arena."""
     chip, phone = TFLMRuntime(artifact.path), LiteRTRuntime(artifact.path)
@@ -190,7 +191,7 @@ def _bundle(
         key: array[chosen]
         for key, array in zip(artifact.input_names, rows, strict=True)
     }
-    found = _executed(chip, phone, given)
+    found = _executed(model, chip, phone, given)
     measured = int(found.arena_bytes or 0)
     first = slice(0, _GOLDEN_SAMPLES)
     inputs, outputs = _in_file(chip.inputs), _in_file(chip.outputs)
@@ -218,7 +219,10 @@ def _in_file(tensors: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def _executed(
-    chip: Runtime, phone: Runtime, given: Mapping[str, Array]
+    model: keras.Model,
+    chip: Runtime,
+    phone: Runtime,
+    given: Mapping[str, Array],
 ) -> Execution:
     """Returns what TFLM made of samples, its arena measured.
 
@@ -229,10 +233,11 @@ def _executed(
         found = chip.execute(given, arena=True)
         wanted = phone.execute(given)
     except (CrashError, RefusalError) as refusal:
+        reason = explained(str(refusal), chip.path, model)
         raise ExportError(
             "The model must consist of what TFLM and LiteRT can run. Received "
-            f"from one: {refusal}. Replace this layer, or widen one of one "
-            "unit; a phone may take it, with keras_kddp.export.to_tflite."
+            f"from one: {reason}. A phone may take it as it is, with "
+            "keras_kddp.export.to_tflite."
         ) from None
     _check_equal(found.outputs, wanted.outputs, chip.path)
     return found

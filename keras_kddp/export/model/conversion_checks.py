@@ -82,20 +82,19 @@ def check_float16(model: keras.Model) -> None:
         ExportError: If there are some; the largest is named.
     """
     found = [
-        (float(np.abs(to_numpy(weight)).max(initial=0)), path, layer, weight)
+        (float(np.abs(to_numpy(weight)).max(initial=0)), path, weight.name)
         for path, layer in layers_by_path(model).items()
         # Of statistics, a file holds a quotient; of models, their layers.
         if not (is_flattened(layer) or isinstance(layer, _STATISTICS))
         for weight in layer.weights
         if "float" in weight.dtype
     ]
-    largest, path, layer, weight = max(
-        found, key=lambda entry: entry[0], default=(0.0, "", None, None)
-    )
+    largest, path, name = max(found, default=(0.0, "", ""))
     if largest > LARGEST_FLOAT16:
+        kind = type(layers_by_path(model)[path]).__name__
         raise ExportError(
             'In quantization="float16", weights must be within '
-            f"{LARGEST_FLOAT16:g}. Received: {largest:g} in '{weight.name}' of "
-            f"layer '{path}' ({type(layer).__name__}). Scale what it "
-            'multiplies, or use quantization="dynamic" or "none".'
+            f"{LARGEST_FLOAT16:g}. Received: {largest:g} in '{name}' of layer "
+            f"'{path}' ({kind}). Scale what it multiplies, or use "
+            'quantization="dynamic" or "none".'
         )

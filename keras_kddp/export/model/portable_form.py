@@ -85,10 +85,9 @@ def _to_unroll(layers: list[Any], quantization: str) -> list[Any]:
 def _steps(layer: Any) -> int:
     """Returns how many steps a recurrent layer was built for, 0 if unknown."""
     shapes = layer.get_build_config() or {}
-    shape = shapes.get("input_shape") or next(
-        iter(shapes.get("shapes_dict", {}).values()), ()
-    )
-    return (shape[1] or 0) if len(shape) > 1 else 0
+    several = [*shapes.get("shapes_dict", {}).values(), ()]
+    shape = shapes.get("input_shape") or several[0]
+    return int(shape[1] or 0) if len(shape) > 1 else 0
 
 
 def _is_plain_embedding(layer: Any) -> bool:

@@ -106,7 +106,7 @@ def _of_wide_operations(
     return (
         'quantization="int16x8" must be for operations that the converter has '
         f"in it. Received: {', '.join(dict.fromkeys(found))}"
-        f"{_listed(layers, ' of ')}. Use quantization=\"int8\", or replace "
+        f'{_listed(layers, " of ")}. Use quantization="int8", or replace '
         f"{'this layer' if len(layers) == 1 else 'what makes them'}."
     )
 

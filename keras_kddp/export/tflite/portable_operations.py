@@ -63,7 +63,10 @@ def _rewritten(model: Any, graph: Any, operator: Any) -> list[Any]:
         pairs = zip(given[0].shape, made[0].shape, strict=True)
         if all(before in (1, after) for before, after in pairs):
             shape = np.asarray(made[0].shape, np.int32)
-            operator.inputs = [operator.inputs[0], _constant(model, graph, shape)]
+            operator.inputs = [
+                operator.inputs[0],
+                _constant(model, graph, shape),
+            ]
             _become(model, operator, _OPERATORS.BROADCAST_TO, 2)
     elif kind == _OPERATORS.UNPACK:
         if given[0].type == schema.TensorType.BOOL:

@@ -213,7 +213,8 @@ class _Ranges:
     def _of(self, *kinds: str) -> list[Any]:
         return [
             operator
-            for operator in self._graph.operators or ()  # a branch may have none
+            for operator in self._graph.operators
+            or ()  # a branch may have none
             if self._kinds[operator.opcodeIndex] in kinds
         ]
 
