@@ -116,10 +116,13 @@ def _layer(
 
 
 def _made_by(graph: Any, operator: Any, names: LayerNames) -> str | None:
-    """Returns the layer in the names of what an operation makes, or takes."""
+    """Returns the layer in the names of what an operation takes, or makes.
+
+    Weights first: what is fused into an operation gives its name to the output.
+    """
     made = map(operator.Outputs, range(operator.OutputsLength()))
-    taken = map(operator.Inputs, range(operator.InputsLength()))
-    for index in (*made, *taken):
+    first, *weights = map(operator.Inputs, range(operator.InputsLength()))
+    for index in (*weights, *made, first):
         if index >= 0:
             layer = names.behind(graph.Tensors(index).Name().decode())
             if layer is not None:
