@@ -65,6 +65,12 @@ def _of_range(
             "Calibrate with more inputs, or take out the units before it, "
             'which never fire; quantization="int8" takes them.'
         )
+    if "masked" in what:
+        return (
+            f'In quantization="{quantization}", masked scores must be near '
+            f"the others. Received: {what} in {layer}. Use "
+            'quantization="int8", in which they are put there.'
+        )
     return (
         f'In quantization="{quantization}", values must have a finite range. '
         f"Received: {what} from {layer} for `calibration`. Scale the inputs "
