@@ -308,6 +308,16 @@ def test_a_refusal_names_the_layer_and_what_helps(tmp_path):
         to_microcontroller(model, tmp_path / "b", x, quantization="none")
 
 
+def test_what_tflm_says_while_it_runs_is_heard(tmp_path):
+    model = sequential(layers.Dense(2, "squareplus", name="root"))
+    artifact = to_tflite(
+        model, tmp_path / "m.tflite", quantization="int8", calibration=X
+    )
+    row = verify(model, artifact, X).row(artifact.path, "TFLM")
+    assert row.refusal.startswith("SQRT of layer 'root' (Dense): use quanti")
+    assert "(INT8 != FLOAT32)" in row.refusal
+
+
 @pytest.mark.parametrize(
     ("refusal", "found"),
     [

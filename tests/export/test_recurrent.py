@@ -180,6 +180,12 @@ def test_sequences_of_one_channel_are_added(add, tmp_path):
     assert verify(model, artifact, SEQUENCES, tolerance=1e-5).passed
 
 
+def test_products_of_one_channel_are_converted(tmp_path):
+    model = sequential(layers.Dense(3), layers.Dense(4), shape=(4, 1))
+    artifact = to_tflite(model, tmp_path / "m.tflite")
+    assert verify(model, artifact, SEQUENCES[..., :1], tolerance=1e-5).passed
+
+
 def test_a_mask_cuts_off_no_states_in_int8(tmp_path):
     keras.utils.set_random_seed(1)
     model = MODELS["masking"]()

@@ -48,13 +48,24 @@ def answer(
         converter.inference_input_type = tf.uint8 if uint8_input else ends
         converter.inference_output_type = ends
     if calibration is None:
-        content = converter.convert()
+        content = _converted(converter)
     else:
         with _usable_ranges(is_wide=quantization == "int16x8"):
-            content = converter.convert()
+            content = _converted(converter)
     with open(target, "wb") as file:
         file.write(content)
     return {}
+
+
+def _converted(converter: Any) -> Any:
+    try:
+        return converter.convert()
+    except Exception as error:
+        if "'tfl.mul' op result type" not in str(error):
+            raise
+    # A product of one channel with weights was folded where it does not fit.
+    converter._experimental_disable_fuse_mul_and_fc = True
+    return converter.convert()
 
 
 def _calibrate(converter: Any, calibration: str) -> None:
