@@ -140,12 +140,19 @@ def test_the_process_stays_as_it_was(tmp_path):
     assert state() == before
 
 
+class Mapped(keras.layers.Layer):
+    """A loop, of which the converter dies in int8."""
+
+    def call(self, inputs):
+        return keras.ops.map(keras.ops.tanh, inputs)
+
+
 def test_a_crash_of_the_converter_is_an_error_and_leaves_no_file(tmp_path):
     inputs = keras.Input((6, 3))
-    outputs = keras.layers.Dense(2)(keras.layers.LSTM(4)(inputs))
+    outputs = keras.layers.Dense(2)(Mapped()(inputs))
     x = np.random.default_rng(0).normal(size=(30, 6, 3)).astype("float32")
 
-    with pytest.raises(ExportError):
+    with pytest.raises(ExportError, match=r"'mapped\w*' \(Mapped\)"):
         to_tflite(
             keras.Model(inputs, outputs),
             tmp_path / "m.tflite",

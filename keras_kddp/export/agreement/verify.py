@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -28,6 +29,7 @@ from keras_kddp.export.model.signature import (
     output_names,
 )
 from keras_kddp.export.runtimes.process import RUN_SECONDS
+from keras_kddp.export.runtimes.refusals import explained
 from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.model_io import (
@@ -127,7 +129,12 @@ def verify(
         _warn_of_ranges(runtimes[0], names[0], inputs)
         rows += _rows_of(runtimes, names, inputs, judge, time_limit)
     return Agreement(
-        rows=tuple(rows),
+        rows=tuple(
+            replace(row, refusal=explained(row.refusal, row.path, model))
+            if row.refusal is not None
+            else row
+            for row in rows
+        ),
         keras_accuracy=judge.accuracy(reference),
         samples=len(inputs[0]),
         absent={

@@ -27,6 +27,7 @@ from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import check_exportable, input_signature
 from keras_kddp.export.runtimes.description import write_description
 from keras_kddp.export.runtimes.process import RUN_SECONDS
+from keras_kddp.export.runtimes.refusals import explained
 from keras_kddp.export.runtimes.runtimes import (
     Execution,
     LiteRTRuntime,
@@ -144,7 +145,7 @@ def to_microcontroller(
             metadata=metadata,
             time_limit=conversion_limit(time_limit),
         )
-        bundle, measured = _bundle(artifact, rows, name, time_limit)
+        bundle, measured = _bundle(model, artifact, rows, name, time_limit)
         texts = bundle.sources()
         texts["README.md"] = readme_of(bundle, artifact, measured)
         for file_name, text in texts.items():
@@ -192,6 +193,7 @@ def _check(quantization: str, calibration: Any, name: str) -> None:
 
 
 def _bundle(
+    model: keras.Model,
     artifact: TFLiteArtifact,
     rows: list[Array],
     name: str,
@@ -204,7 +206,7 @@ def _bundle(
         key: array[chosen]
         for key, array in zip(artifact.input_names, rows, strict=True)
     }
-    found = _executed(chip, phone, given, time_limit)
+    found = _executed(model, chip, phone, given, time_limit)
     measured = int(found.arena_bytes or 0)
     first = slice(0, _GOLDEN_SAMPLES)
     inputs, outputs = _in_file(chip.inputs), _in_file(chip.outputs)
@@ -232,6 +234,7 @@ def _in_file(tensors: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def _executed(
+    model: keras.Model,
     chip: Runtime,
     phone: Runtime,
     given: Mapping[str, Array],
@@ -246,10 +249,11 @@ def _executed(
         found = chip.execute(given, arena=True, time_limit=time_limit)
         wanted = phone.execute(given, time_limit=time_limit)
     except (CrashError, RefusalError) as refusal:
+        reason = explained(str(refusal), chip.path, model)
         raise ExportError(
             "The model must consist of what TFLM and LiteRT can run. Received "
-            f"from one: {refusal}. Replace this layer, or widen one of one "
-            "unit; a phone may take it, with keras_kddp.export.to_tflite."
+            f"from one: {reason}. A phone may take it as it is, with "
+            "keras_kddp.export.to_tflite."
         ) from None
     for name, tensor in chip.outputs.items():
         _check_equal(found.outputs[name], wanted.outputs[name], tensor, chip)

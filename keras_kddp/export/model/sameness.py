@@ -19,11 +19,14 @@ def samples_of(model: keras.Model) -> list[Array]:
     """Returns a few random inputs of a model, one array per input.
 
     Returns:
-        Arrays (samples, ...) of the inputs' dtypes, numbers in [0, 1).
+        Arrays (samples, ...) of the inputs' dtypes, numbers in [0, 1); of
+        strings, such numbers as text.
     """
     generator = np.random.default_rng(0)
     return [
-        generator.random((_SAMPLES, *entry.shape)).astype(entry.dtype)
+        generator.random((_SAMPLES, *entry.shape)).astype(
+            "U4" if entry.dtype == "string" else entry.dtype
+        )
         for entry in input_signature(model)
     ]
 

@@ -190,6 +190,11 @@ def _with_variables(model: keras.Model) -> Any:
 
     # Not a tf.Module: its properties would hide these attributes.
     reusable = tf.train.Checkpoint()
+    reusable.tables = [
+        layer.lookup_table
+        for layer in _compat.all_layers(model)
+        if hasattr(layer, "lookup_table")  # what looks words up
+    ]
     reusable.variables = [v.value for v in model.variables]
     reusable.trainable_variables = [v.value for v in model.trainable_variables]
     reusable.regularization_losses = [

@@ -23,6 +23,18 @@ def conversion_limit(time_limit: float | None) -> float | None:
     return max(time_limit, CONVERSION_SECONDS)
 
 
+class ConversionError(ExportError):
+    """The converter refused a model, or died of it.
+
+    Attributes:
+        received: What it said, or how its process ended.
+    """
+
+    def __init__(self, message: str, received: str) -> None:
+        super().__init__(message)
+        self.received = received
+
+
 class Converter(Worker):
     """A worker process that turns SavedModels into .tflite files.
 
@@ -59,8 +71,8 @@ class Converter(Worker):
             time_limit: Seconds that it may take; None: for ever.
 
         Raises:
-            ExportError: If the converter refuses the model, dies, or does not
-                end in `time_limit`.
+            ConversionError: If the converter refuses the model or dies.
+            ExportError: If it does not end in `time_limit`.
         """
         try:
             reply = self.ask(
@@ -81,19 +93,20 @@ class Converter(Worker):
                 "converter cannot take."
             ) from None
         except WorkerError as death:
-            raise ExportError(
+            raise ConversionError(
                 "The TFLite converter must survive the conversion. Received: "
                 f"{death.fate}. The next export starts a new one; if this "
                 "model ends that too, export it with fewer layers to find the "
                 "one the converter cannot take. Its last "
-                f"words:\n{death.log}"
+                f"words:\n{death.log}",
+                death.cause,
             ) from None
         if reply["error"] is not None:
-            raise ExportError(
-                "The model must consist of TFLite builtin operations. "
-                f"Received from the converter: {_essence(reply['error'])}\n"
-                "Replace the layer that makes this operation, or leave it "
-                "out of the exported model."
+            essence = _essence(reply["error"])
+            raise ConversionError(
+                "The model must consist of what the TFLite converter takes, "
+                f"builtin operations. Received from it: {essence}",
+                essence,
             )
 
 

@@ -1,5 +1,9 @@
 """What the converter's process does: SavedModel in, .tflite file out."""
 
+import contextlib
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -43,10 +47,25 @@ def answer(
         ends = tf.int16 if is_wide else tf.int8
         converter.inference_input_type = tf.uint8 if uint8_input else ends
         converter.inference_output_type = ends
-    content = converter.convert()
+    if calibration is None:
+        content = _converted(converter)
+    else:
+        with _usable_ranges(is_wide=quantization == "int16x8"):
+            content = _converted(converter)
     with open(target, "wb") as file:
         file.write(content)
     return {}
+
+
+def _converted(converter: Any) -> Any:
+    try:
+        return converter.convert()
+    except Exception as error:
+        if "'tfl.mul' op result type" not in str(error):
+            raise
+    # A product of one channel with weights was folded where it does not fit.
+    converter._experimental_disable_fuse_mul_and_fc = True
+    return converter.convert()
 
 
 def _calibrate(converter: Any, calibration: str) -> None:
@@ -57,3 +76,29 @@ def _calibrate(converter: Any, calibration: str) -> None:
         {name: array[row : row + 1] for name, array in samples.items()}
         for row in range(count)
     )
+
+
+@contextlib.contextmanager
+def _usable_ranges(*, is_wide: bool) -> Iterator[None]:
+    """Has the converter see calibrated ranges that runtimes can work with.
+
+    Args:
+        is_wide: Of int16x8, for which the converter takes no changed ranges:
+            they are only checked.
+    """
+    from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+    ranges = runpy.run_path(
+        str(Path(__file__).with_name("calibrated_ranges.py"))
+    )
+
+    def calibrate(self: Any, *options: Any) -> Any:
+        content = found(self, *options)
+        return ranges["with_ranges"](content, is_wide=is_wide)
+
+    found = Calibrator.calibrate
+    Calibrator.calibrate = calibrate
+    try:
+        yield
+    finally:
+        Calibrator.calibrate = found

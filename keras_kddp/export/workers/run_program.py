@@ -4,6 +4,7 @@ Samples and outputs travel as .npz files of arrays of the tensors' own dtypes,
 named by their positions in the file: "0", "1".
 """
 
+import contextlib
 import os
 import tempfile
 import time
@@ -236,7 +237,12 @@ class _TFLM:
             self._interpreter.set_input(row, index)
 
     def invoke(self) -> None:
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as problem:
+            with _Captured() as said, contextlib.suppress(RuntimeError):
+                self._interpreter.invoke()  # again, to hear why
+            raise ValueError(f"{problem} {said.text()}") from problem
 
     def outputs(self) -> list[Any]:
         return [

@@ -10,6 +10,7 @@ from keras_kddp.data.batches import Batches, batches_of
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import input_signature
+from keras_kddp.export.runtimes.refusals import explained
 from keras_kddp.export.runtimes.runtimes import TFLMRuntime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.export.tflite.to_tflite import to_tflite
@@ -89,9 +90,10 @@ def int8_arena_bytes(student: keras.Model, data: Batches) -> int:
         try:
             found = runtime.execute(inputs, arena=True)
         except (CrashError, RefusalError) as refusal:
+            reason = explained(str(refusal), artifact.path, student)
             raise ValueError(
                 "`max_arena_bytes` must be for a student that TFLM can run. "
-                f"Received from it: {refusal}. Replace this layer, or leave "
+                f"Received from it: {reason}. Replace this layer, or leave "
                 "the limit out."
             ) from None
     return int(found.arena_bytes or 0)
