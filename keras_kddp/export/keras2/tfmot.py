@@ -34,6 +34,7 @@ from keras_kddp.export.tflite.artifact import (
     entries_of,
 )
 from keras_kddp.export.tflite.calibration import calibration_rows
+from keras_kddp.export.tflite.names import names_of
 from keras_kddp.export.tflite.to_tflite import convert_into
 from keras_kddp.export.workers import portable_models
 from keras_kddp.model_io import Array, output_activations
@@ -159,7 +160,14 @@ def finetune_with_tfmot(
         )
         check_reached(trained, options, description)
         portable_models.set_weights(named_layers(plain), dict(trained.weights))
-        convert_into(new, trained.saved_model, "int8", rows, entries=entries)
+        convert_into(
+            new,
+            trained.saved_model,
+            "int8",
+            rows,
+            names=names_of(plain, is_traced=False),
+            entries=entries,
+        )
     return TFMOTResult(
         model=plain,
         tflite=artifact_of(target, plain, "int8"),
