@@ -2,7 +2,7 @@
 
 import keyword
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import eq
 from typing import Any, TypeAlias
@@ -98,7 +98,8 @@ def input_signature(model: keras.Model) -> tuple[InputSignature, ...]:
     keys = [part[0] if _is_key(part) else None for part in paths]
     given = [a or b for a, b in zip(keys, layers, strict=True)]
     plain = [*map(_parameter, given)]
-    names = _distinct(plain, first=[*map(eq, given, plain)])
+    # TensorFlow writes the names of a function's inputs in lower case.
+    names = _distinct(plain, [*map(eq, given, plain)], sameness=str.lower)
     return tuple(
         InputSignature(
             tensor.name if key is None else key,
@@ -127,7 +128,7 @@ def output_names(model: keras.Model) -> tuple[str, ...]:
         "_".join(map(str, _from_first_key(path))) or layer
         for path, layer in zip(paths, layers, strict=True)
     ]
-    return _distinct(names, first=[*map(_is_key, paths)])
+    return _distinct(names, [*map(_is_key, paths)])
 
 
 def infer(model: keras.Model, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -151,7 +152,7 @@ def file_names(names: Iterable[str]) -> tuple[str, ...]:
     """Returns distinct names of letters, digits and underscores."""
     given = list(names)
     plain = [*map(_identifier, given)]
-    return _distinct(plain, first=[*map(eq, given, plain)])
+    return _distinct(plain, [*map(eq, given, plain)])
 
 
 def _identifier(name: str) -> str:
@@ -166,19 +167,29 @@ def _parameter(name: str) -> str:
     return f"{plain}_" if is_taken else plain
 
 
-def _distinct(names: Sequence[str], first: Sequence[bool]) -> tuple[str, ...]:
+def _distinct(
+    names: Sequence[str],
+    first: Sequence[bool],
+    sameness: Callable[[str], str] = str,
+) -> tuple[str, ...]:
     """Returns names of which the later equal ones have a number.
 
     Args:
         names: Names.
         first: Which of them go before the others.
+        sameness: Returns what equal names have in common.
     """
+    wanted = [*map(sameness, names)]
     found: dict[int, str] = {}
+    taken: set[str] = set()
     for index in sorted(range(len(names)), key=lambda index: not first[index]):
         candidate, count = names[index], 1
-        while candidate in found.values() or (count > 1 and candidate in names):
+        while (same := sameness(candidate)) in taken or (
+            count > 1 and same in wanted
+        ):
             candidate, count = f"{names[index]}_{count}", count + 1
         found[index] = candidate
+        taken.add(same)
     return tuple(found[index] for index in range(len(names)))
 
 

@@ -36,10 +36,13 @@ class FileNames:
     def give_to(self, model: Any) -> None:
         """Renames the tensors of a parsed .tflite file.
 
+        Its outputs come in the order of the signature, too.
+
         Args:
             model: A `ModelT` of the schema, changed in place.
         """
         for signature in model.signatureDefs or ():
+            _put_in_order(model.subgraphs[signature.subgraphIndex], signature)
             _rename(signature.inputs, self.inputs)
             _rename(signature.outputs, self.outputs)
         for graph in model.subgraphs:
@@ -104,6 +107,14 @@ class _InnerNames:
         while candidate in self._found.values():
             candidate, count = f"{plain}_{count}", count + 1
         return candidate
+
+
+def _put_in_order(graph: Any, signature: Any) -> None:
+    """Orders outputs as they were traced; the converter has its own order."""
+    signature.outputs.sort(key=lambda part: part.name)
+    traced = [part.tensorIndex for part in signature.outputs]
+    if set(graph.outputs) == set(traced):
+        graph.outputs = sorted(graph.outputs, key=traced.index)
 
 
 def _rename(parts: Any, names: Mapping[str, str]) -> None:
