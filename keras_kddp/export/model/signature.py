@@ -1,5 +1,6 @@
 """A Keras model as its exported file sees it: flat, named inputs, outputs."""
 
+import itertools
 import keyword
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -95,7 +96,7 @@ def input_signature(model: keras.Model) -> tuple[InputSignature, ...]:
     """Returns the inputs of a model that passed `check_exportable`."""
     paths = _paths(input_structure(model))
     layers = [_compat.producing_node(x).operation.name for x in model.inputs]
-    keys = [part[0] if _is_key(part) else None for part in paths]
+    keys = [*map(_key, paths)]
     given = [a or b for a, b in zip(keys, layers, strict=True)]
     plain = [*map(_parameter, given)]
     # TensorFlow writes the names of a function's inputs in lower case.
@@ -128,7 +129,7 @@ def output_names(model: keras.Model) -> tuple[str, ...]:
         "_".join(map(str, _from_first_key(path))) or layer
         for path, layer in zip(paths, layers, strict=True)
     ]
-    return _distinct(names, [*map(_is_key, paths)])
+    return _distinct(names, [_key(path) is not None for path in paths])
 
 
 def infer(model: keras.Model, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -179,17 +180,19 @@ def _distinct(
         first: Which of them go before the others.
         sameness: Returns what equal names have in common.
     """
-    wanted = [*map(sameness, names)]
+    wanted = set(map(sameness, names))
     found: dict[int, str] = {}
     taken: set[str] = set()
     for index in sorted(range(len(names)), key=lambda index: not first[index]):
-        candidate, count = names[index], 1
-        while (same := sameness(candidate)) in taken or (
-            count > 1 and same in wanted
-        ):
-            candidate, count = f"{names[index]}_{count}", count + 1
-        found[index] = candidate
-        taken.add(same)
+        name = names[index]
+        numbered = (f"{name}_{count}" for count in itertools.count(1))
+        others = (other for other in numbered if sameness(other) not in wanted)
+        found[index] = next(
+            candidate
+            for candidate in itertools.chain([name], others)
+            if sameness(candidate) not in taken
+        )
+        taken.add(sameness(found[index]))
     return tuple(found[index] for index in range(len(names)))
 
 
@@ -197,9 +200,10 @@ def _paths(structure: Any) -> list[Path]:
     return [path for path, _ in keras.tree.flatten_with_path(structure)]
 
 
-def _is_key(path: Path) -> bool:
-    """Returns whether a path leads into nothing but a dict."""
-    return len(path) == 1 and isinstance(path[0], str) and path[0] != ""
+def _key(path: Path) -> str | None:
+    """Returns the key of a tensor in a dict that is in nothing else."""
+    is_key = len(path) == 1 and isinstance(path[0], str) and path[0] != ""
+    return str(path[0]) if is_key else None
 
 
 def _from_first_key(path: Path) -> Path:

@@ -35,9 +35,10 @@ def save_trace(model: keras.Model, folder: Path) -> None:
     """
     import tensorflow as tf  # here: the other backends do without it
 
+    names = traced_outputs(model)
+
     def serve(*tensors: Tensor) -> dict[str, Tensor]:
-        outputs = infer(model, tensors)
-        return dict(zip(traced_outputs(model), outputs, strict=True))
+        return dict(zip(names, infer(model, tensors), strict=True))
 
     module = tf.Module()
     # The converter finds weights only as variables of the module.
