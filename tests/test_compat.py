@@ -342,3 +342,11 @@ def test_decays_is_what_a_step_does():
     optimizer.apply([keras.ops.zeros((1,))] * 3, weights)
     assert [float(x[0]) for x in weights] == [1.0, 1.0, 0.5]
     assert not decays(optimizers.SGD(1.0), weights[2])
+
+
+@pytest.mark.parametrize("kind", [layers.Dense, layers.ReLU, keras.Sequential])
+def test_automatic_name_is_what_keras_calls_the_first_of_a_class(kind):
+    keras.backend.clear_session()
+    made = kind(1) if kind is layers.Dense else kind()
+
+    assert made.name == _compat.automatic_name(kind)
