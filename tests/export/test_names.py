@@ -388,6 +388,29 @@ def test_layers_keep_the_names_that_users_gave_them(tmp_path):
     assert not any("dense_7" in name for name in names)
 
 
+def test_a_second_saved_model_has_the_same_fingerprint(tmp_path):
+    model = of_inputs([keras.Input((3,)), keras.Input((3,))])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    first, *others = (
+        to_saved_model(form, tmp_path / folder)
+        for folder, form in (("1", model), ("2", model), ("3", loaded))
+    )
+
+    # Names of functions in the .pb count on in a process of TensorFlow.
+    prints = {
+        tf.saved_model.experimental.read_fingerprint(str(folder)).singleprint()
+        for folder in (first, *others)
+    }
+    assert len(prints) == 1
+    for other in others:
+        for file in first.rglob("*"):
+            if file.is_file() and file.suffix != ".pb":
+                path = other / file.relative_to(first)
+                assert path.read_bytes() == file.read_bytes()
+
+
 def test_a_bundle_has_the_same_bytes_and_comments_that_end(tmp_path):
     model = of_outputs(lambda a, b, c, d: {"*/ int x;": b, "ü": c})
 
