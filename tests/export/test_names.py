@@ -339,20 +339,20 @@ def content(model, path, quantization="none"):
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_a_second_export_has_the_same_bytes(quantization, tmp_path):
+def test_a_model_and_its_keras_file_become_the_same_bytes(
+    quantization, tmp_path
+):
     model = of_inputs([keras.Input((3,)), keras.Input((3,))])
     model.save(tmp_path / "model.keras")
     wanted = content(model, tmp_path / "1.tflite", quantization)
-    loaded = [
-        keras.saving.load_model(tmp_path / "model.keras") for _ in range(2)
-    ][1]
+    for _ in range(2):  # numbers of tensors and layers count on
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
 
-    assert content(model, tmp_path / "2.tflite", quantization) == wanted
-    assert content(loaded, tmp_path / "3.tflite", quantization) == wanted
+    assert content(loaded, tmp_path / "2.tflite", quantization) == wanted
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
-def test_another_precision_has_the_same_bytes_too(policy, tmp_path):
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "float64"])
+def test_a_second_export_has_the_same_bytes(policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     try:
         model = branching()
