@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 
 from keras_kddp.export.errors import ExportError
-from keras_kddp.export.model.node_names import number_nodes
+from keras_kddp.export.model.node_names import number_nodes, user_named
 from keras_kddp.export.model.signature import infer, input_signature
 from keras_kddp.model_io import Tensor
 
@@ -63,7 +63,7 @@ def save_trace(model: keras.Model, folder: Path) -> None:
             "Remove what fixes the batch size, and what keeps state outside "
             "of Keras variables."
         ) from error
-    number_nodes(folder, traced_inputs(model))
+    number_nodes(folder, traced_inputs(model), user_named(model))
 
 
 def _numbered(what: str, count: int) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_kddp import _compat
+from keras_kddp.export.model.node_names import user_named
 from keras_kddp.export.model.signature import input_signature, output_names
 from keras_kddp.export.model.tracing import traced_inputs, traced_outputs
 
@@ -62,11 +62,7 @@ def names_of(model: keras.Model, *, is_traced: bool = True) -> FileNames:
         model: The model.
         is_traced: Whether `save_trace` wrote the SavedModel.
     """
-    layers = frozenset(
-        layer.name
-        for layer in _compat.all_layers(model)
-        if not _is_numbered(layer)
-    )
+    layers = user_named(model)
     if not is_traced:
         return FileNames(layers=layers)
     inputs = [entry.name for entry in input_signature(model)]
@@ -121,8 +117,3 @@ def _rename(parts: Any, names: Mapping[str, str]) -> None:
     for part in parts:
         name = part.name.decode()
         part.name = names.get(name, name)
-
-
-def _is_numbered(layer: Any) -> bool:
-    automatic = re.escape(_compat.automatic_name(type(layer)))
-    return re.fullmatch(rf"{automatic}(_\d+)?", layer.name) is not None
