@@ -349,3 +349,11 @@ def test_compiled_metrics_keep_the_structure_that_was_given():
     assert _compat.compiled_metrics(model) is None
     model.compile("sgd", "mse", metrics={"sum": ["mae"]})
     assert _compat.compiled_metrics(model) == {"sum": ["mae"]}
+
+
+@pytest.mark.parametrize("kind", [layers.Dense, layers.ReLU, keras.Sequential])
+def test_automatic_name_is_what_keras_calls_the_first_of_a_class(kind):
+    keras.backend.clear_session()
+    made = kind(1) if kind is layers.Dense else kind()
+
+    assert made.name == _compat.automatic_name(kind)

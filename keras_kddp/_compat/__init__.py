@@ -15,6 +15,7 @@ from keras.src.losses.loss import (
     scale_loss_for_distribution,
     unscale_loss_for_distribution,
 )
+from keras.src.utils import naming
 
 
 class CallNode(NamedTuple):
@@ -69,6 +70,14 @@ def all_layers(model: keras.Model) -> list[Any]:
     The public `layers` stops at the first level.
     """
     return list(model._flatten_layers(include_self=False))
+
+
+def automatic_name(layer_class: type) -> str:
+    """Returns what Keras calls the first layer of a class, "dense".
+
+    The public `layer.name` does not say who gave it.
+    """
+    return str(naming.to_snake_case(layer_class.__name__))
 
 
 def producing_node(tensor: Any) -> CallNode:

@@ -35,6 +35,7 @@ from keras_kddp.export.tflite.artifact import (
     entries_of,
 )
 from keras_kddp.export.tflite.calibration import calibration_rows
+from keras_kddp.export.tflite.names import names_of
 from keras_kddp.export.tflite.to_tflite import convert_into
 from keras_kddp.export.workers import portable_models
 from keras_kddp.export.workers.guard import temporary_folder
@@ -168,6 +169,7 @@ def finetune_with_tfmot(
             trained.saved_model,
             "int8",
             rows,
+            names=names_of(plain, is_traced=False),
             entries=entries,
             time_limit=time_limit,
         )

@@ -1,6 +1,10 @@
 """What the README of a microcontroller bundle says."""
 
-from keras_kddp.export.micro.sources import Bundle, resolver_method
+from keras_kddp.export.micro.sources import (
+    Bundle,
+    printable,
+    resolver_method,
+)
 from keras_kddp.export.micro.templates import README
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
 
@@ -14,7 +18,7 @@ def readme_of(bundle: Bundle, artifact: TFLiteArtifact, measured: int) -> str:
         measured: Bytes of the smallest arena that it ran in.
     """
     ends = "\n".join(
-        f"| {role} {index} | `{part.name}` | {part.dtype} | "
+        f"| {role} {index} | `{printable(part.name)}` | {part.dtype} | "
         f"{' x '.join(map(str, part.shape))} | "
         f"{'-' if part.scale is None else f'{part.scale:.8g}'} | "
         f"{'-' if part.scale is None else part.zero_point} |"

@@ -1,5 +1,6 @@
 """The C++ sources of a microcontroller bundle, as text."""
 
+import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ class Bundle:
                 stem = f"{self.name.upper()}_{role.upper()}_{index}"
                 size = int(np.prod(tensor.shape))
                 shape = " x ".join(map(str, tensor.shape))
-                lines += ["", f"/* {role} {index}: {tensor.name}, {shape} */"]
+                name = printable(tensor.name)
+                lines += ["", f"/* {role} {index}: {name}, {shape} */"]
                 lines.append(f"#define {stem}_SIZE {size}")
                 if tensor.scale is not None:
                     lines.append(f"#define {stem}_SCALE {tensor.scale!r}f")
@@ -205,6 +207,11 @@ class Bundle:
                 f"    {_tolerances(tensor)});"
             )
         return textwrap.indent("\n".join(lines), "    ")
+
+
+def printable(name: str) -> str:
+    """Returns any name in ASCII, on one line, as a comment can hold it."""
+    return json.dumps(name)[1:-1].replace("*/", "* /")
 
 
 def resolver_method(operation: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_kddp import _compat
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.signature import check_exportable
 from keras_kddp.layers.preparation import finalize
@@ -106,9 +107,13 @@ def _float32_copy(model: keras.Model) -> keras.Model:
 def _float32_inputs(model: keras.Model) -> Any:
     inputs = [
         keras.Input(
-            batch_shape=tensor.shape,
-            dtype=tensor.dtype if _is_float32(tensor) else "float32",
-            name=tensor.name,
+            # Of an unnamed input, tensor and layer have different names.
+            tensor=keras.KerasTensor(
+                tensor.shape,
+                tensor.dtype if _is_float32(tensor) else "float32",
+                name=tensor.name,
+            ),
+            name=_compat.producing_node(tensor).operation.name,
         )
         for tensor in model.inputs
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +19,8 @@ def arrange_inputs(
 
     Args:
         x: An array for a single input; for several a sequence in the order
-            of `model.inputs`, or a dict by the names of the inputs; or what
+            of `model.inputs`, a dict by the names of the inputs, or the dicts
+            and lists in each other that the model takes; or what
             `keras_kddp.TeacherCache` packed of these.
         inputs: The signature of the model.
         name: What errors call `x`.
@@ -85,6 +87,10 @@ def _is_one_hot(labels: Array) -> bool:
 
 def _parts(x: Arrays, inputs: Sequence[InputSignature], name: str) -> list[Any]:
     names = [entry.keras_name for entry in inputs]
+    if any(len(entry.path) > 1 for entry in inputs):
+        by_path = dict(keras.tree.flatten_with_path(x))
+        if set(by_path) == {entry.path for entry in inputs}:
+            return [by_path[entry.path] for entry in inputs]
     if isinstance(x, Mapping):
         if set(x) != set(names):
             raise ValueError(

@@ -143,6 +143,7 @@ def _save(model: keras.Model, folder: Path) -> None:
     import tensorflow as tf  # here: the other backends do without it
 
     structure, specs = input_structure(model), _input_specs(model)
+    names = output_names(model)
 
     @tf.function
     def call(inputs: Any, training: bool = False) -> Any:
@@ -158,7 +159,7 @@ def _save(model: keras.Model, folder: Path) -> None:
         def serve(*tensors: Tensor) -> dict[str, Tensor]:
             inputs = keras.tree.pack_sequence_as(structure, list(tensors))
             outputs = keras.tree.flatten(model(inputs, training=False))
-            return dict(zip(output_names(model), outputs, strict=True))
+            return dict(zip(names, outputs, strict=True))
 
         tf.saved_model.save(
             reusable, str(folder), signatures={"serving_default": serve}

@@ -12,6 +12,7 @@ from keras_kddp import _compat
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.layer_names import LayerNames
 from keras_kddp.export.model.signature import input_signature
+from keras_kddp.export.model.tracing import traced_inputs
 from keras_kddp.export.tflite.converter import ConversionError, shared_converter
 from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.surgery.layer_state import is_custom
@@ -84,8 +85,9 @@ def _of_wide_input(model: keras.Model, received: str) -> str | None:
     if match is None:
         return None
     name = match[1].removeprefix("serving_default_")
-    for entry in input_signature(model):
-        if entry.name == name:
+    traced = zip(traced_inputs(model), input_signature(model), strict=True)
+    for traced_name, entry in traced:
+        if traced_name == name:
             return (
                 'In quantization="int16x8", what computes with an input must '
                 "be floating-point. Received: input "

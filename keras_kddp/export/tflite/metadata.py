@@ -11,12 +11,16 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
+from keras_kddp.export.tflite.names import FileNames
+
 _NAME = "keras_kddp"
 _IDENTIFIER = b"TFL3"
 _KEPT = (b"min_runtime_version",)
 
 
-def with_metadata(content: bytes, entries: Mapping[str, Any]) -> bytes:
+def with_metadata(
+    content: bytes, entries: Mapping[str, Any], names: FileNames
+) -> bytes:
     """Returns a file that also holds entries; every runtime skips them.
 
     What the converter noted about itself goes, its names for tensors become
@@ -26,9 +30,10 @@ def with_metadata(content: bytes, entries: Mapping[str, Any]) -> bytes:
     Args:
         content: A .tflite file.
         entries: What JSON can hold.
+        names: Those of inputs, outputs and layers.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    _shorten_names(model)
+    names.give_to(model)
     model.description = None
     kept = [part for part in model.metadata or () if part.name in _KEPT]
     free = [part for part in model.metadata or () if part.name not in _KEPT]
@@ -47,17 +52,6 @@ def with_metadata(content: bytes, entries: Mapping[str, Any]) -> bytes:
     builder = _SharingBuilder(len(content) + 1024)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
-
-
-def _shorten_names(model: Any) -> None:
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            first = tensor.name.decode().partition(";")[0]
-            tensor.name = "/".join(first.split("/")[-2:])
-    for signature in model.signatureDefs or ():
-        tensors = model.subgraphs[signature.subgraphIndex].tensors
-        for part in (*signature.inputs, *signature.outputs):
-            tensors[part.tensorIndex].name = part.name
 
 
 class _SharingBuilder(Builder):

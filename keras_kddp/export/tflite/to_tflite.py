@@ -9,7 +9,6 @@ import keras
 
 from keras_kddp.arguments import require_count, require_time_limit
 from keras_kddp.atomic_files import replacing
-from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.conversion_checks import (
     check_convertible,
     check_float16,
@@ -19,11 +18,10 @@ from keras_kddp.export.model.portable_form import portable_form
 from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import (
     check_exportable,
-    infer,
     input_signature,
-    output_names,
     require_tensorflow,
 )
+from keras_kddp.export.model.tracing import save_trace
 from keras_kddp.export.tflite.artifact import (
     TFLiteArtifact,
     artifact_of,
@@ -41,13 +39,14 @@ from keras_kddp.export.tflite.converter import (
     shared_converter,
 )
 from keras_kddp.export.tflite.metadata import with_metadata
+from keras_kddp.export.tflite.names import FileNames, names_of
 from keras_kddp.export.tflite.portable_operations import (
     with_portable_operations,
 )
 from keras_kddp.export.tflite.quantizer import require_quantizer, to_int4
 from keras_kddp.export.workers.arrays import write_arrays
 from keras_kddp.export.workers.guard import temporary_folder
-from keras_kddp.model_io import Array, Arrays, Tensor
+from keras_kddp.model_io import Array, Arrays
 
 QUANTIZATIONS = ("none", "dynamic", "float16", "int8", "int16x8", "int4")
 """What `to_tflite` can do to the numbers."""
@@ -142,7 +141,7 @@ def to_tflite(
         if quantization == "float16":
             check_float16(plain)
         with portable_form(plain, quantization):
-            _save(plain, folder)
+            save_trace(plain, folder)
         with naming_the_layer(plain, folder, quantization):
             convert_into(
                 partial,
@@ -150,6 +149,7 @@ def to_tflite(
                 quantization,
                 rows,
                 uint8_input=uint8_input,
+                names=names_of(model),
                 entries=entries,
                 time_limit=time_limit,
             )
@@ -163,6 +163,7 @@ def convert_into(
     rows: Mapping[str, Array] | None,
     *,
     uint8_input: bool = False,
+    names: FileNames,
     entries: Mapping[str, Any],
     time_limit: float | None = CONVERSION_SECONDS,
 ) -> None:
@@ -173,8 +174,10 @@ def convert_into(
         saved_model: Folder, with the signature `serving_default`; what
             calibrates is put into it.
         quantization: As `to_tflite` takes it.
-        rows: Samples by the name of the input; None without calibration.
+        rows: Samples by the name of the input in the file; None without
+            calibration.
         uint8_input: As `to_tflite` takes it.
+        names: Those that the file gets.
         entries: What the file says about itself.
         time_limit: As `to_tflite` takes it.
 
@@ -185,7 +188,11 @@ def convert_into(
     if rows is not None:
         file = saved_model / "calibration.npz"
         write_arrays(
-            file, {f"input:{name}": part for name, part in rows.items()}
+            file,
+            {
+                f"input:{names.traced_input(name)}": part
+                for name, part in rows.items()
+            },
         )
     is_int4 = quantization == "int4"
     shared_converter.convert(
@@ -199,7 +206,7 @@ def convert_into(
     if is_int4:  # before names become short: it takes only unequal ones
         to_int4(target, time_limit)
     content = with_portable_operations(target.read_bytes())
-    target.write_bytes(with_metadata(content, entries))
+    target.write_bytes(with_metadata(content, entries, names))
 
 
 def check_conversion(model: keras.Model, *inputs: Arrays) -> None:
@@ -250,34 +257,3 @@ def _check_options(
             '`uint8_input` must be False but for quantization="int8". '
             f'Received: quantization="{quantization}". Leave it out.'
         )
-
-
-def _save(model: keras.Model, folder: Path) -> None:
-    """Writes the model at batch 1 as a SavedModel that holds its weights."""
-    import tensorflow as tf  # here: the other backends do without it
-
-    def serve(*tensors: Tensor) -> dict[str, Tensor]:
-        outputs = infer(model, tensors)
-        return dict(zip(output_names(model), outputs, strict=True))
-
-    module = tf.Module()
-    # The converter finds weights only as variables of the module.
-    module.weights = [variable.value for variable in model.variables]
-    module.serve = tf.function(
-        serve,
-        input_signature=[
-            tf.TensorSpec((1, *entry.shape), entry.dtype, name=entry.name)
-            for entry in input_signature(model)
-        ],
-    )
-    try:
-        tf.saved_model.save(
-            module, str(folder), signatures={"serving_default": module.serve}
-        )
-    except Exception as error:
-        raise ExportError(
-            f"Model {model.name!r} must run in a TensorFlow graph with a "
-            f"batch of 1. Received: {type(error).__name__}: {error}\n"
-            "Remove what fixes the batch size, and what keeps state outside "
-            "of Keras variables."
-        ) from error

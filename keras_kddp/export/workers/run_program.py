@@ -73,12 +73,9 @@ def _named_ends(interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     if signatures:
         runner = interpreter.get_signature_runner(next(iter(signatures)))
         return runner.get_input_details(), runner.get_output_details()
-    inputs = interpreter.get_input_details()
-    outputs = interpreter.get_output_details()
-    return (
-        {part["name"]: part for part in inputs},
-        {part["name"]: part for part in outputs},
-    )
+    ends = (interpreter.get_input_details(), interpreter.get_output_details())
+    inputs, outputs = ({part["name"]: part for part in end} for end in ends)
+    return inputs, outputs
 
 
 def _dtypes(interpreter: Any, path: str) -> list[str]:
@@ -146,9 +143,9 @@ def _run(
         seconds.append(time.perf_counter() - started)
         rows.append(model.outputs())
         report()
-    stacked = [numpy.concatenate(parts) for parts in zip(*rows, strict=True)]
     arrays: dict[str, Any] = {
-        str(index): part for index, part in enumerate(stacked)
+        str(index): numpy.concatenate(parts)
+        for index, parts in enumerate(zip(*rows, strict=True))
     }
     numpy.savez(outputs, **arrays)
     return {
