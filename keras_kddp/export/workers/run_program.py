@@ -175,12 +175,10 @@ class _TFLite:
 
     def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
-        self._inputs = [
-            part["index"] for part in self._interpreter.get_input_details()
-        ]
-        self._outputs = [
-            part["index"] for part in self._interpreter.get_output_details()
-        ]
+        inputs = interpreter.get_input_details()
+        outputs = interpreter.get_output_details()
+        self._inputs = [part["index"] for part in inputs]
+        self._outputs = [part["index"] for part in outputs]
 
     def set_inputs(self, rows: list[Any]) -> None:
         for index, row in zip(self._inputs, rows, strict=True):
