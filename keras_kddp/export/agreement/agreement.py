@@ -161,8 +161,9 @@ def _verdict(row: RuntimeAgreement) -> tuple[str, str]:
     if row.refusal is not None:
         return _refused(row.refusal, fails=row.name == _FIRST)
     if row.crash is not None:
-        if len(row.crash) <= _SHORT:
-            return f"FAILED ({row.crash})", ""
+        cause, _, advice = row.crash.partition("; ")
+        if len(cause) <= _SHORT:
+            return f"FAILED ({cause})", advice
         return "FAILED (crash)", row.crash
     if row.passed:
         return "passed", ""
