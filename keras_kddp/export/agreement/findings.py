@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_kddp.model_io import Array
+from keras_kddp.model_io import Array, which_count
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,9 @@ def valid_positions(output: Array, mask: Array | None) -> Array:
         output: Keras' own, (samples, ...).
         mask: The steps that are no padding, (samples, steps), or None.
     """
-    shape = output.shape[:-1] if output.ndim > 1 else output.shape
-    if mask is None or mask.ndim > len(shape):
-        valid = np.ones(shape, bool)
-    else:
-        further_axes = (1,) * (len(shape) - mask.ndim)
-        valid = np.broadcast_to(mask.reshape(mask.shape + further_axes), shape)
-    return valid[..., None] if output.ndim > 1 else valid
+    if output.ndim == 1:
+        return which_count(output.shape, mask)
+    return which_count(output.shape[:-1], mask)[..., None]
 
 
 def not_finite(place: str, gaps: Array, tolerance: float) -> Finding | None:
