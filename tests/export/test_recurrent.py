@@ -6,7 +6,7 @@ import pytest
 
 from keras_kddp.export import ExportError, LiteRTRuntime, to_tflite, verify
 from keras_kddp.export.model import portable_form
-from keras_kddp.export.tflite.metadata import operations_of
+from keras_kddp.export.tflite.operations import operations_of
 
 layers = keras.layers
 SEQUENCES = np.random.default_rng(0).normal(size=(16, 4, 2)).astype("float32")
