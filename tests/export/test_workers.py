@@ -13,7 +13,8 @@ import pytest
 
 from keras_kddp.export.runtimes import process
 from keras_kddp.export.workers import guard
-from keras_kddp.export.workers.worker import TimeLimitError, Worker, WorkerError
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import TimeLimitError, WorkerError
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 10  # seconds that a test waits for what takes far less

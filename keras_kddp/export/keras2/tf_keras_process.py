@@ -7,7 +7,8 @@ from typing import Any
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.keras2.descriptions import refusal_of
 from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import WorkerError
 from keras_kddp.extras import absence_of, require
 
 TF_KERAS_SECONDS = 600.0

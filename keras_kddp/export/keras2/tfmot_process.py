@@ -10,7 +10,8 @@ from rich.console import Console
 from keras_kddp.export.errors import TFMOTError
 from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.arrays import read_arrays, write_arrays
-from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import WorkerError
 from keras_kddp.extras import absence_of, require
 from keras_kddp.model_io import Array
 from keras_kddp.progress import EpochProgress, epoch_bars

@@ -7,11 +7,8 @@ from typing import Any
 
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import (
-    TimeLimitError,
-    Worker,
-    WorkerError,
-)
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import TimeLimitError, WorkerError
 
 RUN_SECONDS = 60.0
 """That a runtime may take for one sample, if it is not told otherwise."""

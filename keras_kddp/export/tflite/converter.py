@@ -5,10 +5,10 @@ from pathlib import Path
 
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import (
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import (
     LOG_CHARACTERS,
     TimeLimitError,
-    Worker,
     WorkerError,
 )
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import WorkerError
 from keras_kddp.extras import absence_of, require
 
 
