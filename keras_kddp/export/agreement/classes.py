@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.distillation.output_kinds import outputs_of_classes
+from keras_kddp.distillation.output_kinds import evidence_of_classes
 from keras_kddp.export.agreement.findings import (
     Finding,
     gaps_of,
@@ -154,7 +154,7 @@ def _said_by(model: keras.Model, reference: Sequence[Array]) -> list[bool]:
 
     A softmax over another axis than the last says nothing of the last.
     """
-    kinds = outputs_of_classes(model)
+    kinds = evidence_of_classes(model)
     if len(kinds) != len(reference):
         return [False] * len(reference)
     return [
