@@ -16,8 +16,7 @@ from keras_kddp.compression.comparison_tests import (
     is_near_chance,
     over_seeds,
 )
-
-Range = tuple[float, float]
+from keras_kddp.data.input_range import Range
 
 Difference = ExampleDifference | SeedDifference
 

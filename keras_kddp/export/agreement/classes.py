@@ -1,6 +1,7 @@
 """Outputs that are class scores: which, and how they are judged."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -38,7 +39,7 @@ class ClassScores:
         self._mask = mask
         self._valid = valid_positions(wanted, mask)
         kept = np.where(self._valid, wanted, 0)
-        self.size = float(np.abs(kept).max())
+        self._size = float(np.abs(kept).max())
 
     def gaps(self, found: Array) -> Array:
         """Returns absolute differences of a runtime's output, 0 at padding."""
@@ -70,10 +71,8 @@ class ClassScores:
         )
         failure = not_finite(self._place, gaps, limit)
         if failure is not None:
-            return Finding(
-                failure.error, limit, failure.text, agreement, minimum
-            )
-        error = float(relative(gaps.max(keepdims=True), self.size).max())
+            return replace(failure, agreement=agreement, minimum=minimum)
+        error = float(relative(gaps.max(keepdims=True), self._size).max())
         text = ""
         if minimum is not None and agreement < minimum:
             share = percent(1 - agreement)
@@ -82,7 +81,7 @@ class ClassScores:
             share = percent(error)
             text = (
                 f"{self._place}: off by {share} of its largest value "
-                f"{self.size:.4g}"
+                f"{self._size:.4g}"
             )
         return Finding(error, limit, text, agreement, minimum)
 
