@@ -1,4 +1,4 @@
-"""What a comparison comes to, in words with its error."""
+"""Which models of a comparison are better, in words with the error."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class Judged(NamedTuple):
 
 
 def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
-    """Returns how the models of a comparison stand, one sentence each.
+    """Returns how the models of a comparison differ, one sentence each.
 
     The pruned student against each control; the teacher against the best
     student, unless it is better; and what these sentences do not say.

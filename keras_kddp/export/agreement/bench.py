@@ -49,7 +49,7 @@ def bench(
         x: Samples, as `verify` takes them; they calibrate int8 too.
         samples: At most so many rows are timed.
         time_limit: Seconds that a runtime may take for one sample; the
-            converter and Vela have as many, but at least 600. None: for ever.
+            converter and Vela have as many, but at least 600. None: no limit.
 
     Raises:
         ValueError: If models or samples do not fit.

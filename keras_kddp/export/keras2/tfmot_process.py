@@ -17,7 +17,7 @@ from keras_kddp.model_io import Array
 from keras_kddp.progress import EpochProgress, epoch_bars
 
 TFMOT_SECONDS = 600.0
-"""That TFMOT may train without an end of a batch, if not told otherwise."""
+"""Seconds that TFMOT may take for a batch, unless told otherwise."""
 
 
 class Trained(NamedTuple):

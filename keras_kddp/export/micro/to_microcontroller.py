@@ -108,7 +108,7 @@ def to_microcontroller(
         name: Prefix of the C symbols: lower-case letters, digits, `_`.
         metadata: Entries for the file, as `to_tflite` takes them.
         time_limit: Seconds that a runtime may take for one sample; the
-            converter has as many, but at least 600. None: for ever.
+            converter has as many, but at least 600. None: no limit.
 
     Raises:
         ImportError: If tflite-micro is not installed.

@@ -1,4 +1,4 @@
-"""What the converter refused, said with the name of the layer."""
+"""Errors of the converter, with the name of the layer and what helps."""
 
 import contextlib
 import re
@@ -26,7 +26,7 @@ _INTEGER = ("int8", "int16x8")
 def naming_the_layer(
     model: keras.Model, saved_model: Path, quantization: str
 ) -> Iterator[None]:
-    """Has a failed conversion say which layer it failed at, and what helps.
+    """Makes a failed conversion say at which layer it failed, and what helps.
 
     Args:
         model: The model that is converted inside.

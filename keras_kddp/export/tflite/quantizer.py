@@ -24,7 +24,7 @@ def to_int4(path: Path, time_limit: float | None) -> None:
 
     Args:
         path: The file.
-        time_limit: Seconds that it may take; None: for ever.
+        time_limit: Seconds that it may take; None: no limit.
 
     Raises:
         ExportError: If the quantizer cannot, dies, or does not end in

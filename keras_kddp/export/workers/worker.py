@@ -15,7 +15,7 @@ from keras_kddp.export.workers.worker_process import Process
 
 _PROGRAM = Path(__file__).with_name("worker_main.py")
 LOADING_SECONDS = 600.0
-"""That a worker may take to load its program, TensorFlow on a busy machine."""
+"""Seconds to load a program, unless told otherwise: TensorFlow takes many."""
 
 _SIGNS_PER_LIMIT = 20  # at most, of a handler that only says that it goes on
 
@@ -32,7 +32,7 @@ class Worker:
             `worker_main.py`.
         python: Interpreter that runs it; None: this one.
         environment: Variables beside those of this process.
-        loading_limit: Seconds that it may take to load the script.
+        loading_limit: Seconds that loading the script may take.
 
     Example:
         ```python
