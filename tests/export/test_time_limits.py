@@ -168,7 +168,7 @@ def test_a_tfmot_that_never_ends_is_said(endless, tmp_path, monkeypatch):
 
 
 def test_a_vela_that_never_ends_is_said(endless_file):
-    with pytest.raises(CrashError, match=r"did not end in 0\.05 s"):
+    with pytest.raises(CrashError, match=r"in 0\.05 s; a larger `time_l"):
         vela.estimate_on_ethos_u(endless_file, time_limit=0.05)
 
 

@@ -187,7 +187,8 @@ def _on_phone(
     except (CrashError, RefusalError) as refusal:
         raise ExportError(
             "The models must be such that LiteRT runs their files. Received "
-            f"from it: {refusal} See with keras_kddp.export.verify what does."
+            f"from it: {refusal} Compare the file with Keras by "
+            "keras_kddp.export.verify, which names the layer if it can."
         ) from refusal
     return found.milliseconds
 

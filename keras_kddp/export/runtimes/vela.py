@@ -66,7 +66,10 @@ def estimate_on_ethos_u(
         options += ["--output-dir", str(folder)]
         code, text = run_group([*program, *options], time_limit)
         if code is None:
-            raise CrashError(f"it did not end in {time_limit:g} s")
+            raise CrashError(
+                f"it did not end in {time_limit:g} s; a larger `time_limit` "
+                "waits longer"
+            )
         summaries = list(folder.glob("*_summary_*.csv"))
         if code != 0 or not summaries:
             said = " ".join(text.split())[-500:]
