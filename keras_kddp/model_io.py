@@ -148,7 +148,7 @@ def all_outputs_and_masks(
 
 
 def which_count(shape: tuple[int, ...], mask: Array | None) -> Array:
-    """Returns which answers count, (batch, ...) booleans: not the padding.
+    """Returns which answers are no padding, (batch, ...) booleans.
 
     Args:
         shape: Of the answers, (batch, ...).

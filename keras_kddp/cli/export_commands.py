@@ -142,11 +142,9 @@ def _write_tflite(
     quantization = options["quantization"]
     calibration = x if quantization in CALIBRATED else None
     path = directory.tflite_file(quantization)
+    limit = {"time_limit": conversion_limit(options["time_limit"])}
     artifact = to_tflite(
-        student,
-        path,
-        calibration=calibration,
-        **{**options, "time_limit": conversion_limit(options["time_limit"])},
+        student, path, calibration=calibration, **options | limit
     )
     write_description(path)
     return artifact

@@ -29,7 +29,9 @@ def data_name(given: argparse.Namespace, summary: RunSummary) -> str:
 
 
 def load_run_data(given: argparse.Namespace, summary: RunSummary) -> Dataset:
-    """Returns the data of a run; those that it names mean what they meant.
+    """Returns the data of a run, read as the version read them that made it.
+
+    Those that the command names are read as this version does.
 
     Args:
         given: With `directory`, and with `data` where the command names some.

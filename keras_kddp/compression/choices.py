@@ -1,7 +1,7 @@
 """What options choose from by name, known without Keras."""
 
 PRUNED = "student, dynamic pruning"
-"""What the student is that a compression is for."""
+"""Row of the student that a compression is for, beside its controls."""
 
 CONTROLS = {
     "kd": "student, no penalty",

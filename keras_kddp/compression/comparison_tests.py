@@ -10,7 +10,7 @@ from scipy import stats
 from keras_kddp.compression.answers import Answers
 
 ALPHA = 0.05
-"""What would happen less often than this by chance is no chance."""
+"""Level of significance, two-sided."""
 
 BETTER, WORSE, TIE = "better", "worse", "tie"
 

@@ -102,7 +102,7 @@ class Compression:
 
     @property
     def judged(self) -> Judged:
-        """What `verdicts` takes."""
+        """The answers of all models to the split that they are judged on."""
         return Judged(
             teacher=self.teacher_answers,
             pruned=self.result.answers,
@@ -112,7 +112,7 @@ class Compression:
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """How the models stand to each other, in words with the error."""
+        """How the models compare, a sentence each with its standard error."""
         return verdicts([self.judged])
 
     @property

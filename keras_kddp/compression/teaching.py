@@ -16,7 +16,12 @@ from keras_kddp.model_io import Array, all_outputs_and_masks
 
 
 def with_teacher(teacher: keras.Model, split: Split) -> Split:
-    """Returns a split whose inputs are packed with the teacher's outputs."""
+    """Returns a split whose inputs are packed with the teacher's outputs.
+
+    Args:
+        teacher: Its outputs are computed once, and kept in memory.
+        split: Plain inputs with labels.
+    """
     cache = TeacherCache(teacher, split.x)
     return replace(split, x=cache.pack(split.x))
 

@@ -1,4 +1,4 @@
-"""What a comparison comes to, in words with its error."""
+"""Which models of a comparison are better, in words with the error."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,7 @@ from keras_kddp.compression.comparison_tests import (
     is_near_chance,
     over_seeds,
 )
-
-Range = tuple[float, float]
+from keras_kddp.data.input_range import Range
 
 Difference = ExampleDifference | SeedDifference
 
@@ -50,7 +49,7 @@ class Judged(NamedTuple):
 
 
 def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
-    """Returns how the models of a comparison stand, one sentence each.
+    """Returns how the models of a comparison differ, one sentence each.
 
     The pruned student against each control; the teacher against the best
     student, unless it is better; and what these sentences do not say.

@@ -13,7 +13,7 @@ from keras_kddp.data.sources import (
     SPLITS,
     Source,
     SplitArrays,
-    without_options,
+    split_options,
 )
 
 _IDX_DTYPES = {
@@ -39,7 +39,7 @@ def read_idx(folder: str) -> Source:
         FileNotFoundError: If one is missing.
         ValueError: If one is damaged, or options follow the folder.
     """
-    _, options = without_options(folder)
+    _, options = split_options(folder)
     if options:
         raise ValueError(
             "`idx:` must be followed by a folder alone. Received the options "
@@ -114,7 +114,7 @@ def read_npz(text: str, *, is_name: bool = False) -> Source:
         OSError: If it cannot be read.
         ValueError: If it is damaged, lacks an array or holds objects.
     """
-    path, options = (text, {}) if is_name else without_options(text)
+    path, options = (text, {}) if is_name else split_options(text)
     arrays = _read_npz_arrays(path)
     optional = [f"{part}_validation" for part in "xy"]
     needed = ["x_train", "y_train", "x_test", "y_test"]

@@ -24,11 +24,10 @@ def checked_groups(spec: str, source: Source) -> Array | None:
     """
     groups = {
         split: _checked(
-            f"{spec}: the groups of `{split}`", arrays.groups, count
+            f"{spec}: the groups of `{split}`", arrays.groups, len(arrays.x)
         )
         for split, arrays in source.splits.items()
         if arrays.groups is not None
-        for count in [len(arrays.x)]
     }
     train = groups.pop("train", None)
     if train is None:

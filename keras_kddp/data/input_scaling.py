@@ -76,7 +76,7 @@ def _warn_of(scaling: _Scaling, name: str) -> None:
         return
     lowest, highest = scaling.given.min(), scaling.given.max()
     warnings.warn(
-        f"The inputs must not be scaled twice, or not at all: they span "
+        "The inputs must not be scaled twice, or not at all: they span "
         f"{lowest:.4g} to {highest:.4g} before the {name}'s "
         f"'{scaling.name}' ({type(scaling.operation).__name__}), and "
         f"{scaling.result.min():.4g} to {scaling.result.max():.4g} behind it. "

@@ -47,12 +47,13 @@ def make_split(
     if counts[0] == 0 or counts[0] != counts[1]:
         raise ValueError(
             f"{spec}: `{split}` must hold examples, each with a label. "
-            f"Received: {counts[0]} inputs and {counts[1]} labels."
+            f"Received: {counts[0]} inputs and {counts[1]} labels. Give "
+            "as many labels as inputs, at least one."
         )
     if not any(np.issubdtype(arrays.x.dtype, kind) for kind in _REAL):
         raise ValueError(
             f"{spec}: the inputs of `{split}` must be real numbers. Received: "
-            f"{arrays.x.dtype}."
+            f"{arrays.x.dtype}. Cast them: x.astype('float32')."
         )
     x = prepare(arrays.x)
     return Split(x.values, y.values), (*x.notes, *y.notes)

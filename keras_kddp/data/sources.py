@@ -41,8 +41,8 @@ class Source:
     notes: Sequence[str] = ()
 
 
-def without_options(text: str) -> tuple[str, dict[str, str]]:
-    """Returns the path in a text, and the options at its end by name.
+def split_options(text: str) -> tuple[str, dict[str, str]]:
+    """Returns a text in two: the path, and the options behind it by name.
 
     Args:
         text: `PATH` or `PATH,scale=NUMBER,group=KEY`; other commas belong to

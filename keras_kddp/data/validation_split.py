@@ -32,7 +32,8 @@ def last_rows(y: Array) -> Cut:
         y: Class numbers, (examples,).
 
     Raises:
-        ValueError: If there are fewer than twelve.
+        ValueError: If there are fewer than twelve examples, or each is of a
+            class of its own.
     """
     _check_count(y)
     count = len(y) // _SHARE
@@ -51,7 +52,8 @@ def stratified_rows(y: Array) -> Cut:
         y: Class numbers, (examples,).
 
     Raises:
-        ValueError: If there are fewer than twelve, or a class each.
+        ValueError: If there are fewer than twelve examples, or each is of a
+            class of its own.
     """
     from sklearn.model_selection import train_test_split
 

@@ -26,7 +26,7 @@ _FUNCTIONS_OF_CLASSES = {
 # What Keras turns into a crossentropy that suits the shapes.
 _CHOSEN_BY_SHAPE = {"crossentropy", "ce"}
 _METRICS_CHOSEN_BY_SHAPE = {"accuracy", "acc", "crossentropy", "ce"}
-_OF_CLASSES = {"softmax", "log_softmax", "logsoftmax"}  # of a layer, raw
+_OF_CLASSES = {"softmax", "log_softmax", "logsoftmax"}  # last: keras.ops
 # They squash each number by itself: no scores that a softmax is still due.
 _OF_INDEPENDENT_NUMBERS = {
     "exponential",
@@ -103,7 +103,7 @@ def check_class_scores(
         )
 
 
-def outputs_of_classes(model: keras.Model) -> list[str]:
+def evidence_of_classes(model: keras.Model) -> list[str]:
     """Returns what says of each output of a model that it is class scores.
 
     Args:

@@ -17,8 +17,8 @@ _CUT = (
 )
 
 
-class LossWarnings:
-    """Says of each layer once that it has lost too much."""
+class LostUnitWarnings:
+    """Finds the layers that lost too much, and knows which it has named."""
 
     def __init__(self) -> None:
         self._at_minimum: set[str] = set()

@@ -13,7 +13,7 @@ from keras_kddp.pruning.activity import UnitActivity
 from keras_kddp.pruning.certificates import Removal
 from keras_kddp.pruning.early_stopping import possible_stops, validated_epochs
 from keras_kddp.pruning.inactive_units import InactiveUnits
-from keras_kddp.pruning.lost_units import LossWarnings
+from keras_kddp.pruning.lost_units import LostUnitWarnings
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
 from keras_kddp.pruning.vain_charges import find_vain_charges
@@ -53,7 +53,7 @@ class RunWarnings:
         self._found: InactiveUnits | None = None
         self._settings: PruningSettings | None = None
         self._is_planned = False
-        self._losses = LossWarnings()
+        self._lost = LostUnitWarnings()
 
     def warn_of_vain_charges(self, graph: ChannelGraph) -> None:
         """Warns of what is charged for units that can never leave.
@@ -139,12 +139,12 @@ class RunWarnings:
         self._is_planned = is_planned
 
     def note_removal(self, removal: Removal) -> None:
-        """Warns of layers that lost too much; see `LossWarnings`."""
+        """Warns of layers that lost too much; see `LostUnitWarnings`."""
         found, settings = self._found, self._settings
         if found is None or settings is None:
             return
         inactive = found.ranking.units(found.inactive)
-        for message in self._losses.of_removal(
+        for message in self._lost.of_removal(
             removal, inactive, settings.budget
         ):
             _warn(message)
@@ -152,8 +152,8 @@ class RunWarnings:
     def note_activity(
         self, epoch: int, activity: Mapping[str, UnitActivity]
     ) -> None:
-        """Warns of layers that fell silent; see `LossWarnings`."""
-        for message in self._losses.of_activity(epoch, activity):
+        """Warns of layers that fell silent; see `LostUnitWarnings`."""
+        for message in self._lost.of_activity(epoch, activity):
             _warn(message)
 
     def finish(self, *, is_empty: bool, is_explained: bool) -> None:

@@ -278,7 +278,7 @@ def test_a_damaged_gzip_file_is_refused(change, tmp_path):
         ({"x_validation": np.zeros(2)}, r"\['y_validation'\] are missing"),
         ({"y_test": np.array([{}], object)}, "no objects. Received: Object"),
         ({"x_test": np.zeros((0, 4, 3))}, "`test` must hold examples"),
-        ({"y_test": np.zeros(5, int)}, "6 inputs and 5 labels"),
+        ({"y_test": np.zeros(5, int)}, "6 inputs and 5 labels. Give as many"),
         ({"y_test": np.zeros(6)}, "must be class numbers.*float64"),
         ({"y_test": np.zeros((6, 3), int)}, r"shape \(6, 3\).*argmax"),
         ({"y_test": np.array(["a"] * 6)}, "<U1 of shape.*of names"),

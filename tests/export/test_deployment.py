@@ -23,7 +23,7 @@ from keras_kddp.export import (
 )
 from keras_kddp.export.runtimes import vela
 from keras_kddp.export.runtimes.vela import estimate_on_ethos_u
-from keras_kddp.export.tflite.metadata import operations_of
+from keras_kddp.export.tflite.operations import operations_of
 from keras_kddp.models import fashion_cnn_student, fashion_mlp_student
 
 X = np.random.default_rng(0).uniform(size=(40, 28, 28, 1)).astype("float32")

@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_kddp.export import ExportError, LiteRTRuntime, to_tflite
 from keras_kddp.export.tflite.converter import Converter, shared_converter
-from keras_kddp.export.workers.worker import _Process
+from keras_kddp.export.workers.worker_process import Process
 
 layers = keras.layers
 
@@ -382,11 +382,11 @@ def test_a_worker_that_dies_midway_leaves_the_old_file(tmp_path, monkeypatch):
         finally:
             killer.join()
 
-    ask = _Process.ask
+    ask = Process.ask
     path = tmp_path / "model.tflite"
     path.write_bytes(b"the former file")
     with monkeypatch.context() as crashing:
-        crashing.setattr(_Process, "ask", ask_and_crash)
+        crashing.setattr(Process, "ask", ask_and_crash)
         with pytest.raises(ExportError, match="ended with SIGKILL"):
             to_tflite(dense(), path)
     assert path.read_bytes() == b"the former file"

@@ -8,7 +8,7 @@ from known_activity import make_distiller, pruning
 
 from keras_kddp import Budget, prepare
 from keras_kddp.pruning.certificates import Removal
-from keras_kddp.pruning.lost_units import LossWarnings
+from keras_kddp.pruning.lost_units import LostUnitWarnings
 
 
 def told(before, after, *, dead=None, budget=None, warnings=None):
@@ -16,7 +16,9 @@ def told(before, after, *, dead=None, budget=None, warnings=None):
     lost = {name: before[name] - after[name] for name in before}
     inactive = {n: range(count) for n, count in (dead or lost).items()}
     removal = Removal(3, before, after, 1000, 100)
-    return (warnings or LossWarnings()).of_removal(removal, inactive, budget)
+    return (warnings or LostUnitWarnings()).of_removal(
+        removal, inactive, budget
+    )
 
 
 def test_most_of_a_layer_at_one_removal_is_told_with_its_numbers():
@@ -42,7 +44,7 @@ def test_the_last_unit_of_a_large_layer_is_told_once():
 
 
 def test_a_layer_that_falls_to_one_unit_later_is_told_again():
-    warnings = LossWarnings()
+    warnings = LostUnitWarnings()
     assert told({"hidden": 128}, {"hidden": 4}, warnings=warnings)
     (later,) = told({"hidden": 4}, {"hidden": 1}, warnings=warnings)
     assert later.startswith("Only minimum_units=1 stay in 'hidden' from epoch")

@@ -23,12 +23,12 @@ class RuntimeAgreement:
         name: The runtime.
         path: The file.
         max_abs_error: Largest difference of any output value.
-        relative_error: Of class scores the largest difference divided by the
-            largest absolute value that Keras puts out. Of other outputs that
-            of the worst feature divided by the range that Keras gives it; the
-            files that round may be farther off in 2 % of the values (int4: 5
-            %), which then do not count. Of several outputs the one that
-            exceeds its tolerance most.
+        relative_error: For class scores, the largest difference divided by
+            the largest absolute value that Keras puts out. For other outputs,
+            the largest difference in the worst feature divided by the range
+            that Keras gives it; in a file that rounds, the worst 2 % of the
+            values (5 % in int4) do not count. For several outputs, that of
+            the one which exceeds its tolerance most.
         top1_agreement: Share of equal arg max over the last axis, the worst
             of several outputs; None if no output is class scores. Steps that
             Keras masks count in nothing.
@@ -157,7 +157,7 @@ def _number(value: float, form: str) -> str:
 
 
 def _verdict(row: RuntimeAgreement) -> tuple[str, str]:
-    """Returns what stands on the row, and what beneath it."""
+    """Returns what is said on the row, and what below it."""
     if row.refusal is not None:
         return _refused(row.refusal, fails=row.name == _FIRST)
     if row.crash is not None:

@@ -49,7 +49,7 @@ def bench(
         x: Samples, as `verify` takes them; they calibrate int8 too.
         samples: At most so many rows are timed.
         time_limit: Seconds that a runtime may take for one sample; the
-            converter and Vela have as many, but at least 600. None: for ever.
+            converter and Vela have as many, but at least 600. None: no limit.
 
     Raises:
         ValueError: If models or samples do not fit.
@@ -187,7 +187,8 @@ def _on_phone(
     except (CrashError, RefusalError) as refusal:
         raise ExportError(
             "The models must be such that LiteRT runs their files. Received "
-            f"from it: {refusal} See with keras_kddp.export.verify what does."
+            f"from it: {refusal} Compare the file with Keras by "
+            "keras_kddp.export.verify, which names the layer if it can."
         ) from refusal
     return found.milliseconds
 

@@ -1,12 +1,13 @@
 """Outputs that are class scores: which, and how they are judged."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_kddp.distillation.output_kinds import outputs_of_classes
+from keras_kddp.distillation.output_kinds import evidence_of_classes
 from keras_kddp.export.agreement.findings import (
     Finding,
     gaps_of,
@@ -38,7 +39,7 @@ class ClassScores:
         self._mask = mask
         self._valid = valid_positions(wanted, mask)
         kept = np.where(self._valid, wanted, 0)
-        self.size = float(np.abs(kept).max())
+        self._size = float(np.abs(kept).max())
 
     def gaps(self, found: Array) -> Array:
         """Returns absolute differences of a runtime's output, 0 at padding."""
@@ -70,10 +71,8 @@ class ClassScores:
         )
         failure = not_finite(self._place, gaps, limit)
         if failure is not None:
-            return Finding(
-                failure.error, limit, failure.text, agreement, minimum
-            )
-        error = float(relative(gaps.max(keepdims=True), self.size).max())
+            return replace(failure, agreement=agreement, minimum=minimum)
+        error = float(relative(gaps.max(keepdims=True), self._size).max())
         text = ""
         if minimum is not None and agreement < minimum:
             share = percent(1 - agreement)
@@ -82,7 +81,7 @@ class ClassScores:
             share = percent(error)
             text = (
                 f"{self._place}: off by {share} of its largest value "
-                f"{self.size:.4g}"
+                f"{self._size:.4g}"
             )
         return Finding(error, limit, text, agreement, minimum)
 
@@ -154,7 +153,7 @@ def _said_by(model: keras.Model, reference: Sequence[Array]) -> list[bool]:
 
     A softmax over another axis than the last says nothing of the last.
     """
-    kinds = outputs_of_classes(model)
+    kinds = evidence_of_classes(model)
     if len(kinds) != len(reference):
         return [False] * len(reference)
     return [

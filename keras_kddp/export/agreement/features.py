@@ -20,7 +20,7 @@ from keras_kddp.export.tflite.calibration import CALIBRATED
 from keras_kddp.model_io import Array
 
 FEWEST_FOR_RANGE = 3
-"""So many values of a feature say something of its range."""
+"""Fewest values of a feature that show its range."""
 
 _FEW = 10  # fewer values than these do not show the whole range
 _NO_RANGE = 1e-6  # of the output's largest value: the noise of float32
@@ -143,11 +143,14 @@ class Features:
         return Finding(error, least, text)
 
     def where(self, feature: int, gap: float) -> str:
-        """Returns a sentence on an error: output, feature, range.
+        """Returns which feature of the output is off, and by how much.
 
         Args:
             feature: Its place in the last axis.
-            gap: How far it is off; "" for nothing.
+            gap: How far it is off.
+
+        Returns:
+            The beginning of a sentence; "" where it is not off.
         """
         if not gap > 0:
             return ""

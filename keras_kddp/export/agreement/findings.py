@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_kddp.model_io import Array
+from keras_kddp.model_io import Array, which_count
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Finding:
         error: What counts of its errors, relative.
         tolerance: The largest of it that passes.
         text: Where the error is, a sentence; empty where there is none.
-        agreement: Share of equal classes; None where none are meant.
+        agreement: Share of equal classes; None for what is no class scores.
         minimum: The smallest that passes; None where the error alone counts.
     """
 
@@ -28,14 +28,14 @@ class Finding:
 
     @property
     def excess(self) -> float:
-        """The error by what passes; infinite where it is no number."""
+        """The error divided by its tolerance; infinite where it is NaN."""
         return _quotient(self.error, self.tolerance)
 
     @property
     def class_excess(self) -> float:
-        """The share of other classes by what passes; -1 where none are meant.
+        """The share of other classes divided by what passes; -1 without any.
 
-        All pass where the error alone counts.
+        Where the error alone counts, every share passes.
         """
         if self.agreement is None:
             return -1.0
@@ -70,13 +70,9 @@ def valid_positions(output: Array, mask: Array | None) -> Array:
         output: Keras' own, (samples, ...).
         mask: The steps that are no padding, (samples, steps), or None.
     """
-    shape = output.shape[:-1] if output.ndim > 1 else output.shape
-    if mask is None or mask.ndim > len(shape):
-        valid = np.ones(shape, bool)
-    else:
-        further_axes = (1,) * (len(shape) - mask.ndim)
-        valid = np.broadcast_to(mask.reshape(mask.shape + further_axes), shape)
-    return valid[..., None] if output.ndim > 1 else valid
+    if output.ndim == 1:
+        return which_count(output.shape, mask)
+    return which_count(output.shape[:-1], mask)[..., None]
 
 
 def not_finite(place: str, gaps: Array, tolerance: float) -> Finding | None:
@@ -98,14 +94,14 @@ def not_finite(place: str, gaps: Array, tolerance: float) -> Finding | None:
 
 
 def relative(gaps: Array, scales: Array | float) -> Array:
-    """Returns gaps by scales: 0 of nothing is 0, more of nothing infinite."""
+    """Returns gaps divided by scales: 0 / 0 is 0, others / 0 infinite."""
     scales = np.broadcast_to(scales, gaps.shape)
     of_nothing = np.where(gaps > 0, math.inf, 0.0)
     return np.divide(gaps, scales, out=of_nothing, where=scales > 0)
 
 
 def percent(share: float) -> str:
-    """Returns a share as people read it."""
+    """Returns a share in percent, such as "2.5 %"."""
     return f"{100 * share:.3g} %"
 
 

@@ -120,14 +120,14 @@ class Judge:
             milliseconds: Median per sample.
         """
         findings = [
-            judge.judged(found, runtime.quantization, self._tolerance)
-            for judge, found in zip(self._outputs, outputs, strict=True)
+            output.judged(found, runtime.quantization, self._tolerance)
+            for output, found in zip(self._outputs, outputs, strict=True)
         ]
         worst = max(findings, key=lambda finding: finding.excess)
         named = max(findings, key=lambda finding: finding.class_excess)
         gaps = [
-            float(judge.gaps(found).max())
-            for judge, found in zip(self._outputs, outputs, strict=True)
+            float(output.gaps(found).max())
+            for output, found in zip(self._outputs, outputs, strict=True)
         ]
         return RuntimeAgreement(
             name=runtime.name,

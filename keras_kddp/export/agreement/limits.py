@@ -20,16 +20,21 @@ value: the same classes may come out of other weights.
 """
 
 LEAST_AGREEMENT = 0.98
-"""Share of the answers that a file in one of these must give."""
+"""Least share of equal answers that passes in one of these."""
 
 LEAST_AGREEMENT_OF_INT4 = 0.95
-"""That share in int4: what 16 values per weight cost, the accuracy says."""
+"""That share in int4, whose cost the accuracy shows: 16 values per weight."""
 
 _FLOAT_NOISE = {"none": 1e-5, "float16": 1e-3}
 
 
 def least_agreement(quantization: str, answers: int) -> float:
-    """Returns the share that passes, or that of all but one of few answers."""
+    """Returns the least share of equal answers that passes.
+
+    Args:
+        quantization: Of the file.
+        answers: How many there are; of few, all but one must be equal.
+    """
     is_int4 = quantization == "int4"
     least = LEAST_AGREEMENT_OF_INT4 if is_int4 else LEAST_AGREEMENT
     all_but_one = (answers - 1) / answers if answers > 2 else 1.0
@@ -45,7 +50,7 @@ def outliers(quantization: str, answers: int) -> int:
 
 
 def float_noise(quantization: str) -> float:
-    """Returns what floats of the file round to, of their own size.
+    """Returns the relative rounding error of the floats in a file.
 
     Pressure of 1008 to 1018 is off by more than 1 % of this range for the
     digits of float16 alone.

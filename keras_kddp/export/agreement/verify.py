@@ -87,7 +87,7 @@ def verify(
             that end in softmax or are compiled with a loss or a metric of
             classes, such as SparseCategoricalCrossentropy.
         time_limit: Seconds that a runtime may take for one sample; one that
-            takes longer has failed. None: for ever.
+            takes longer has failed. None: no limit.
 
     Returns:
         One row per file and runtime; `.passed` says whether LiteRT ran all

@@ -39,7 +39,7 @@ def to_tf_keras(
             as Dense, convolutions, normalization, pooling, joins; nested
             models are written flat. Penalties of `prepare` are left out.
         path: File ending in `.h5` or `.keras`; replaced on success only.
-        time_limit: Seconds that tf_keras may take; None: for ever.
+        time_limit: Seconds that tf_keras may take; None: no limit.
 
     Returns:
         The path.
@@ -88,7 +88,7 @@ def from_tf_keras(
     Args:
         path: A `.h5` or `.keras` file, or the folder of a SavedModel, of a
             Sequential or Functional model of ordinary layers.
-        time_limit: Seconds that tf_keras may take; None: for ever.
+        time_limit: Seconds that tf_keras may take; None: no limit.
 
     Raises:
         ImportError: If tf_keras is not installed.

@@ -7,11 +7,12 @@ from typing import Any
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.keras2.descriptions import refusal_of
 from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import WorkerError
 from keras_kddp.extras import absence_of, require
 
 TF_KERAS_SECONDS = 600.0
-"""That tf_keras may take for a model, if it is not told otherwise."""
+"""Seconds that tf_keras may take for a model, unless told otherwise."""
 
 
 def ask_tf_keras(
@@ -21,7 +22,7 @@ def ask_tf_keras(
 
     Args:
         action: "save" or "load".
-        time_limit: Seconds that it may take; None: for ever.
+        time_limit: Seconds that it may take; None: no limit.
         **request: As `tf_keras_program.py` takes it.
 
     Raises:

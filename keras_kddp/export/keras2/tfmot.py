@@ -112,7 +112,7 @@ def finetune_with_tfmot(
         seed: Of shuffling.
         metadata: Entries for the file, as `to_tflite` takes them.
         time_limit: Seconds that TFMOT may take for a batch or between two
-            techniques, and the converter for the file; None: for ever.
+            techniques, and the converter for the file; None: no limit.
 
     Raises:
         ImportError: If tensorflow-model-optimization is not installed.

@@ -10,13 +10,14 @@ from rich.console import Console
 from keras_kddp.export.errors import TFMOTError
 from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.arrays import read_arrays, write_arrays
-from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import WorkerError
 from keras_kddp.extras import absence_of, require
 from keras_kddp.model_io import Array
 from keras_kddp.progress import EpochProgress, epoch_bars
 
 TFMOT_SECONDS = 600.0
-"""That TFMOT may train without an end of a batch, if not told otherwise."""
+"""Seconds that TFMOT may take for a batch, unless told otherwise."""
 
 
 class Trained(NamedTuple):

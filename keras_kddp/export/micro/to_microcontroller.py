@@ -38,7 +38,7 @@ from keras_kddp.export.runtimes.tensors import Tensor
 from keras_kddp.export.tflite.artifact import TFLiteArtifact
 from keras_kddp.export.tflite.calibration import check_finite
 from keras_kddp.export.tflite.converter import conversion_limit
-from keras_kddp.export.tflite.metadata import operations_of
+from keras_kddp.export.tflite.operations import operations_of
 from keras_kddp.export.tflite.to_tflite import to_tflite
 from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.model_io import Array, Arrays
@@ -108,7 +108,7 @@ def to_microcontroller(
         name: Prefix of the C symbols: lower-case letters, digits, `_`.
         metadata: Entries for the file, as `to_tflite` takes them.
         time_limit: Seconds that a runtime may take for one sample; the
-            converter has as many, but at least 600. None: for ever.
+            converter has as many, but at least 600. None: no limit.
 
     Raises:
         ImportError: If tflite-micro is not installed.

@@ -59,16 +59,16 @@ def check_convertible(model: keras.Model) -> None:
 
 def _way_around(model: keras.Model, path: str) -> str:
     """Returns how to export what is behind a layer."""
-    last = path.split("/")[0]
+    outermost = path.split("/")[0]
     if isinstance(model, keras.Sequential):
-        position = [layer.name for layer in model.layers].index(last)
+        position = [layer.name for layer in model.layers].index(outermost)
         return (
             "Look up before, and export keras.Sequential(model.layers"
             f"[{position + 1}:]), built on what comes out of the layer."
         )
     return (
         "Look up before, and export keras.Model(model.get_layer("
-        f"'{last}').output, model.output)."
+        f"'{outermost}').output, model.output)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Names in the functions of a SavedModel that say the order of the trace."""
+"""Names of nodes in a SavedModel, numbered in the order of the trace."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping

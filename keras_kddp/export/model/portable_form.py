@@ -14,7 +14,7 @@ from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.calls import flat_calls
 
 MOST_STEPS = 1000
-"""So many steps of recurrent layers, added up, are unrolled at most."""
+"""Most steps of recurrent layers, all together, that are unrolled."""
 
 _INTEGER = ("int8", "int16x8")
 _LOOPING = ("float16", "int4")  # what TFLM refuses keeps its small loops
@@ -23,16 +23,16 @@ _TRACING = threading.RLock()  # the layers' attributes are one for all threads
 
 @contextlib.contextmanager
 def portable_form(model: keras.Model, quantization: str) -> Iterator[None]:
-    """Has a model trace into operations that more runtimes have.
+    """Makes a model trace into operations that more runtimes have.
 
     What it computes stays the same, and so does the model afterwards:
 
-    - Recurrent layers are unrolled. The converter dies of a loop in int8 and
+    - Recurrent layers are unrolled. The converter crashes on a loop in int8 and
       int16x8; in float32, TFLM computes some wrongly and never ends others.
       Files that TFLM does not run in any case (float16, int4), and those of
       more than `MOST_STEPS` steps, keep their loops: they are smaller.
-    - An `Embedding` turns negative ids round by arithmetic: TFLM has no SELECT
-      of integers.
+    - An `Embedding` wraps negative ids by arithmetic: TFLM has no SELECT of
+      integers.
     - Sequences of one channel are added as vectors: the converter takes the
       one for a bias, and fails.
 

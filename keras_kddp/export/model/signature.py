@@ -13,7 +13,7 @@ import keras
 from keras_kddp import _compat
 from keras_kddp.model_io import Tensor, input_structure, output_structure
 
-Path: TypeAlias = tuple[str | int, ...]
+TreePath: TypeAlias = tuple[str | int, ...]
 """Where a tensor stands in a structure: keys of dicts, positions in lists."""
 
 
@@ -43,7 +43,7 @@ class InputSignature:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    path: Path = ()
+    path: TreePath = ()
 
 
 def require_tensorflow(purpose: str) -> None:
@@ -176,8 +176,9 @@ def _distinct(
     """Returns names of which the later equal ones have a number.
 
     Args:
-        names: Names.
-        first: Which of them go before the others.
+        names: In order.
+        first: Of each whether it takes its name before those for which this
+            is False.
         sameness: Returns what equal names have in common.
     """
     wanted = set(map(sameness, names))
@@ -196,17 +197,17 @@ def _distinct(
     return tuple(found[index] for index in range(len(names)))
 
 
-def _paths(structure: Any) -> list[Path]:
+def _paths(structure: Any) -> list[TreePath]:
     return [path for path, _ in keras.tree.flatten_with_path(structure)]
 
 
-def _key(path: Path) -> str | None:
+def _key(path: TreePath) -> str | None:
     """Returns the key of a tensor in a dict that is in nothing else."""
     is_key = len(path) == 1 and isinstance(path[0], str) and path[0] != ""
     return str(path[0]) if is_key else None
 
 
-def _from_first_key(path: Path) -> Path:
+def _from_first_key(path: TreePath) -> TreePath:
     """Returns a path without the positions in lists around the first dict."""
     while path and not isinstance(path[0], str):
         path = path[1:]

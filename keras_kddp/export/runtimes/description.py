@@ -6,7 +6,8 @@ from pathlib import Path
 
 from keras_kddp.atomic_files import write_json
 from keras_kddp.export.runtimes.runtimes import LiteRTRuntime
-from keras_kddp.export.tflite.metadata import operations_of, read_metadata
+from keras_kddp.export.tflite.metadata import read_metadata
+from keras_kddp.export.tflite.operations import operations_of
 
 
 def write_description(path: str | os.PathLike[str]) -> Path:

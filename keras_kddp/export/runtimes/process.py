@@ -7,14 +7,11 @@ from typing import Any
 
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import (
-    TimeLimitError,
-    Worker,
-    WorkerError,
-)
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import TimeLimitError, WorkerError
 
 RUN_SECONDS = 60.0
-"""That a runtime may take for one sample, if it is not told otherwise."""
+"""Seconds that a runtime may take for one sample, unless told otherwise."""
 
 _LOADING = 60.0  # seconds: for NumPy and the runtime
 
@@ -36,7 +33,7 @@ def run_file(
         path: A .tflite file.
         runtime: What `run_program.py` calls it.
         time_limit: Seconds that one sample, or the loading of the file, may
-            take; None: for ever.
+            take; None: no limit.
         **request: As `run_program.py` takes it.
 
     Raises:

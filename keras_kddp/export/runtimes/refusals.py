@@ -2,12 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import keras
-from ai_edge_litert import schema_py_generated as schema
 
 from keras_kddp.export.model.layer_names import LayerNames
+from keras_kddp.export.tflite.operations import Operation, read_operations
 
 _NUMBERED = re.compile(r"Node (?:number )?(\w+) \((?:number )?(\w+)\)")
 _ABSENT = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
@@ -74,9 +73,8 @@ def _operation(refusal: str) -> tuple[str | None, int | None]:
 
 
 def _advice(refusal: str, kind: str) -> str | None:
-    if re.search(r"[Hh]ybrid|filter type: INT8|node DEQUANTIZE", refusal):
-        return _FLOAT_FILE
-    if kind == "DEQUANTIZE":
+    is_hybrid = r"[Hh]ybrid|filter type: INT8|node DEQUANTIZE"
+    if kind == "DEQUANTIZE" or re.search(is_hybrid, refusal):
         return _FLOAT_FILE
     old = _OLD.search(refusal)
     if old is not None:
@@ -100,31 +98,17 @@ def _layer(
     path: Path, model: keras.Model, kind: str, number: int | None
 ) -> str | None:
     """Returns the layer that an operation of a file comes from."""
-    file = schema.Model.GetRootAsModel(path.read_bytes(), 0)
-    code = getattr(schema.BuiltinOperator, kind, None)
-    names = LayerNames(model)
-    for graph in map(file.Subgraphs, range(file.SubgraphsLength())):
-        for place in range(graph.OperatorsLength()):
-            operator = graph.Operators(place)
-            used = file.OperatorCodes(operator.OpcodeIndex())
-            is_kind = code == max(
-                used.BuiltinCode(), used.DeprecatedBuiltinCode()
-            )
-            if is_kind and number in (None, place):
-                return _made_by(graph, operator, names)
+    for operation in read_operations(path.read_bytes()):
+        if operation.kind == kind and number in (None, operation.place):
+            return _made_by(operation, LayerNames(model))
     return None
 
 
-def _made_by(graph: Any, operator: Any, names: LayerNames) -> str | None:
+def _made_by(operation: Operation, names: LayerNames) -> str | None:
     """Returns the layer in the names of what an operation takes, or makes.
 
     Weights first: what is fused into an operation gives its name to the output.
     """
-    made = map(operator.Outputs, range(operator.OutputsLength()))
-    first, *weights = map(operator.Inputs, range(operator.InputsLength()))
-    for index in (*weights, *made, first):
-        if index >= 0:
-            layer = names.behind(graph.Tensors(index).Name().decode())
-            if layer is not None:
-                return layer
-    return None
+    first, weights = operation.inputs[:1], operation.inputs[1:]
+    found = names.behind_all((*weights, *operation.outputs, *first))
+    return found[0] if found else None

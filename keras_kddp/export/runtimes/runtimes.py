@@ -145,7 +145,7 @@ class Runtime:
             threads: That the runtime may use; TFLM has one.
             arena: Search for the smallest arena, on TFLM.
             time_limit: Seconds that one sample may take, or the loading of
-                the file; None: for ever.
+                the file; None: no limit.
 
         Raises:
             ValueError: If names, shapes or dtypes are not the file's, or

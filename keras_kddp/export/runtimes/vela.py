@@ -15,7 +15,7 @@ ACCELERATOR = "ethos-u55-128"
 """The accelerator in Vela's own words: 128 multiply-accumulates per cycle."""
 
 VELA_SECONDS = 600.0
-"""That Vela may take for a file, if it is not told otherwise."""
+"""Seconds that Vela may take for a file, unless told otherwise."""
 
 _KIBIBYTE = 1024
 
@@ -50,7 +50,7 @@ def estimate_on_ethos_u(
     Args:
         path: An int8 .tflite file; other operations are left to the CPU, and
             are not in the estimate.
-        time_limit: Seconds that Vela may take; None: for ever.
+        time_limit: Seconds that Vela may take; None: no limit.
 
     Raises:
         ImportError: If ethos-u-vela is not installed.
@@ -66,7 +66,10 @@ def estimate_on_ethos_u(
         options += ["--output-dir", str(folder)]
         code, text = run_group([*program, *options], time_limit)
         if code is None:
-            raise CrashError(f"it did not end in {time_limit:g} s")
+            raise CrashError(
+                f"it did not end in {time_limit:g} s; a larger `time_limit` "
+                "waits longer"
+            )
         summaries = list(folder.glob("*_summary_*.csv"))
         if code != 0 or not summaries:
             said = " ".join(text.split())[-500:]

@@ -1,4 +1,4 @@
-"""What the converter refused, said with the name of the layer."""
+"""Errors of the converter, with the name of the layer and what helps."""
 
 import contextlib
 import re
@@ -6,7 +6,6 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 import keras
-from ai_edge_litert import schema_py_generated as schema
 
 from keras_kddp import _compat
 from keras_kddp.export.errors import ExportError
@@ -14,6 +13,7 @@ from keras_kddp.export.model.layer_names import LayerNames
 from keras_kddp.export.model.signature import input_signature
 from keras_kddp.export.model.tracing import traced_inputs
 from keras_kddp.export.tflite.converter import ConversionError, shared_converter
+from keras_kddp.export.tflite.operations import read_operations
 from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.surgery.layer_state import is_custom
 
@@ -26,7 +26,7 @@ _INTEGER = ("int8", "int16x8")
 def naming_the_layer(
     model: keras.Model, saved_model: Path, quantization: str
 ) -> Iterator[None]:
-    """Has a failed conversion say which layer it failed at, and what helps.
+    """Makes a failed conversion say at which layer it failed, and what helps.
 
     Args:
         model: The model that is converted inside.
@@ -150,10 +150,10 @@ def _of_loop(
 
 
 def _makers(saved_model: Path, kinds: Container[str]) -> list[str]:
-    """Returns the names of operations of some kinds in the float32 file.
+    """Returns what operations of some kinds put out in the float32 file.
 
     Returns:
-        The names, none where that cannot be converted either.
+        Names of tensors; none where that file cannot be made either.
     """
     with temporary_folder() as folder:
         path = folder / "float32.tflite"
@@ -162,22 +162,12 @@ def _makers(saved_model: Path, kinds: Container[str]) -> list[str]:
         except ExportError:
             return []
         content = path.read_bytes()
-    model = schema.Model.GetRootAsModel(content, 0)
-    numbers = {
-        number
-        for name, number in vars(schema.BuiltinOperator).items()
-        if name in kinds
-    }
-    found = []
-    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
-        for operator in map(graph.Operators, range(graph.OperatorsLength())):
-            code = model.OperatorCodes(operator.OpcodeIndex())
-            if max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) in numbers:
-                found += [
-                    graph.Tensors(operator.Outputs(index)).Name().decode()
-                    for index in range(operator.OutputsLength())
-                ]
-    return found
+    return [
+        name
+        for operation in read_operations(content)
+        if operation.kind in kinds
+        for name in operation.outputs
+    ]
 
 
 def _suspects(model: keras.Model) -> str:

@@ -5,19 +5,24 @@ from pathlib import Path
 
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import (
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import (
     LOG_CHARACTERS,
     TimeLimitError,
-    Worker,
     WorkerError,
 )
 
 CONVERSION_SECONDS = 600.0
-"""That a conversion may take, if it is not told otherwise."""
+"""Seconds that a conversion may take, unless told otherwise."""
 
 
 def conversion_limit(time_limit: float | None) -> float | None:
-    """Returns the limit of a conversion, of what a run of the file may take."""
+    """Returns the seconds of a conversion where one limit is for all.
+
+    Args:
+        time_limit: Seconds that a runtime may take for one sample; None: no
+            limit. The converter has as many, but its usual ones at least.
+    """
     if time_limit is None:
         return None
     return max(time_limit, CONVERSION_SECONDS)
@@ -68,7 +73,7 @@ class Converter(Worker):
             calibration: For int8 and int16x8, an .npz file of samples, one
                 array per input, "input:" and its name in the signature.
             uint8_input: Inputs in uint8 instead of int8.
-            time_limit: Seconds that it may take; None: for ever.
+            time_limit: Seconds that it may take; None: no limit.
 
         Raises:
             ConversionError: If the converter refuses the model or dies.

@@ -105,20 +105,3 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
             "keras_kddp.export.to_tflite."
         )
     return found
-
-
-def operations_of(content: bytes) -> tuple[str, ...]:
-    """Returns the names of the operations of a file, each once, in order."""
-    model = schema.Model.GetRootAsModel(content, 0)
-    names = {
-        code: name
-        for name, code in vars(schema.BuiltinOperator).items()
-        if isinstance(code, int)
-    }
-    found = []
-    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
-        for index in range(graph.OperatorsLength()):
-            code = model.OperatorCodes(graph.Operators(index).OpcodeIndex())
-            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            found.append(names[number])
-    return tuple(dict.fromkeys(found))

@@ -14,7 +14,7 @@ from keras_kddp.export.model.tracing import traced_inputs, traced_outputs
 
 @dataclass(frozen=True)
 class FileNames:
-    """What a file calls things.
+    """Names of the inputs, outputs and layers of a file.
 
     Attributes:
         inputs: Name in the SavedModel's signature -> in the file's; those

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.workers import worker
-from keras_kddp.export.workers.worker import Worker, WorkerError
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import WorkerError
 from keras_kddp.extras import absence_of, require
 
 
@@ -23,7 +24,7 @@ def to_int4(path: Path, time_limit: float | None) -> None:
 
     Args:
         path: The file.
-        time_limit: Seconds that it may take; None: for ever.
+        time_limit: Seconds that it may take; None: no limit.
 
     Raises:
         ExportError: If the quantizer cannot, dies, or does not end in

@@ -102,7 +102,7 @@ def to_tflite(
         metadata: What else the file shall say about itself, as JSON can hold
             it: labels, how inputs were normalized. Beside it stands how it was
             made; `keras_kddp.export.read_metadata` returns both.
-        time_limit: Seconds that the converter may take; None: for ever.
+        time_limit: Seconds that the converter may take; None: no limit.
 
     Returns:
         The file's path, size and names.

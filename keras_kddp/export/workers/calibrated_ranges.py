@@ -213,12 +213,8 @@ class _Ranges:
         return float(numpy.abs(values).max(initial=0))
 
     def _of(self, *kinds: str) -> list[Any]:
-        return [
-            operator
-            for operator in self._graph.operators
-            or ()  # a branch may have none
-            if self._kinds[operator.opcodeIndex] in kinds
-        ]
+        operators = self._graph.operators or ()  # a branch may have none
+        return [x for x in operators if self._kinds[x.opcodeIndex] in kinds]
 
     def _ranged(self, indices: Any) -> list[Any]:
         given = [] if indices is None else indices  # a call may have none

@@ -80,7 +80,7 @@ def _calibrate(converter: Any, calibration: str) -> None:
 
 @contextlib.contextmanager
 def _usable_ranges(*, is_wide: bool) -> Iterator[None]:
-    """Has the converter see calibrated ranges that runtimes can work with.
+    """Gives the converter calibrated ranges that runtimes can work with.
 
     Args:
         is_wide: Of int16x8, for which the converter takes no changed ranges:

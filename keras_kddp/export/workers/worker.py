@@ -11,20 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_kddp.export.workers.worker_process import (
-    LOG_CHARACTERS as LOG_CHARACTERS,
-)
-from keras_kddp.export.workers.worker_process import Process as _Process
-from keras_kddp.export.workers.worker_process import (
-    TimeLimitError as TimeLimitError,
-)
-from keras_kddp.export.workers.worker_process import WorkerError as WorkerError
+from keras_kddp.export.workers.worker_process import Process
 
 _PROGRAM = Path(__file__).with_name("worker_main.py")
 LOADING_SECONDS = 600.0
-"""That a worker may take to load its program, TensorFlow on a busy machine."""
+"""Seconds to load a program, unless told otherwise: TensorFlow takes many."""
 
-_SIGNS_PER_LIMIT = 20
+_SIGNS_PER_LIMIT = 20  # at most, of a handler that only says that it goes on
 
 
 class Worker:
@@ -39,7 +32,7 @@ class Worker:
             `worker_main.py`.
         python: Interpreter that runs it; None: this one.
         environment: Variables beside those of this process.
-        loading_limit: Seconds that it may take to load the script.
+        loading_limit: Seconds that loading the script may take.
 
     Example:
         ```python
@@ -63,7 +56,7 @@ class Worker:
         self._environment = {"CUDA_VISIBLE_DEVICES": "-1"}
         self._environment.update(environment or {})
         self._lock = threading.Lock()
-        self._process: _Process | None = None
+        self._process: Process | None = None
         _WORKERS.add(self)
 
     @property
@@ -132,10 +125,10 @@ class Worker:
         if self._process is not None:
             self._process.stop()
 
-    def _running(self) -> _Process:
+    def _running(self) -> Process:
         if self._process is None or not self._process.is_alive():
             self._close()
-            self._process = _Process(
+            self._process = Process(
                 # -P keeps this folder's modules out of the import path.
                 [
                     self._python,
