@@ -48,6 +48,11 @@ def portable_form(model: keras.Model, quantization: str) -> Iterator[None]:
         for layer in _to_unroll(layers, quantization):
             restored.callback(setattr, layer, "unroll", layer.unroll)
             layer.unroll = True
+            if layer.go_backwards and layer.zero_output_for_mask:
+                layer.inner_loop = functools.partial(
+                    _turned_loop, layer, layer.inner_loop
+                )
+                restored.callback(delattr, layer, "inner_loop")
         for layer in layers:
             if _is_plain_embedding(layer):
                 layer.call = functools.partial(_embedded, layer)
@@ -88,6 +93,32 @@ def _steps(layer: Any) -> int:
     several = [*shapes.get("shapes_dict", {}).values(), ()]
     shape = shapes.get("input_shape") or several[0]
     return int(shape[1] or 0) if len(shape) > 1 else 0
+
+
+def _turned_loop(
+    layer: Any,
+    loop: Callable[..., Any],
+    sequences: Any,
+    initial_state: Any,
+    mask: Any,
+    **options: Any,
+) -> Any:
+    """Returns what a loop backwards returns, run forwards over turned steps.
+
+    Unrolled backwards, Keras zeroes outputs by a mask that it did not turn.
+    """
+    if mask is not None:
+        (mask,) = keras.tree.flatten(mask)
+        numbers = keras.ops.cast(mask, "float32")  # TFLM turns no booleans
+        mask = keras.ops.flip(numbers, axis=1) > 0.5
+    turned = keras.tree.map_structure(
+        lambda part: keras.ops.flip(part, axis=1), sequences
+    )
+    layer.go_backwards = False
+    try:
+        return loop(turned, initial_state, mask, **options)
+    finally:
+        layer.go_backwards = True
 
 
 def _is_plain_embedding(layer: Any) -> bool:
