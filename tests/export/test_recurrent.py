@@ -185,6 +185,21 @@ def test_sequences_of_one_channel_are_added(add, tmp_path):
     assert verify(model, artifact, SEQUENCES, tolerance=1e-5).passed
 
 
+def test_a_layer_of_ones_own_may_be_called_add(tmp_path):
+    class Add(layers.Layer):
+        def call(self, inputs):
+            first, second = inputs
+            return keras.ops.cumsum(first, axis=1) + second
+
+    x = keras.Input((4, 2))
+    total = Add()([layers.Conv1D(1, 1)(x), layers.Conv1D(1, 1)(x)])
+    model = keras.Model(x, layers.Conv1D(3, 2)(total))
+
+    artifact = to_tflite(model, tmp_path / "m.tflite")
+
+    assert verify(model, artifact, SEQUENCES, tolerance=1e-5).passed
+
+
 def test_products_of_one_channel_are_converted(tmp_path):
     model = sequential(layers.Dense(3), layers.Dense(4), shape=(4, 1))
     artifact = to_tflite(model, tmp_path / "m.tflite")

@@ -12,6 +12,7 @@ from keras_kddp import _compat
 from keras_kddp.export.errors import ExportError
 from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.calls import flat_calls
+from keras_kddp.surgery.layer_state import is_custom
 
 MOST_STEPS = 1000
 """So many steps of recurrent layers, added up, are unrolled at most."""
@@ -139,7 +140,11 @@ def _embedded(layer: Any, inputs: Tensor) -> Tensor:
 def _additions(model: keras.Model) -> list[Any]:
     """Returns the operations that add: layers, and those of `x + y`."""
     operations = [node.operation for node in flat_calls(model).nodes]
-    found = {id(x): x for x in operations if type(x).__name__ == "Add"}
+    found = {
+        id(x): x
+        for x in operations
+        if type(x).__name__ == "Add" and not is_custom(x)
+    }
     return list(found.values())
 
 
