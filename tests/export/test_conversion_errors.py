@@ -371,3 +371,16 @@ def test_a_layer_is_found_in_a_name(name, layer):
     model = keras.Model(inputs, x * 2.0)
     found = LayerNames(model).behind(name)
     assert found is layer is None or found.startswith(layer)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_output_without_a_finite_range_is_named(place, tmp_path):
+    x = keras.Input((4,))
+    hidden = layers.Dense(3, kernel_initializer="ones")(x)
+    outputs = {"one": layers.Dense(2)(hidden), "two": layers.Dense(1)(hidden)}
+    model = keras.Model(x, outputs)
+    name = ("one", "two")[place]
+    outputs[name]._keras_history.operation.kernel.assign(
+        np.full((3, 2 - place), 3e38)
+    )
+    refused(model, tmp_path, "int8", f"finite range.*from output '{name}' for")

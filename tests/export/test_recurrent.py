@@ -63,6 +63,11 @@ MODELS = {
         layers.Bidirectional(layers.LSTM(2, return_sequences=True)),
         layers.Bidirectional(layers.GRU(2), merge_mode="sum"),
     ),
+    "masked bidirectional": lambda: sequential(
+        layers.Masking(),
+        layers.Bidirectional(layers.LSTM(3, return_sequences=True)),
+        layers.Dense(2),
+    ),
     "stacked cells": lambda: sequential(
         layers.RNN([layers.LSTMCell(2), layers.GRUCell(3)])
     ),
@@ -179,6 +184,21 @@ def test_sequences_of_one_channel_are_added(tmp_path):
     assert verify(model, artifact, SEQUENCES, tolerance=1e-5).passed
 
 
+def test_a_layer_of_ones_own_may_be_called_add(tmp_path):
+    class Add(layers.Layer):
+        def call(self, inputs):
+            first, second = inputs
+            return keras.ops.cumsum(first, axis=1) + second
+
+    x = keras.Input((4, 2))
+    total = Add()([layers.Conv1D(1, 1)(x), layers.Conv1D(1, 1)(x)])
+    model = keras.Model(x, layers.Conv1D(3, 2)(total))
+
+    artifact = to_tflite(model, tmp_path / "m.tflite")
+
+    assert verify(model, artifact, SEQUENCES, tolerance=1e-5).passed
+
+
 def test_products_of_one_channel_are_converted(tmp_path):
     model = sequential(layers.Dense(3), layers.Dense(4), shape=(4, 1))
     artifact = to_tflite(model, tmp_path / "m.tflite")
@@ -198,3 +218,42 @@ def test_a_mask_cuts_off_no_states_in_int8(tmp_path):
     (found,) = runtime.run({runtime.input_names[0]: SEQUENCES}).values()
     wanted = model.predict(SEQUENCES, verbose=0)
     assert np.abs(found - wanted).max() < 0.02  # it was 0.08
+
+
+def test_turned_steps_keep_their_scale_in_int8(tmp_path):
+    x = keras.Input((4, 2))
+    large = layers.Dense(2)(x) * 5.0
+    small = keras.ops.flip(layers.Dense(2, activation="tanh")(x), axis=1)
+    model = keras.Model(x, layers.Concatenate()([large, small]))
+
+    artifact = to_tflite(
+        model,
+        tmp_path / "m.tflite",
+        quantization="int8",
+        calibration=SEQUENCES,
+    )
+
+    rows = verify(model, artifact, SEQUENCES).rows
+    assert {row.refusal for row in rows} == {None}
+    wanted = model.predict(SEQUENCES, verbose=0)
+    step = np.ptp(wanted) / 255
+    assert all(row.max_abs_error < 3 * step for row in rows), rows
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_a_loop_backwards_is_turned_for_the_trace_alone(is_masked, tmp_path):
+    keras.utils.set_random_seed(1)
+    both = layers.Bidirectional(layers.GRU(3, return_sequences=True))
+    masking = [layers.Masking()] if is_masked else []
+    model = sequential(*masking, both)
+    x = SEQUENCES.copy()
+    x[:8, 3:] = 0  # steps that are masked at one end only
+    before, wanted = both.get_config(), model.predict(x, verbose=0)
+
+    artifact = to_tflite(model, tmp_path / "m.tflite")
+
+    assert verify(model, artifact, x, tolerance=1e-5).passed
+    assert both.get_config() == before
+    assert both.backward_layer.go_backwards
+    assert "inner_loop" not in vars(both.backward_layer)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), wanted)

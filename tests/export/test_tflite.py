@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_kddp.export import ExportError, LiteRTRuntime, to_tflite
+from keras_kddp.export import ExportError, LiteRTRuntime, to_tflite, verify
 from keras_kddp.export.tflite.converter import Converter, shared_converter
 from keras_kddp.export.workers.worker_process import Process
 
@@ -217,6 +217,21 @@ def test_the_file_has_batch_1_builtin_operations_and_float32(exported):
 def test_normalization_and_activation_fuse_into_the_convolution(tmp_path):
     artifact = to_tflite(convolution(), tmp_path / "model.tflite")
     assert operations(artifact) == ["CONV_2D", "RESHAPE", "FULLY_CONNECTED"]
+
+
+@pytest.mark.parametrize("activation", ["silu", "custom"])
+def test_a_gradient_of_ones_own_is_left_out(activation, tmp_path):
+    @tf.custom_gradient
+    def clipped(x):
+        return tf.clip_by_value(x, -1.0, 1.0), lambda upstream: upstream
+
+    function = clipped if activation == "custom" else activation
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3), layers.Activation(function)]
+    )
+    artifact = to_tflite(model, tmp_path / "m.tflite")
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    assert verify(model, artifact, x, tolerance=1e-5).passed
 
 
 def test_the_artifact_describes_its_file(tmp_path):

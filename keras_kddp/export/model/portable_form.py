@@ -12,6 +12,7 @@ from keras_kddp import _compat
 from keras_kddp.export.errors import ExportError
 from keras_kddp.model_io import Tensor
 from keras_kddp.surgery.calls import flat_calls
+from keras_kddp.surgery.layer_state import is_custom
 
 MOST_STEPS = 1000
 """Most steps of recurrent layers, all together, that are unrolled."""
@@ -48,6 +49,11 @@ def portable_form(model: keras.Model, quantization: str) -> Iterator[None]:
         for layer in _to_unroll(layers, quantization):
             restored.callback(setattr, layer, "unroll", layer.unroll)
             layer.unroll = True
+            if layer.go_backwards and layer.zero_output_for_mask:
+                layer.inner_loop = functools.partial(
+                    _turned_loop, layer, layer.inner_loop
+                )
+                restored.callback(delattr, layer, "inner_loop")
         for layer in layers:
             if _is_plain_embedding(layer):
                 layer.call = functools.partial(_embedded, layer)
@@ -90,6 +96,32 @@ def _steps(layer: Any) -> int:
     return int(shape[1] or 0) if len(shape) > 1 else 0
 
 
+def _turned_loop(
+    layer: Any,
+    loop: Callable[..., Any],
+    sequences: Any,
+    initial_state: Any,
+    mask: Any,
+    **options: Any,
+) -> Any:
+    """Returns what a loop backwards returns, run forwards over turned steps.
+
+    Unrolled backwards, Keras zeroes outputs by a mask that it did not turn.
+    """
+    if mask is not None:
+        (mask,) = keras.tree.flatten(mask)
+        numbers = keras.ops.cast(mask, "float32")  # TFLM turns no booleans
+        mask = keras.ops.flip(numbers, axis=1) > 0.5
+    turned = keras.tree.map_structure(
+        lambda part: keras.ops.flip(part, axis=1), sequences
+    )
+    layer.go_backwards = False
+    try:
+        return loop(turned, initial_state, mask, **options)
+    finally:
+        layer.go_backwards = True
+
+
 def _is_plain_embedding(layer: Any) -> bool:
     is_embedding = type(layer) is keras.layers.Embedding
     return is_embedding and layer.quantization_mode is None
@@ -108,7 +140,11 @@ def _embedded(layer: Any, inputs: Tensor) -> Tensor:
 def _additions(model: keras.Model) -> list[Any]:
     """Returns the operations that add: layers, and those of `x + y`."""
     operations = [node.operation for node in flat_calls(model).nodes]
-    found = {id(x): x for x in operations if type(x).__name__ == "Add"}
+    found = {
+        id(x): x
+        for x in operations
+        if type(x).__name__ == "Add" and not is_custom(x)
+    }
     return list(found.values())
 
 

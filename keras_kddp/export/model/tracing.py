@@ -54,7 +54,13 @@ def save_trace(model: keras.Model, folder: Path) -> None:
     )
     try:
         tf.saved_model.save(
-            module, str(folder), signatures={"serving_default": module.serve}
+            module,
+            str(folder),
+            signatures={"serving_default": module.serve},
+            # Saved gradients, of silu for example, hold names of nodes.
+            options=tf.saved_model.SaveOptions(
+                experimental_custom_gradients=False
+            ),
         )
     except Exception as error:
         raise ExportError(

@@ -10,7 +10,10 @@ import keras
 from keras_kddp import _compat
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.layer_names import LayerNames
-from keras_kddp.export.model.signature import input_signature
+from keras_kddp.export.model.signature import (
+    input_signature,
+    output_names,
+)
 from keras_kddp.export.model.tracing import traced_inputs
 from keras_kddp.export.tflite.converter import ConversionError, shared_converter
 from keras_kddp.export.tflite.operations import read_operations
@@ -58,7 +61,7 @@ def _of_range(
     if match is None:
         return None
     name, what = match.groups()
-    layer = LayerNames(model).behind(name) or f"tensor '{name}'"
+    layer = _behind(model, name)
     if "only zeros" in what:
         return (
             f'In quantization="{quantization}", what goes into {layer} must '
@@ -79,6 +82,14 @@ def _of_range(
     )
 
 
+def _behind(model: keras.Model, name: str) -> str:
+    """Returns what to call a tensor: its layer, or an output of the model."""
+    result = re.fullmatch(r"StatefulPartitionedCall\w*:(\d+)", name)
+    if result is not None and int(result[1]) < len(model.outputs):
+        return f"output '{output_names(model)[int(result[1])]}'"
+    return LayerNames(model).behind(name) or f"tensor '{name}'"
+
+
 def _of_wide_input(model: keras.Model, received: str) -> str | None:
     """Explains an input of integers, of which int16x8 finds no range."""
     match = re.search(r"Failed for tensor ([^\s:]+)", received)
@@ -95,7 +106,7 @@ def _of_wide_input(model: keras.Model, received: str) -> str | None:
                 'quantization="int8", or begin behind the layers that take '
                 "integers."
             )
-    layer = LayerNames(model).behind(name) or f"tensor '{name}'"
+    layer = _behind(model, name)
     return (
         'quantization="int16x8" must find a range for every tensor. Received: '
         f'none for what {layer} computes. Use quantization="int8", or replace '

@@ -18,6 +18,8 @@ def with_portable_operations(content: bytes) -> bytes:
     - TILE along axes of size 1 is BROADCAST_TO.
     - UNPACK of booleans, the mask of an unrolled layer, is one STRIDED_SLICE
       for each; REDUCE_ANY, of a `Masking`, is the largest of zeros and ones.
+    - What goes into REVERSE_V2 has the scale of what comes out, as all runtimes
+      take for granted. The converter does not see to it.
 
     Args:
         content: A .tflite file.
@@ -27,6 +29,7 @@ def with_portable_operations(content: bytes) -> bytes:
         _OPERATORS.TILE,
         _OPERATORS.UNPACK,
         _OPERATORS.REDUCE_ANY,
+        _OPERATORS.REVERSE_V2,
     }:
         return content
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
@@ -73,6 +76,8 @@ def _rewritten(model: Any, graph: Any, operator: Any) -> list[Any]:
             return _slices(model, graph, operator)
     elif kind == _OPERATORS.REDUCE_ANY:
         return _largest(model, graph, operator)
+    elif kind == _OPERATORS.REVERSE_V2 and not _is_same_scale(*given, *made):
+        return [_rescaling(model, graph, operator), operator]
     return [operator]
 
 
@@ -83,6 +88,7 @@ _OPTIONS = {
     _OPERATORS.CAST: "CastOptions",
     _OPERATORS.REDUCE_MAX: "ReducerOptions",
     _OPERATORS.NOT_EQUAL: "NotEqualOptions",
+    _OPERATORS.QUANTIZE: "QuantizeOptions",
 }
 
 
@@ -150,6 +156,33 @@ def _largest(model: Any, graph: Any, operator: Any) -> list[Any]:
     cast.outDataType = schema.TensorType.FLOAT32
     maximum.keepDims = operator.builtinOptions.keepDims
     return found
+
+
+def _is_same_scale(source: Any, _: Any, made: Any) -> bool:
+    """Returns whether integers mean the same before and after an operation."""
+    before, after = source.quantization, made.quantization
+    if before is None or before.scale is None:
+        return True
+    return bool(
+        np.array_equal(before.scale, after.scale)
+        and np.array_equal(before.zeroPoint, after.zeroPoint)
+    )
+
+
+def _rescaling(model: Any, graph: Any, operator: Any) -> Any:
+    """Returns what gives the input of an operation the output's scale."""
+    source, *others = operator.inputs
+    (output,) = operator.outputs
+    tensor = copy.copy(graph.tensors[source])
+    tensor.name, tensor.buffer = tensor.name + b"_rescaled", 0
+    tensor.quantization = graph.tensors[output].quantization
+    graph.tensors.append(tensor)
+    rescaled = len(graph.tensors) - 1
+    new = copy.copy(operator)
+    new.inputs, new.outputs = [source], [rescaled]
+    _become(model, new, _OPERATORS.QUANTIZE, 2)
+    operator.inputs = [rescaled, *others]
+    return new
 
 
 def _like(graph: Any, index: int) -> int:
