@@ -26,6 +26,7 @@ _LOST = (
     "(`minimum_units`)."
 )
 _POOR_CONTROL = "To beat it says little: look at its training first."
+_SKILL = 0.1  # of the way from chance to 1, as `is_near_chance` has it
 _ARTICLES = {TIE: "a tie"}
 _NO_BETTER = (
     " It is no better than its student: a larger teacher, or one that is "
@@ -149,10 +150,16 @@ def _told(difference: Difference, split: str, other: str) -> str:
     if not difference.is_one_per_example:
         more, test = "more right", "sign test"
     return (
-        f"{points} points, {word}; {difference.only_first} {split} examples "
-        f"only it gets {more}, {difference.only_second} only the {other} "
+        f"{points} points, {word}; "
+        f"{_counted(difference.only_first, split)} only it gets {more}, "
+        f"{difference.only_second} only the {other} "
         f"({test} p = {difference.p_value:.2g})"
     )
+
+
+def _counted(examples: int, split: str) -> str:
+    """Returns a number of examples in words."""
+    return f"{examples:,} {split} example{'' if examples == 1 else 's'}"
 
 
 def _points(share: float) -> str:
@@ -182,9 +189,16 @@ def _near_chance(
 
 
 def _output_near_chance(found: Answers) -> int | None:
-    """Returns the first output that is hardly right more often than chance."""
+    """Returns the first output that is hardly right more often than chance.
+
+    One that finds rare classes may be right less often than what always
+    answers the most frequent, and yet knows more.
+    """
     for output, accuracy in enumerate(found.accuracies.tolist()):
-        if is_near_chance(accuracy, len(found), found.chances[output]):
+        knows_classes = found.skills and found.skills[output] > _SKILL
+        if not knows_classes and is_near_chance(
+            accuracy, len(found), found.chances[output]
+        ):
             return output
     return None
 
@@ -198,7 +212,7 @@ def _against_chance(found: Answers, output: int, split: str) -> str:
         which = f" in output {output + 1} of {len(found.chances)}"
     return (
         f"{100 * found.accuracies[output]:.2f} % of its answers{which} to "
-        f"{len(found):,} {split} examples are right, and {100 * chance:.2f} ± "
+        f"{_counted(len(found), split)} are right, and {100 * chance:.2f} ± "
         f"{100 * error:.2f} % would be by chance."
     )
 
@@ -212,7 +226,7 @@ def _notes(
     if any(each.word == TIE for each in differences):
         seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
         notes.append(
-            f"A tie: {len(runs[0].pruned):,} {runs[0].split} examples and "
+            f"A tie: {_counted(len(runs[0].pruned), runs[0].split)} and "
             f"{seeds} cannot tell the two apart; more of them may."
         )
     if differences and runs[0].split != "test":
