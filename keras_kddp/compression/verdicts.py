@@ -21,9 +21,18 @@ Range = tuple[float, float]
 
 Difference = ExampleDifference | SeedDifference
 
+_UNTAUGHT = "So is its teacher: look at that first."
+_UNTRAINED = (
+    "So is the student without a penalty: train longer, or at another learning "
+    "rate."
+)
 _LOST = (
     "Lower `l1`, warm up longer (`warmup_epochs`) or keep more units "
     "(`minimum_units`)."
+)
+_UNKNOWN = (
+    "Train longer or, where the student without a penalty (the control `kd`) "
+    f"knows more: {_LOST[0].lower()}{_LOST[1:]}"
 )
 _POOR_CONTROL = "To beat it says little: look at its training first."
 _SKILL = 0.1  # of the way from chance to 1, as `is_near_chance` has it
@@ -62,7 +71,7 @@ def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
     split = runs[0].split
     rivals = {PRUNED: [(run.teacher, run.pruned) for run in runs]}
     pruned = [run.pruned for run in runs]
-    found = [_near_chance("Pruned student", pruned, split, _LOST)]
+    found = [_near_chance("Pruned student", pruned, split, _way_out(runs))]
     gaps = []
     for name in dict.fromkeys(name for run in runs for name in run.controls):
         those, title = [x for x in runs if name in x.controls], CONTROLS[name]
@@ -186,6 +195,18 @@ def _near_chance(
     return (
         f"{model} near chance{where}: {_against_chance(*near[0], split)} {so}"
     )
+
+
+def _way_out(runs: Sequence[Judged]) -> str:
+    """Returns what to do about a pruned student near chance."""
+    if all(_output_near_chance(run.teacher) is not None for run in runs):
+        return _UNTAUGHT
+    unpruned = [run.controls["kd"] for run in runs if "kd" in run.controls]
+    if not unpruned:
+        return _UNKNOWN
+    if all(_output_near_chance(each) is not None for each in unpruned):
+        return _UNTRAINED
+    return _LOST
 
 
 def _output_near_chance(found: Answers) -> int | None:

@@ -94,7 +94,7 @@ def _warn_of(scaling: _Scaling, name: str) -> None:
         "Give it inputs in the range that it was made for (npz:FILE takes "
         "numbers as they are, npz:FILE,scale=255 divides them), or take it "
         "out of the model.",
-        stacklevel=4,
+        stacklevel=6,
     )
 
 

@@ -237,3 +237,18 @@ def test_what_finds_a_rare_class_is_not_near_chance():
 
     assert doubt(found) == ""
     assert "near chance: 95.00 % of its answers" in doubt(np.ones(1000, int))
+
+
+@pytest.mark.parametrize(
+    ("others", "way_out"),
+    [
+        ({}, "Train longer or, where the student without a penalty"),
+        ({"kd": 80}, "would be by chance. Lower `l1`, warm up longer"),
+        ({"kd": 11}, "So is the student without a penalty: train longer"),
+        ({"teacher": 9, "kd": 11}, "So is its teacher: look at that first."),
+    ],
+)
+def test_what_helps_a_student_near_chance_is_said_of_its_cause(others, way_out):
+    lost, *_ = verdicts([judged(pruned=10, **others)])
+    assert lost.startswith("Pruned student near chance: 10.00 %")
+    assert way_out in lost
