@@ -23,11 +23,15 @@ class Answers:
         chances: Of each output the share that is right by chance: that of the
             most frequent class among its labels; where these are of one class
             alone, 1 / classes.
+        skills: Of each output how far the mean of the shares of its classes
+            is surely on the way from chance to 1; () where that is unknown.
+            What always answers the same has none, however frequent that is.
     """
 
     right: NDArray[np.int64]
     counts: NDArray[np.int64]
     chances: tuple[float, ...]
+    skills: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -82,17 +86,44 @@ def answers(
             None.
         labels: Class numbers for each, (examples, ...).
     """
-    right, counts, chances = [], [], []
+    right, counts, chances, skills = [], [], [], []
     for output, mask, label in zip(outputs, masks, labels, strict=True):
         hits = output.argmax(axis=-1) == label
         valid = which_count(hits.shape, mask)
         right.append((hits & valid).reshape(len(hits), -1).sum(axis=1))
         counts.append(valid.reshape(len(hits), -1).sum(axis=1))
-        chances.append(_chance(np.asarray(label)[valid], output.shape[-1]))
-    return Answers(np.array(right), np.array(counts), tuple(chances))
+        numbers, classes = np.asarray(label)[valid], output.shape[-1]
+        chances.append(_chance(numbers, classes))
+        skills.append(_skill(hits[valid], numbers, classes))
+    return Answers(
+        np.array(right), np.array(counts), tuple(chances), tuple(skills)
+    )
 
 
 def _chance(labels: Array, classes: int) -> float:
     """Returns how often the best answer that is always the same is right."""
     _, times = np.unique(labels, return_counts=True)
     return times.max() / times.sum() if len(times) > 1 else 1 / classes
+
+
+def _skill(hits: Array, labels: Array, classes: int) -> float:
+    """Returns how far the mean of the classes' shares is from chance to 1.
+
+    Less two of the standard errors that it has by chance. What always answers
+    the same gets one class right and no other: the mean is 1 / classes, however
+    frequent that class is.
+
+    Args:
+        hits: Which answers are right, (answers,).
+        labels: Their class numbers, (answers,).
+        classes: How many the output has.
+    """
+    found, places, times = np.unique(
+        labels, return_inverse=True, return_counts=True
+    )
+    if not len(found):
+        return 0.0
+    chance = 1 / (len(found) if len(found) > 1 else classes)
+    mean = np.mean(np.bincount(places, hits) / times)
+    error = np.sqrt(np.sum(chance * (1 - chance) / times)) / len(found)
+    return float((mean - chance - 2 * error) / (1 - chance))

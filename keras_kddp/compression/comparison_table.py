@@ -21,7 +21,7 @@ def comparison_table(title: str, found: Sequence[Compression]) -> Table:
         A table of means over the seeds; units and accuracies with those of
         every seed below, where there are several.
     """
-    table = Table(title=title)
+    table = Table(title=Text(title, style="table.title"))
     table.add_column("model")
     for heading in ("units", "live", "parameters", "accuracy"):
         table.add_column(heading, justify="right")

@@ -190,10 +190,15 @@ def _show(found: list[Compression], title: str, console: Console) -> None:
     for each in found:
         if each.files is not None:
             agreement = str(each.files.agreement)
-            console.print(agreement, highlight=False, soft_wrap=True)
+            # Of paths and names nothing is markup, such as [b].
+            console.print(
+                agreement, markup=False, highlight=False, soft_wrap=True
+            )
             console.print(
                 f"{each.seconds:.0f} seconds. The run is in "
-                f"{each.files.directory}."
+                f"{each.files.directory}.",
+                markup=False,
+                soft_wrap=True,
             )
 
 

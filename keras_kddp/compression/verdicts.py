@@ -20,11 +20,21 @@ from keras_kddp.data.input_range import Range
 
 Difference = ExampleDifference | SeedDifference
 
+_UNTAUGHT = "So is its teacher: look at that first."
+_UNTRAINED = (
+    "So is the student without a penalty: train longer, or at another learning "
+    "rate."
+)
 _LOST = (
     "Lower `l1`, warm up longer (`warmup_epochs`) or keep more units "
     "(`minimum_units`)."
 )
+_UNKNOWN = (
+    "Train longer or, where the student without a penalty (the control `kd`) "
+    f"knows more: {_LOST[0].lower()}{_LOST[1:]}"
+)
 _POOR_CONTROL = "To beat it says little: look at its training first."
+_SKILL = 0.1  # of the way from chance to 1, as `is_near_chance` has it
 _ARTICLES = {TIE: "a tie"}
 _NO_BETTER = (
     " It is no better than its student: a larger teacher, or one that is "
@@ -60,7 +70,7 @@ def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
     split = runs[0].split
     rivals = {PRUNED: [(run.teacher, run.pruned) for run in runs]}
     pruned = [run.pruned for run in runs]
-    found = [_near_chance("Pruned student", pruned, split, _LOST)]
+    found = [_near_chance("Pruned student", pruned, split, _way_out(runs))]
     gaps = []
     for name in dict.fromkeys(name for run in runs for name in run.controls):
         those, title = [x for x in runs if name in x.controls], CONTROLS[name]
@@ -148,10 +158,16 @@ def _told(difference: Difference, split: str, other: str) -> str:
     if not difference.is_one_per_example:
         more, test = "more right", "sign test"
     return (
-        f"{points} points, {word}; {difference.only_first} {split} examples "
-        f"only it gets {more}, {difference.only_second} only the {other} "
+        f"{points} points, {word}; "
+        f"{_counted(difference.only_first, split)} only it gets {more}, "
+        f"{difference.only_second} only the {other} "
         f"({test} p = {difference.p_value:.2g})"
     )
+
+
+def _counted(examples: int, split: str) -> str:
+    """Returns a number of examples in words."""
+    return f"{examples:,} {split} example{'' if examples == 1 else 's'}"
 
 
 def _points(share: float) -> str:
@@ -180,10 +196,29 @@ def _near_chance(
     )
 
 
+def _way_out(runs: Sequence[Judged]) -> str:
+    """Returns what to do about a pruned student near chance."""
+    if all(_output_near_chance(run.teacher) is not None for run in runs):
+        return _UNTAUGHT
+    unpruned = [run.controls["kd"] for run in runs if "kd" in run.controls]
+    if not unpruned:
+        return _UNKNOWN
+    if all(_output_near_chance(each) is not None for each in unpruned):
+        return _UNTRAINED
+    return _LOST
+
+
 def _output_near_chance(found: Answers) -> int | None:
-    """Returns the first output that is hardly right more often than chance."""
+    """Returns the first output that is hardly right more often than chance.
+
+    One that finds rare classes may be right less often than what always
+    answers the most frequent, and yet knows more.
+    """
     for output, accuracy in enumerate(found.accuracies.tolist()):
-        if is_near_chance(accuracy, len(found), found.chances[output]):
+        knows_classes = found.skills and found.skills[output] > _SKILL
+        if not knows_classes and is_near_chance(
+            accuracy, len(found), found.chances[output]
+        ):
             return output
     return None
 
@@ -197,7 +232,7 @@ def _against_chance(found: Answers, output: int, split: str) -> str:
         which = f" in output {output + 1} of {len(found.chances)}"
     return (
         f"{100 * found.accuracies[output]:.2f} % of its answers{which} to "
-        f"{len(found):,} {split} examples are right, and {100 * chance:.2f} ± "
+        f"{_counted(len(found), split)} are right, and {100 * chance:.2f} ± "
         f"{100 * error:.2f} % would be by chance."
     )
 
@@ -211,7 +246,7 @@ def _notes(
     if any(each.word == TIE for each in differences):
         seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
         notes.append(
-            f"A tie: {len(runs[0].pruned):,} {runs[0].split} examples and "
+            f"A tie: {_counted(len(runs[0].pruned), runs[0].split)} and "
             f"{seeds} cannot tell the two apart; more of them may."
         )
     if differences and runs[0].split != "test":

@@ -31,7 +31,7 @@ def warn_of_missing_classes(
                 f"`{name}` has no example of {naming(missing)}, of {count}: "
                 "accuracies on it say nothing of them. Shuffle the data before "
                 "they are split, or split them by class.",
-                stacklevel=4,
+                stacklevel=5,
             )
 
 

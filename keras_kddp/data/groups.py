@@ -1,5 +1,6 @@
 """The groups of examples, such as subjects, that no split may share."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -13,7 +14,7 @@ _SHOWN = 5
 def checked_groups(spec: str, source: Source) -> Array | None:
     """Returns the group of each training example, None where none is told.
 
-    Warns of groups that stand in the training data and in another split.
+    Warns of groups that stand in two splits.
 
     Args:
         spec: What errors call the data set.
@@ -29,20 +30,19 @@ def checked_groups(spec: str, source: Source) -> Array | None:
         for split, arrays in source.splits.items()
         if arrays.groups is not None
     }
-    train = groups.pop("train", None)
-    if train is None:
-        return None
-    for split, others in groups.items():
-        shared = np.intersect1d(train, others)
+    for (one, its), (split, others) in itertools.combinations(
+        groups.items(), 2
+    ):
+        shared = np.intersect1d(its, others)
         if len(shared):
             warnings.warn(
-                f"{spec}: no group must stand in `train` and in `{split}`. "
+                f"{spec}: no group must stand in `{one}` and in `{split}`. "
                 f"Received {len(shared):,} that do, such as "
                 f"{shared[:_SHOWN].tolist()}: what is measured on `{split}` is "
                 "not measured on new groups. Split the data by group.",
                 stacklevel=3,
             )
-    return train
+    return groups.get("train")
 
 
 def _checked(name: str, groups: Array, count: int) -> Array:

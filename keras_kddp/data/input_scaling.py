@@ -1,7 +1,7 @@
 """Whether a model scales inputs that were scaled before."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -14,11 +14,15 @@ from keras_kddp.model_io import Array, Arrays, Tensor
 _ROWS = 64
 _SMALLEST_SPREAD = 1 / 8  # 1 / 255 is far below, standardized inputs above
 _FARTHEST = 8  # standard deviations, on average
+_CLOSEST = 1 / 8  # standard deviations, of what should deviate by one
+_SMALLEST_GAIN = 1e-6  # below any scaling, above what is left of rounding
+_FARTHEST_OFFSET = 30  # spreads, as far as means of pixels are off [0, 1]
 _SCALING_LAYERS = (
     keras.layers.Lambda,
     keras.layers.Normalization,
     keras.layers.Rescaling,
 )
+_JOINING = {"concatenate", "stack"}
 _SCALING_OPERATIONS = {"add", "divide", "multiply", "subtract", "truedivide"}
 
 
@@ -30,12 +34,15 @@ class _Scaling(NamedTuple):
         operation: A layer, or a raw operation such as a division.
         given: What it takes of the examples, (rows, ...).
         result: What it gives for them, (rows, ...).
+        gain: What it multiplies by; 0 of what is no scaling, such as a mean
+            that is taken off or a norm that is divided by.
     """
 
     name: str
     operation: Any
     given: Array
     result: Array
+    gain: float
 
 
 def warn_of_scaling(model: keras.Model, x: Arrays, name: str) -> None:
@@ -65,15 +72,19 @@ def warn_of_scaling(model: keras.Model, x: Arrays, name: str) -> None:
     with keras.StatelessScope():
         found = list(_scalings(graph, values, ""))
     for scaling in found:
-        _warn_of(scaling, name)
+        if not _suits(scaling):
+            _warn_of(scaling, name)
+            return  # those behind it have its results
+
+
+def _suits(scaling: _Scaling) -> bool:
+    """Says whether the examples are in the range that an operation is for."""
+    if isinstance(scaling.operation, keras.layers.Normalization):
+        return _suits_adapted(scaling)
+    return _suits_constants(scaling)
 
 
 def _warn_of(scaling: _Scaling, name: str) -> None:
-    """Warns of one operation, if the examples do not suit it."""
-    before, after = (_spread(x) for x in (scaling.given, scaling.result))
-    is_tiny = 0 < after < min(before / 2, _SMALLEST_SPREAD)
-    if not is_tiny and not _is_far_off(scaling):
-        return
     lowest, highest = scaling.given.min(), scaling.given.max()
     warnings.warn(
         "The inputs must not be scaled twice, or not at all: they span "
@@ -83,7 +94,7 @@ def _warn_of(scaling: _Scaling, name: str) -> None:
         "Give it inputs in the range that it was made for (npz:FILE takes "
         "numbers as they are, npz:FILE,scale=255 divides them), or take it "
         "out of the model.",
-        stacklevel=4,
+        stacklevel=6,
     )
 
 
@@ -92,17 +103,71 @@ def _spread(values: Array) -> float:
     return float(np.ptp(values, axis=0).max()) if values.size else 0.0
 
 
-def _is_far_off(scaling: _Scaling) -> bool:
-    """Says whether examples lie far from those that a layer was adapted to."""
-    layer = scaling.operation
-    if not isinstance(layer, keras.layers.Normalization) or layer.invert:
+def _suits_constants(scaling: _Scaling) -> bool:
+    """Says whether the range of examples suits a factor and an offset.
+
+    Whole numbers that span more than -1 to 1 were not scaled before: images
+    may be dark, and recordings quiet.
+    """
+    given, result = scaling.given, scaling.result
+    before = _spread(given)
+    is_whole = before > 2 and bool((given == np.round(given)).all())
+    if not before or not scaling.gain or is_whole:
+        return True
+    after = scaling.gain * before
+    if after < min(before / 2, _SMALLEST_SPREAD):
         return False
-    deviations = np.abs(scaling.result).mean(axis=0)
+    # ImageNet's means are taken off pixels, not off numbers in [0, 1].
+    shares = (abs(given.mean()) / before, abs(result.mean()) / after)
+    return bool(shares[1] < max(_FARTHEST_OFFSET, 2 * shares[0]))
+
+
+def _suits_adapted(scaling: _Scaling) -> bool:
+    """Says whether examples are like those that a layer was adapted to."""
+    layer, result = scaling.operation, scaling.result
+    if layer.invert:
+        return True
     # What never varied where it was adapted says nothing of the range.
     varied = np.broadcast_to(
-        keras.ops.convert_to_numpy(layer.variance)[0] > 0, deviations.shape
+        keras.ops.convert_to_numpy(layer.variance)[0] > 0, result.shape[1:]
     )
-    return bool(varied.any() and np.median(deviations[varied]) > _FARTHEST)
+    if not varied.any():
+        return True
+    if np.median(np.abs(result).mean(axis=0)[varied]) > _FARTHEST:
+        return False
+    deviations = result.std(axis=0)[varied]
+    deviations = deviations[deviations > 0]
+    if not len(deviations):
+        return True
+    typical = max(np.median(deviations), np.sqrt(np.mean(deviations**2)))
+    return bool(typical >= _CLOSEST)
+
+
+def _gain_of(node: _compat.CallNode, given: Tensor, result: Tensor) -> float:
+    """Returns what an operation multiplies by, 0 of what is no scaling.
+
+    Args:
+        node: The call of the operation.
+        given: Examples for it.
+        result: What it gives for them.
+    """
+    step = _spread(keras.ops.convert_to_numpy(given))
+    results = [
+        keras.ops.convert_to_numpy(each).astype("float64")
+        for each in (
+            result,
+            *(_compute(node, [given + n * step]) for n in (1, 2)),
+        )
+    ]
+    moves = np.abs(np.diff(results, axis=0))
+    if (
+        not step
+        or not moves.size
+        or np.ptp(moves, axis=0).max() > (moves.max() / 4)
+    ):
+        return 0.0
+    gain = float(np.median(moves)) / step
+    return gain if gain > _SMALLEST_GAIN else 0.0
 
 
 def _scalings(
@@ -125,21 +190,26 @@ def _scalings(
             for inner, outer in zip(inside.outputs, node.outputs, strict=True):
                 _hand_on(values, inner, outer)
             continue
-        if len(node.inputs) != 1 or id(node.inputs[0]) not in values:
+        is_joining = type(node.operation).__name__.lower() in _JOINING
+        is_scaling = not is_joining and _is_scaling(node.operation)
+        if (
+            not (node.inputs and all(id(x) in values for x in node.inputs))
+            or (len(node.inputs) > 1 and not is_joining)
+            or not (is_scaling or _hands_on(node.operation))
+        ):
             continue
-        is_scaling = _is_scaling(node.operation)
-        if not is_scaling and not _hands_on(node.operation):
-            continue
-        given = values[id(node.inputs[0])]
+        given = [values[id(x)] for x in node.inputs]
         try:
             result = _compute(node, given)
+            gain = _gain_of(node, given[0], result) if is_scaling else 0.0
         # Whatever a function of the user says to examples on their own.
         except Exception:  # noqa: S112
             continue
         values[id(node.outputs[0])] = result
         if is_scaling:
-            arrays = map(keras.ops.convert_to_numpy, (given, result))
-            yield _Scaling(f"{path}{node.name}", node.operation, *arrays)
+            before, after = map(keras.ops.convert_to_numpy, (given[0], result))
+            name = f"{path}{node.name}"
+            yield _Scaling(name, node.operation, before, after, gain)
 
 
 def _graph_of(operation: Any) -> Any:
@@ -165,11 +235,11 @@ def _hands_on(operation: Any) -> bool:
     return is_own and not getattr(operation, "weights", ())
 
 
-def _compute(node: _compat.CallNode, given: Tensor) -> Tensor:
+def _compute(node: _compat.CallNode, given: Sequence[Tensor]) -> Tensor:
     """Returns what the operation of a node makes of examples."""
-    symbol = node.inputs[0]
+    values = dict(zip(map(id, node.inputs), given, strict=True))
     args, kwargs = keras.tree.map_structure(
-        lambda x: given if x is symbol else x, (node.args, node.kwargs)
+        lambda x: values.get(id(x), x), (node.args, node.kwargs)
     )
     if isinstance(node.operation, keras.layers.Layer):
         kwargs["training"] = False

@@ -104,7 +104,8 @@ def divider(text: str) -> Preparation:
         ValueError: If it is not a finite number above 0.
     """
     try:
-        number = float(text)
+        with np.errstate(over="ignore"):
+            number = float(np.float32(text))
     except ValueError:
         number = 0.0
     if not 0 < number < np.inf:

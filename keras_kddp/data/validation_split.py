@@ -107,7 +107,7 @@ def grouped_rows(y: Array, groups: Array, key: str) -> Cut:
         raise ValueError(
             f"`group={key}` must name at least two groups in `train`, of which "
             f"one is for validation. Received: {names.tolist()}. Leave it out, "
-            "or give x_validation and y_validation."
+            "or give a validation split."
         )
     wanted = len(y) / _SHARE
 
@@ -130,7 +130,7 @@ def grouped_rows(y: Array, groups: Array, key: str) -> Cut:
         raise ValueError(
             f"`group={key}` must leave every class in `train`. Received groups "
             f"of which none can go: with any of them all of {naming(lost)}, or "
-            "of others, would. Give x_validation and y_validation."
+            "of others, would. Give a validation split."
         )
     count = len(np.unique(numbers[chosen]))
     note = (
@@ -145,14 +145,14 @@ def _check_count(y: Array) -> None:
     if len(y) < _SHARE:
         raise ValueError(
             f"`train` must hold at least {_SHARE} examples, of which one is "
-            f"for validation. Received: {len(y)}. Give x_validation and "
-            "y_validation."
+            f"for validation. Received: {len(y)}. Give a validation "
+            "split: x_validation and y_validation, or validation=SPLIT."
         )
     if len(np.unique(y)) == len(y):
         raise ValueError(
             "`train` must have a class with two examples, of which one is for "
-            f"validation. Received {len(y)} classes of one. Give x_validation "
-            "and y_validation."
+            f"validation. Received {len(y)} classes of one. Give a validation "
+            "split: x_validation and y_validation, or validation=SPLIT."
         )
 
 

@@ -87,8 +87,9 @@ def _sudden(name: str, removal: Removal) -> str:
     before, after = removal.units_before[name], removal.units_after[name]
     return (
         f"{before - after} of {before} units of '{name}' died at one removal, "
-        f"at the beginning of epoch {removal.epoch + 1}: {after} stay. Lower "
-        "`l1`, ramp longer (`ramp_epochs`) or lower `threshold`."
+        f"at the beginning of epoch {removal.epoch + 1}: {after} "
+        f"{'stays' if after == 1 else 'stay'}. Lower `l1`, ramp longer "
+        "(`ramp_epochs`) or lower `threshold`."
     )
 
 

@@ -250,12 +250,15 @@ def test_a_teacher_near_chance_is_told_once_for_all_seeds(inside, capsys):
     with np.load("data.npz") as file:
         parts = dict(file)
     parts["y_train"] = np.arange(96) % 3  # nothing that inputs could tell
-    np.savez("random.npz", **parts)
-    options = words(out="runs/poor", teacher_epochs=0, epochs=4, seed="0 1")
-    options[options.index("npz:data.npz")] = "npz:random.npz"
+    np.savez("r[and]om.npz", **parts)
+    options = words(out="runs/po[o]r", teacher_epochs=0, epochs=4, seed="0 1")
+    options[options.index("npz:data.npz")] = "npz:r[and]om.npz"
     assert cli.main([*options, "--controls"]) in (0, 1)
-    told = capsys.readouterr().err
-    assert told.count("kddp: warning: The teacher is near chance: ") == 1
+    shown = capsys.readouterr()
+    assert shown.err.count("kddp: warning: The teacher is near chance: ") == 1
+    # What looks like rich's markup is part of a name.
+    assert "npz:r[and]om.npz: accuracy on" in " ".join(shown.out.split())
+    assert "The run is in runs/po[o]r/seed-1." in shown.out
 
 
 @pytest.mark.parametrize(

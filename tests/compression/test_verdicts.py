@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_kddp.compression.answers import Answers
+from keras_kddp.compression.answers import Answers, answers
 from keras_kddp.compression.verdicts import Judged, teacher_doubt, verdicts
 
 
@@ -66,7 +66,7 @@ def test_one_example_is_compared_without_an_error():
             )
         ]
     )
-    assert "+100.00 points, a tie; 1 test examples only it gets" in verdict
+    assert "+100.00 points, a tie; 1 test example only it gets" in verdict
 
 
 def test_nothing_is_said_where_nothing_is_compared():
@@ -222,3 +222,33 @@ def test_an_output_that_the_teacher_does_not_know_is_named():
     assert "50.00 % of its answers in output 2 of 2 to 100 valid" in (
         teacher_doubt(found, (0.0, 1.0))
     )
+
+
+def test_what_finds_a_rare_class_is_not_near_chance():
+    """45 of 50 rare and 905 of 950 frequent: as often right as a constant."""
+    labels = np.repeat([0, 1], [50, 950])
+    found = labels.copy()
+    found[:5] = 1
+    found[50:95] = 0
+
+    def doubt(guesses):
+        scores = np.eye(2)[guesses]
+        return teacher_doubt(answers([scores], [None], [labels]), (0.0, 1.0))
+
+    assert doubt(found) == ""
+    assert "near chance: 95.00 % of its answers" in doubt(np.ones(1000, int))
+
+
+@pytest.mark.parametrize(
+    ("others", "way_out"),
+    [
+        ({}, "Train longer or, where the student without a penalty"),
+        ({"kd": 80}, "would be by chance. Lower `l1`, warm up longer"),
+        ({"kd": 11}, "So is the student without a penalty: train longer"),
+        ({"teacher": 9, "kd": 11}, "So is its teacher: look at that first."),
+    ],
+)
+def test_what_helps_a_student_near_chance_is_said_of_its_cause(others, way_out):
+    lost, *_ = verdicts([judged(pruned=10, **others)])
+    assert lost.startswith("Pruned student near chance: 10.00 %")
+    assert way_out in lost

@@ -117,6 +117,8 @@ def test_a_file_of_the_exact_name_wins(name, options, largest, tmp_path):
         (",scale=-1", "Received: '-1'"),
         (",scale=nan", "Received: 'nan'"),
         (",scale=inf", "Received: 'inf'"),
+        (",scale=1e39", "Received: '1e39'"),
+        (",scale=1e-50", "Received: '1e-50'"),
         (",scale=pixels", "Received: 'pixels'"),
         (",scale=", "`scale=` must be given once, with a value"),
         (",scale=2,scale=3", "`scale=` must be given once"),

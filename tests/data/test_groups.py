@@ -54,6 +54,19 @@ def test_the_subjects_of_a_given_validation_split_are_compared(tmp_path):
     assert data.split_sizes["train"] == 48
 
 
+def test_the_subjects_of_two_other_splits_are_compared(tmp_path):
+    own = {f"{part}_validation": arrays()[f"{part}_test"] for part in "xy"}
+    message = r"in `validation` and in `test`. Received 1 that do, such as \[21"
+    with pytest.warns(UserWarning, match=message):
+        load(
+            tmp_path,
+            **own,
+            subject=np.arange(48) // 4,
+            subject_validation=np.array([20, 20, 20, 21, 21, 21]),
+            subject_test=np.array([21, 21, 22, 22, 23, 23]),
+        )
+
+
 @pytest.mark.parametrize(
     ("groups", "message"),
     [

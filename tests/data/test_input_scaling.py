@@ -179,3 +179,64 @@ def test_of_a_model_without_a_graph_nothing_is_said():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_scaling(Own(), PIXELS / 255, "teacher")
+
+
+def is_told(model, x):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        warn_of_scaling(model, x, "teacher")
+    assert len(told) < 2, "what was said once needs no second warning"
+    return bool(told)
+
+
+@pytest.mark.parametrize("size", [8, 64])
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(
+            lambda x: x - keras.ops.mean(x, axis=1, keepdims=True), id="mean"
+        ),
+        pytest.param(lambda x: keras.ops.softmax(x * 1.0), id="softmax"),
+        pytest.param(
+            lambda x: x / keras.ops.norm(x, axis=1, keepdims=True), id="norm"
+        ),
+        pytest.param(
+            lambda x: keras.ops.mean(x, axis=1, keepdims=True), id="pooling"
+        ),
+        pytest.param(lambda x: x[:, 1:] - x[:, :-1], id="difference"),
+    ],
+)
+def test_a_function_that_is_no_scaling_does_not_warn(function, size):
+    inputs = keras.Input((size**2,))
+    outputs = layers.Dense(2)(layers.Lambda(function)(inputs))
+    x = np.random.default_rng(0).random((64, size**2)).astype("float32")
+    x = 0.5 + np.cumsum(x - 0.5, axis=1) * 0.01
+    assert not is_told(keras.Model(inputs, outputs), x)
+
+
+@pytest.mark.parametrize("highest", [16, 6])
+def test_dark_pixels_do_not_warn(highest):
+    x = PIXELS % (highest + 1)
+    assert not is_told(sequential(layers.Rescaling(1 / 255)), x)
+    assert is_told(sequential(layers.Rescaling(1 / 255)), x / highest)
+
+
+def test_a_layer_that_was_adapted_to_larger_numbers_warns():
+    """Pixels that hardly vary do not hide that others are too close."""
+    seen = PIXELS.copy()
+    seen[:, 0] = seen[:, 0] > 127
+    layer = layers.Normalization(axis=(1, 2, 3))
+    layer.adapt(seen)
+    assert not is_told(sequential(layer), seen)
+    assert is_told(sequential(layer), seen / 16)
+
+
+def test_means_of_pixels_are_not_taken_off_scaled_ones():
+    inputs = keras.Input((4, 3, 3))
+    x = keras.applications.vgg16.preprocess_input(inputs)
+    outputs = layers.Dense(2)(layers.Flatten()(x))
+    model = keras.Model(inputs, outputs)
+    pixels = np.repeat(PIXELS, 3, axis=-1)
+    assert not is_told(model, pixels)
+    assert is_told(model, pixels / 255)
+    assert is_told(model, pixels / 127.5 - 1)
