@@ -303,6 +303,14 @@ def test_nested_inputs_are_given_as_the_model_takes_them(form, tmp_path):
     assert verify(model, artifact, given).passed
 
 
+def test_the_only_input_may_be_in_a_list(tmp_path):
+    model = of_inputs([keras.Input((3,))])
+    artifact = to_tflite(model, tmp_path / "m.tflite")
+
+    assert verify(model, artifact, [rows(8)]).samples == 8
+    assert verify(model, artifact, [rows(8)[0]]).samples == 1
+
+
 # --- the same bytes -------------------------------------------------------
 
 

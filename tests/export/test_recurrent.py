@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from keras_kddp.export import ExportError, LiteRTRuntime, to_tflite, verify
 from keras_kddp.export.model import portable_form
@@ -119,6 +120,48 @@ def test_every_runtime_agrees_with_keras_about(name, quantization, tmp_path):
     assert {row.refusal for row in rows} == {None}
     assert all(row.relative_error < limit for row in rows), rows
     assert "WHILE" not in operations_of(artifact.path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["bidirectional", "nested"])
+def test_every_part_of_a_split_is_used_in_int8(name, tmp_path):
+    # Others are quantized or not, as it happens: each file has other bytes.
+    keras.utils.set_random_seed(1)
+    artifact = to_tflite(
+        MODELS[name](),
+        tmp_path / "m.tflite",
+        quantization="int8",
+        calibration=SEQUENCES,
+    )
+
+    content = artifact.path.read_bytes()
+    assert "DEQUANTIZE" not in operations_of(content)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    (graph,) = model.subgraphs
+    used = {index for operator in graph.operators for index in operator.inputs}
+    splits = [x for x in graph.operators if len(x.outputs) > 1]
+    assert splits
+    for split in splits:
+        assert used.issuperset(split.outputs)
+
+
+@pytest.mark.parametrize("parts", [3, [2, 4]])
+def test_the_used_parts_of_a_split_are_sliced(parts, tmp_path):
+    keras.utils.set_random_seed(1)
+    x = keras.Input((4, 2))
+    first, _, last = keras.ops.split(layers.Dense(6)(x), parts, axis=-1)
+    model = keras.Model(x, [first, last])
+
+    artifact = to_tflite(
+        model,
+        tmp_path / "m.tflite",
+        quantization="int8",
+        calibration=SEQUENCES,
+    )
+
+    assert not {"SPLIT", "SPLIT_V"} & set(
+        operations_of(artifact.path.read_bytes())
+    )
+    assert verify(model, artifact, SEQUENCES, tolerance=0.05).passed
 
 
 def test_the_model_stays_as_it_was(tmp_path):

@@ -1,5 +1,9 @@
 """Runtimes and converters that never end."""
 
+import os
+import signal
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -18,11 +22,11 @@ from keras_kddp.export import (
     verify,
 )
 from keras_kddp.export.keras2 import tf_keras_process, tfmot_process
-from keras_kddp.export.runtimes import vela
+from keras_kddp.export.runtimes import process, vela
 from keras_kddp.export.tflite import converter, quantizer
 from keras_kddp.export.tflite import to_tflite as module
 from keras_kddp.export.tflite.converter import Converter, conversion_limit
-from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker import TimeLimitError, Worker
 
 X = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
 LATE = "it did not end in 1 s"
@@ -84,6 +88,30 @@ def test_a_runtime_that_never_ends_is_replaced(endless_file):
         chip.execute({chip.input_names[0]: X}, time_limit=0.3)
 
     assert TFLMRuntime(endless_file).input_names == chip.input_names
+
+
+def test_a_process_that_was_stopped_is_replaced(endless_file, monkeypatch):
+    monkeypatch.setattr(process, "_GLANCE", 0.5)
+    known = process.describe_file(endless_file)
+    os.kill(process.worker_of(sys.executable).pid, signal.SIGSTOP)
+
+    assert process.describe_file(endless_file) == known
+
+
+def test_a_file_that_is_never_read_is_said(endless_file, monkeypatch):
+    monkeypatch.setattr(process, "RUN_SECONDS", 1)
+    asked = []
+
+    def ask(_, request, *, time_limit):
+        asked.append(time_limit)
+        raise TimeLimitError("it", time_limit, "")
+
+    monkeypatch.setattr(Worker, "ask", ask)
+
+    with pytest.raises(ValueError, match=f"in 1 s.*{LATE}. Try again"):
+        process.describe_file(endless_file)
+
+    assert asked == [10, 1]
 
 
 @pytest.mark.usefixtures("endless_chip")

@@ -99,7 +99,9 @@ def _parts(x: Arrays, inputs: Sequence[InputSignature], name: str) -> list[Any]:
             )
         return [x[name] for name in names]
     if len(inputs) == 1:
-        return [x]
+        axes = len(inputs[0].shape) + 1
+        is_list = isinstance(x, (list, tuple)) and len(x) == 1
+        return list(x) if is_list and np.ndim(x[0]) == axes else [x]
     if not isinstance(x, Sequence) or len(x) != len(inputs):
         count = len(x) if isinstance(x, Sequence) else type(x)
         raise ValueError(

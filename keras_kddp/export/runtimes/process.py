@@ -14,6 +14,7 @@ RUN_SECONDS = 60.0
 """Seconds that a runtime may take for one sample, unless told otherwise."""
 
 _LOADING = 60.0  # seconds: for NumPy and the runtime
+_GLANCE = 10.0  # seconds: to read what a file has, on a machine at work
 
 
 def run_file(
@@ -65,7 +66,7 @@ def describe_file(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If LiteRT cannot read it.
+        ValueError: If LiteRT cannot read it, or does not end.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -73,9 +74,19 @@ def describe_file(path: Path) -> dict[str, Any]:
             "which is no file. Write it with keras_kddp.export.to_tflite."
         )
     request = {"action": "describe", "path": str(path.resolve())}
+    asked = worker_of(sys.executable)
     try:
-        reply = worker_of(sys.executable).ask(request, time_limit=RUN_SECONDS)
+        try:
+            reply = asked.ask(request, time_limit=_GLANCE)
+        except TimeLimitError:  # of a process that was stopped: a new one
+            reply = asked.ask(request, time_limit=RUN_SECONDS)
         error = reply["error"]
+    except TimeLimitError as late:
+        raise ValueError(
+            f"LiteRT must read {str(path)!r} in {RUN_SECONDS:g} s. Received: "
+            f"{late.fate}. Try again when the machine has less to do, or "
+            "export the model again."
+        ) from None
     except WorkerError as death:
         error = death.fate
     if error is not None:

@@ -1,6 +1,8 @@
 """Ranges of activations, found by calibration, made fit for integers."""
 
 import copy
+import runpy
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -35,6 +37,9 @@ def with_ranges(content: bytes, *, is_wide: bool) -> bytes:
         RangeError: If an activation has none: its name, and what it was.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    if not is_wide:
+        program = Path(__file__).with_name("unused_parts.py")
+        runpy.run_path(str(program))["with_slices"](model)
     names = {
         code: name
         for name, code in vars(schema.BuiltinOperator).items()
