@@ -1,5 +1,7 @@
 """Arrays out of tensorflow-datasets, split by split."""
 
+import itertools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ def read_tfds(text: str) -> Source:
     """Returns splits of a data set of tensorflow-datasets.
 
     Prepares (and downloads) it first where that has not been done; the
-    environment variable TFDS_DATA_DIR says where data sets are kept.
+    environment variable TFDS_DATA_DIR says where data sets are kept. Warns of
+    splits that share examples.
 
     Args:
         text: `NAME` or `NAME,train=SPLIT,validation=SPLIT,test=SPLIT`, with
@@ -37,6 +40,7 @@ def read_tfds(text: str) -> Source:
             )
         (options if split == "group" else names)[split] = value
     parts, info = _loaded(name, names)
+    _warn_of_overlaps(name, names, info.splits)
     group = options.get("group")
     splits = {
         split: _take_arrays(
@@ -69,6 +73,48 @@ def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
             f"{type(error).__name__}: {error}"
         ) from error
     return dict(zip(names, tfds.as_numpy(parts), strict=True)), info
+
+
+def _warn_of_overlaps(name: str, names: dict[str, str], infos: Any) -> None:
+    """Warns of examples that two of the splits have.
+
+    Args:
+        name: Of the data set.
+        names: What each split was asked for by.
+        infos: The data set's own splits, by name.
+    """
+    import tensorflow_datasets as tfds
+
+    rows = {
+        split: _rows(
+            tfds.core.ReadInstruction.from_spec(asked).to_absolute(infos), infos
+        )
+        for split, asked in names.items()
+    }
+    for one, other in itertools.combinations(names, 2):
+        shared = sum(
+            len(np.intersect1d(those, rows[other][its]))
+            for its, those in rows[one].items()
+            if its in rows[other]
+        )
+        if shared:
+            warnings.warn(
+                f"tfds:{name}: no example must stand in two splits. Received "
+                f"{shared:,} that do, in {one}={names[one]} and in "
+                f"{other}={names[other]}: what is measured on them was seen "
+                "before. Let one end where the other begins, such as "
+                f"{one}=train[:80%],{other}=train[80%:].",
+                stacklevel=5,
+            )
+
+
+def _rows(instructions: Any, infos: Any) -> dict[str, np.ndarray]:
+    """Returns which examples of each of the data set's splits are read."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for each in instructions:
+        every = np.arange(infos[each.splitname].num_examples)
+        rows.setdefault(each.splitname, []).append(every[each.from_ : each.to])
+    return {split: np.concatenate(those) for split, those in rows.items()}
 
 
 def _take_arrays(

@@ -339,6 +339,28 @@ def test_prepared_tensorflow_datasets_are_read(prepared_tfds, monkeypatch):
     assert data.split_sizes == {"train": 12, "validation": 6, "test": 6}
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (",test=train[:5]", r"5 that do, in train=train and in test=train\[:5"),
+        (",validation=train[75%:]", r"6 that do, .* in validation=train\[75%:"),
+        (",train=train+test", "6 that do, in train=train[+]test and in test="),
+        (
+            ",train=train[:12],test=train[11:]",
+            r"1 that do, in train=train\[:12\] and in test=train\[11:\]: what",
+        ),
+    ],
+)
+def test_splits_of_tfds_that_share_examples_warn(
+    options, message, prepared_tfds, monkeypatch
+):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(prepared_tfds))
+    with pytest.warns(UserWarning, match=message):
+        load_dataset(f"tfds:tiny_images{options}")
+
+
 def test_a_feature_of_tfds_tells_the_groups(prepared_tfds, monkeypatch):
     import tensorflow_datasets as tfds
 
