@@ -28,6 +28,7 @@ from keras_kddp.model_io import Array
 # MNIST, Fashion-MNIST, KMNIST come shuffled: stored results lean on their last
 # 5,000 as the validation split.
 _MNIST_SIZE = 60_000
+_MOST_COMPARED = 1_000_000  # examples: seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +105,8 @@ def load_dataset(spec: str, *, as_before: bool = False) -> Dataset:
     for split, arrays in source.splits.items():
         splits[split], done = make_split(spec, split, arrays, prepare)
         notes += [note for note in done if note not in notes]
+    if kind == "npz":  # the others have splits made by others
+        notes += _notes_of_repeats(splits)
     groups = checked_groups(spec, source)
     if "validation" not in splits:
         key = source.options.get("group", "")
@@ -111,6 +114,26 @@ def load_dataset(spec: str, *, as_before: bool = False) -> Dataset:
         splits |= _parted(splits["train"], cut.rows)
         notes += cut.notes
     return Dataset(spec, **splits, notes=tuple(notes))
+
+
+def _notes_of_repeats(splits: dict[str, Split]) -> list[str]:
+    """Returns how many inputs of other splits stand in the training data."""
+    if sum(map(len, splits.values())) > _MOST_COMPARED:
+        return []
+    rows = {
+        name: [hash(row.tobytes()) for row in split.x]
+        for name, split in splits.items()
+    }
+    seen = set(rows.pop("train"))
+    repeated = {
+        name: sum(row in seen for row in those) for name, those in rows.items()
+    }
+    return [
+        f"{count:,} of {len(rows[name]):,} inputs of `{name}` stand in `train` "
+        "as well: if they are the same examples, leave them out of one"
+        for name, count in repeated.items()
+        if count
+    ]
 
 
 def _read(

@@ -155,7 +155,7 @@ def test_idx_takes_no_options(tmp_path):
 )
 def test_inputs_of_every_real_dtype_are_taken(dtype, note, tmp_path):
     parts = arrays()
-    parts |= {n: parts[n].astype(dtype) for n in ("x_train", "x_test")}
+    parts |= {n: (parts[n] % 2).astype(dtype) for n in ("x_train", "x_test")}
     data = load_dataset(write_npz(tmp_path, **parts))
     np.testing.assert_array_equal(data.test.x, parts["x_test"])
     assert data.test.x.dtype == np.float32
@@ -200,6 +200,17 @@ def test_a_validation_split_of_its_own_is_taken(tmp_path):
     own = {"x_validation": parts["x_test"], "y_validation": parts["y_test"]}
     data = load_dataset(write_npz(tmp_path, **parts, **own))
     assert data.split_sizes == {"train": 24, "validation": 6, "test": 6}
+
+
+def test_inputs_of_npz_that_stand_in_two_splits_are_told(tmp_path):
+    parts = arrays()
+    spec = write_npz(tmp_path, **parts)
+    assert not any("stand in `train`" in n for n in load_dataset(spec).notes)
+    parts["x_test"][[1, 4]] = parts["x_train"][[20, 3]]
+    own = {"x_validation": parts["x_train"][:3], "y_validation": np.arange(3)}
+    notes = load_dataset(write_npz(tmp_path, **parts, **own)).notes
+    assert any("3 of 3 inputs of `validation` stand in" in n for n in notes)
+    assert any("2 of 6 inputs of `test` stand in `train`" in n for n in notes)
 
 
 def test_floats_stay_as_they_are(tmp_path):
