@@ -106,8 +106,8 @@ def read_npz(text: str, *, is_name: bool = False) -> Source:
             that has the whole text as its name is that file. It holds
             x_train, y_train, x_test, y_test and, if there are any,
             x_validation and y_validation; of the groups KEY_train or KEY and,
-            if there are any, KEY_validation and KEY_test. Pickled objects are
-            not loaded.
+            if there are any, KEY_validation and KEY_test; splits without are
+            told in a note. Pickled objects are not loaded.
         is_name: The text is the name of a file, without options.
 
     Raises:
@@ -115,13 +115,13 @@ def read_npz(text: str, *, is_name: bool = False) -> Source:
         ValueError: If it is damaged, lacks an array or holds objects.
     """
     path, options = (text, {}) if is_name else split_options(text)
-    arrays = _read_npz_arrays(path)
-    optional = [f"{part}_validation" for part in "xy"]
+    arrays, key = _read_npz_arrays(path), options.get("group")
+    optional = [f"{part}_validation" for part in ("x", "y", key)]
     needed = ["x_train", "y_train", "x_test", "y_test"]
     if any(name in arrays for name in optional):
-        needed += optional
+        needed += optional[:2]
     _check_names(path, arrays, needed)
-    groups = _npz_groups(path, arrays, options.get("group"))
+    groups = _npz_groups(path, arrays, key)
     splits = {
         split: SplitArrays(
             arrays[f"x_{split}"], arrays[f"y_{split}"], groups.get(split)
@@ -129,8 +129,14 @@ def read_npz(text: str, *, is_name: bool = False) -> Source:
         for split in SPLITS
         if f"x_{split}" in arrays
     }
-    notes = [f"'{path}' is all of it the name of a file"]
-    return Source(splits, options, notes if "," in path else ())
+    notes = [f"'{path}' is all of it the name of a file"] * ("," in path)
+    notes += [
+        f"no '{key}_{split}': whether `train` has groups of `{split}` was not "
+        "checked"
+        for split in splits
+        if groups and split not in groups
+    ]
+    return Source(splits, options, notes)
 
 
 def _check_names(
@@ -153,8 +159,12 @@ def _npz_groups(
     names = {split: f"{key}_{split}" for split in SPLITS}
     if names["train"] not in arrays:
         names["train"] = key
-    if key not in arrays:
-        _check_names(path, arrays, [f"{key}_train"])
+    if names["train"] not in arrays:
+        raise ValueError(
+            f"'{path}' must hold the groups of `train` as '{key}_train' or as "
+            f"'{key}', for `group={key}`. Received {sorted(arrays)}. Name "
+            "another array by `group=`."
+        )
     return {s: arrays[name] for s, name in names.items() if name in arrays}
 
 

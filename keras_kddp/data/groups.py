@@ -2,6 +2,7 @@
 
 import itertools
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -53,4 +54,10 @@ def _checked(name: str, groups: Array, count: int) -> Array:
             f"{name} must be one for each example, ({count},). Received an "
             f"array of shape {groups.shape}. Name another array by `group=`."
         )
-    return groups
+    return np.array([_text(name) for name in groups.tolist()])
+
+
+def _text(name: Any) -> Any:
+    """Returns a text where a name is one in bytes."""
+    is_bytes = isinstance(name, bytes)
+    return name.decode(errors="backslashreplace") if is_bytes else name

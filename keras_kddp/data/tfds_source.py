@@ -49,7 +49,17 @@ def read_tfds(text: str) -> Source:
         for split in SPLITS
         if split in parts
     }
-    return Source(splits, options)
+    left = [
+        feature
+        for feature, values in parts["train"].items()
+        if not any(values is taken for taken in splits["train"])
+    ]
+    note = (
+        f"the features {sorted(left)} are left out; if one of them tells "
+        "groups that no two splits may share, such as subjects, name it: "
+        ",group=FEATURE"
+    )
+    return Source(splits, options, [note] if left and group is None else [])
 
 
 def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
@@ -136,7 +146,8 @@ def _take_arrays(
         raise ValueError(
             f"{name}: the data set must have inputs of one shape and a label "
             "each, and the feature that `group=` names. Received features "
-            f"{kinds}, of which {wanted} are inputs, labels and groups. Write "
-            "the data set as npz."
+            f"{kinds}, of which {wanted} are inputs, labels and groups. Name a "
+            "feature that tells groups by `group=`, or write the data set as "
+            "npz."
         )
     return SplitArrays(*found)

@@ -1,11 +1,13 @@
 """Data sets by the texts that name them, and what is said of bad ones."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from small_datasets import IDX_NAMES, arrays, write_idx
 
+from keras_kddp.data import tfds_source
 from keras_kddp.data.datasets import load_dataset
 
 
@@ -122,7 +124,7 @@ def test_a_file_of_the_exact_name_wins(name, options, largest, tmp_path):
         (",scale=pixels", "Received: 'pixels'"),
         (",scale=", "`scale=` must be given once, with a value"),
         (",scale=2,scale=3", "`scale=` must be given once"),
-        (",group=one", r"must hold the arrays \['one_train'\]"),
+        (",group=one", "groups of `train` as 'one_train' or as 'one', for"),
         (",group=x", r"one for each example, \(24,\). Received.*\(24, 4, 3\)"),
     ],
 )
@@ -381,6 +383,37 @@ def test_a_feature_of_tfds_tells_the_groups(prepared_tfds, monkeypatch):
         pytest.raises(ValueError, match="`group=label` must leave every class"),
     ):
         load_dataset("tfds:tiny_images,group=label")
+
+
+@pytest.fixture
+def images_of_subjects(prepared_tfds, monkeypatch):
+    """Adds subjects, as tfds reads texts, and tells inputs from labels."""
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(prepared_tfds))
+    read = tfds_source._loaded
+
+    def loaded(name, names):
+        parts, info = read(name, names)
+        for part in parts.values():
+            numbers = np.arange(len(part["label"])) // 4
+            part["subject"] = np.array([b"s%d" % n for n in numbers], object)
+        keys = ("image", "label")
+        return parts, SimpleNamespace(splits=info.splits, supervised_keys=keys)
+
+    monkeypatch.setattr(tfds_source, "_loaded", loaded)
+
+
+def test_a_feature_of_tfds_that_is_left_out_is_told(images_of_subjects):
+    notes = load_dataset("tfds:tiny_images").notes
+    assert "the features ['subject'] are left out; if one" in notes[0]
+
+
+def test_groups_that_are_texts_are_shown_as_texts(images_of_subjects):
+    message = r"Received 2 that do, such as \['s0', 's1'\]:"
+    with pytest.warns(UserWarning, match=message):
+        data = load_dataset("tfds:tiny_images,group=subject")
+    assert not any("left out" in note for note in data.notes)
 
 
 @pytest.mark.parametrize(

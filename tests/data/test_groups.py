@@ -67,6 +67,18 @@ def test_the_subjects_of_two_other_splits_are_compared(tmp_path):
         )
 
 
+def test_a_split_whose_subjects_are_unknown_is_told(tmp_path):
+    data = load(tmp_path, subject=np.arange(48) // 4)
+    assert data.notes[0] == (
+        "no 'subject_test': whether `train` has groups of `test` was not "
+        "checked"
+    )
+    told = load(
+        tmp_path, subject=np.arange(48) // 4, subject_test=np.arange(20, 26)
+    )
+    assert not any("not checked" in note for note in told.notes)
+
+
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
@@ -75,7 +87,14 @@ def test_the_subjects_of_two_other_splits_are_compared(tmp_path):
             {"subject": np.arange(48) // 4, "subject_test": np.zeros(5)},
             r"groups of `test` must be one for each example, \(6,\)",
         ),
-        ({"subject_test": np.arange(6)}, r"\['subject_train'\] are missing"),
+        ({"subject_test": np.arange(6)}, "as 'subject_train' or as 'subject'"),
+        (
+            {
+                "subject": np.arange(48) // 4,
+                "subject_validation": np.arange(6),
+            },
+            r"\['x_validation', 'y_validation'\] are missing",
+        ),
     ],
 )
 def test_groups_that_do_not_fit_are_refused(groups, message, tmp_path):
