@@ -172,8 +172,10 @@ def _read_npz_arrays(path: str) -> dict[str, np.ndarray]:
     """Returns every array of a file of `numpy.savez`, by name."""
     try:
         # Opened here: NumPy leaves a damaged file open.
-        with open(path, "rb") as file, np.load(file) as archive:
-            return {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file:
+            read = np.load(file)
+            if not isinstance(read, np.ndarray):
+                return {name: read[name] for name in read.files}
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"'{path}' must be a file of numpy.savez. Received a path with no "
@@ -191,3 +193,9 @@ def _read_npz_arrays(path: str) -> dict[str, np.ndarray]:
             f"'{path}' must be a complete file of numpy.savez with arrays of "
             f"numbers, no objects. Received: {error}."
         ) from error
+    raise ValueError(
+        f"'{path}' must be a file of numpy.savez. Received one array, as "
+        f"numpy.save writes it, of shape {read.shape}. Put inputs and labels "
+        "into one file: numpy.savez(FILE, x_train=..., y_train=..., "
+        "x_test=..., y_test=...)."
+    )

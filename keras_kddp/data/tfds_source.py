@@ -1,6 +1,7 @@
 """Arrays out of tensorflow-datasets, split by split."""
 
 import itertools
+import re
 import warnings
 from typing import Any
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from keras_kddp.data.sources import SPLITS, Source, SplitArrays
 from keras_kddp.extras import absence_of, require
+
+# Of a name that it does not know tfds lists the hundreds that it knows.
+_LONG_LIST = re.compile(r"(?:\n\s*- \S+){9,}")
 
 
 def read_tfds(text: str) -> Source:
@@ -80,7 +84,7 @@ def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
         raise ValueError(
             f"tfds:{name} must be a data set that is prepared or can be "
             f"downloaded, with the splits {sorted(names.values())}. Received: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {_LONG_LIST.sub(' ...', str(error))}"
         ) from error
     return dict(zip(names, tfds.as_numpy(parts), strict=True)), info
 

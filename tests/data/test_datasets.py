@@ -329,7 +329,7 @@ def test_a_truncated_npz_file_is_refused(keep, tmp_path):
 
 def test_a_single_array_is_no_npz_file(tmp_path):
     np.save(tmp_path / "one.npy", np.zeros(3))
-    with pytest.raises(ValueError, match="must be a complete file of numpy"):
+    with pytest.raises(ValueError, match=r"one array, .* of shape \(3,\). Put"):
         load_dataset(f"npz:{tmp_path / 'one.npy'}")
 
 
@@ -435,6 +435,17 @@ def test_a_tfds_that_cannot_be_had_is_refused(
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(prepared_tfds))
     with pytest.raises(ValueError, match=message):
         load_dataset(f"tfds:{text}")
+
+
+def test_an_unknown_tfds_is_not_told_hundreds_of_names(
+    prepared_tfds, monkeypatch
+):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(prepared_tfds))
+    with pytest.raises(ValueError, match="mnits -> mnist") as raised:
+        load_dataset("tfds:mnits")
+    assert len(str(raised.value)) < 1_200
 
 
 def test_without_the_extra_tfds_says_how_to_get_it(monkeypatch):
