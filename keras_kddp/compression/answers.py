@@ -73,7 +73,7 @@ class Answers:
         return np.maximum(self.counts.sum(axis=1), 1)
 
 
-def answers(
+def mark_answers(
     outputs: Sequence[Array],
     masks: Sequence[Array | None],
     labels: Sequence[Array],

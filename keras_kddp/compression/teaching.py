@@ -6,7 +6,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from keras_kddp.compression.answers import Answers, answers
+from keras_kddp.compression.answers import Answers, mark_answers
 from keras_kddp.compression.verdicts import teacher_doubt
 from keras_kddp.data.input_range import input_range
 from keras_kddp.data.packing import unpacked
@@ -39,7 +39,7 @@ def taught_answers(taught: Split, student: keras.Model) -> Answers:
     masks: list[Array | None] = [None] * len(labels)
     if any(np.ndim(label) > 1 for label in labels):
         _, masks = all_outputs_and_masks(student, inputs)
-    return answers([output.values for output in outputs], masks, labels)
+    return mark_answers([output.values for output in outputs], masks, labels)
 
 
 def warn_of_poor_teacher(

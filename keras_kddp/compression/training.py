@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_kddp.compression.answers import Answers, answers
+from keras_kddp.compression.answers import Answers, mark_answers
 from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.distiller import Distiller
@@ -170,7 +170,7 @@ def answers_of(model: keras.Model, split: Split) -> Answers:
         split: Plain inputs and class numbers.
     """
     outputs, masks = all_outputs_and_masks(model, split.x)
-    return answers(outputs, masks, keras.tree.flatten(split.y))
+    return mark_answers(outputs, masks, keras.tree.flatten(split.y))
 
 
 def accuracy(model: keras.Model, split: Split) -> float:

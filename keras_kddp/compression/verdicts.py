@@ -37,7 +37,7 @@ _POOR_CONTROL = "To beat it says little: look at its training first."
 _SKILL = 0.1  # of the way from chance to 1, as `is_near_chance` has it
 _ARTICLES = {TIE: "a tie"}
 _NO_BETTER = (
-    " It is no better than its student: a larger teacher, or one that is "
+    " It is {} better than its student: a larger teacher, or one that is "
     "trained longer, has more to teach."
 )
 
@@ -88,10 +88,13 @@ def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
     gap = _difference(rivals[best])
     if gap.word != BETTER:
         gaps.append(gap)
+        advice = _NO_BETTER.format(
+            "not measurably" if gap.word == TIE else "no"
+        )
         found.append(
             f'Teacher against "{best}", the best student: '
             f"{_told(gap, split, 'student')}."
-            f"{_NO_BETTER if gap.mean <= 0 else ''}"
+            f"{advice if gap.mean <= 0 else ''}"
         )
     return tuple(filter(None, [*found, *_notes(runs, gaps)]))
 
@@ -162,6 +165,14 @@ def _told(difference: Difference, split: str, other: str) -> str:
         f"{_counted(difference.only_first, split)} only it gets {more}, "
         f"{difference.only_second} only the {other} "
         f"({test} p = {difference.p_value:.2g})"
+    )
+
+
+def _is_sameness(difference: Difference) -> bool:
+    """Says whether two models are as right as each other on every example."""
+    return (
+        isinstance(difference, ExampleDifference)
+        and difference.only_first == difference.only_second == 0
     )
 
 
@@ -243,11 +254,18 @@ def _notes(
 ) -> list[str]:
     """Returns what must be known to read the verdicts."""
     notes = []
-    if any(each.word == TIE for each in differences):
+    ties = [each for each in differences if each.word == TIE]
+    examples = _counted(len(runs[0].pruned), runs[0].split)
+    if not all(map(_is_sameness, ties)):
         seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
         notes.append(
-            f"A tie: {_counted(len(runs[0].pruned), runs[0].split)} and "
-            f"{seeds} cannot tell the two apart; more of them may."
+            f"A tie: {examples} and {seeds} cannot tell the two apart; more of "
+            "them may."
+        )
+    if any(map(_is_sameness, ties)):
+        notes.append(
+            f"0 and 0: both are as right on each of {examples}, which cannot "
+            "tell the two apart; harder ones may."
         )
     if differences and runs[0].split != "test":
         notes.append(

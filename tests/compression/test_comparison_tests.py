@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from keras_kddp.compression.answers import Answers, answers
+from keras_kddp.compression.answers import Answers, mark_answers
 from keras_kddp.compression.comparison_tests import (
     between_examples,
     chance_error,
@@ -89,7 +89,7 @@ MASK = np.array([[True, True, True, True], [True, False, False, False]])
 def tagged(wrong):
     """Returns the answers of a tagger of two classes, wrong at some steps."""
     scores = np.stack([1.0 - np.array(wrong), np.array(wrong)], axis=-1)
-    return answers([scores], [MASK], [LABELS])
+    return mark_answers([scores], [MASK], [LABELS])
 
 
 def test_an_example_of_many_answers_counts_as_one():
@@ -126,7 +126,7 @@ def test_more_examples_do_not_make_it_better_where_the_mean_is_worse():
 
 def test_the_accuracies_of_several_outputs_are_averaged():
     one_hot = np.eye(3)
-    found = answers(
+    found = mark_answers(
         [one_hot, one_hot[:, :2]],
         [None, None],
         [np.array([0, 1, 0]), np.array([0, 0, 0])],
@@ -142,7 +142,7 @@ def test_the_accuracies_of_several_outputs_are_averaged():
 
 
 def test_padding_is_no_answer():
-    found = answers([np.ones((2, 4, 3))], [MASK & False], [LABELS])
+    found = mark_answers([np.ones((2, 4, 3))], [MASK & False], [LABELS])
     assert found.counts.tolist() == [[0, 0]]
     assert found.accuracy == 0.0
     assert found.chances == (1 / 3,)

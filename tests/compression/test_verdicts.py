@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_kddp.compression.answers import Answers, answers
+from keras_kddp.compression.answers import Answers, mark_answers
 from keras_kddp.compression.verdicts import Judged, teacher_doubt, verdicts
 
 
@@ -51,9 +51,13 @@ def test_a_tie_says_what_could_tell():
 
 @pytest.mark.parametrize("count", [90, 100])
 def test_a_control_that_equals_the_student_ties(count):
-    verdict, *_ = verdicts([judged(pruned=count, kd=count)])
+    verdict, *_, note = verdicts([judged(pruned=count, kd=count)])
     assert "+0.00 ± 0.00 points, a tie; 0 test examples" in verdict
     assert "(McNemar p = 1)" in verdict
+    assert note == (
+        "0 and 0: both are as right on each of 100 test examples, which cannot "
+        "tell the two apart; harder ones may."
+    )
 
 
 def test_one_example_is_compared_without_an_error():
@@ -82,7 +86,8 @@ def test_nothing_is_said_where_nothing_is_compared():
     ],
 )
 def test_a_teacher_that_ties_with_the_best_student_is_told(best, students):
-    *_, verdict, _ = verdicts([judged(teacher=100, **students)])
+    found = verdicts([judged(teacher=100, **students)])
+    (verdict,) = [each for each in found if each.startswith("Teacher")]
     assert verdict.startswith(
         f'Teacher against "{best}", the best student: +2.00 ± 1.41 points, a '
         "tie; 2 test examples only it gets right, 0 only the student (McNemar "
@@ -91,13 +96,20 @@ def test_a_teacher_that_ties_with_the_best_student_is_told(best, students):
     assert "no better" not in verdict
 
 
-@pytest.mark.parametrize(("teacher", "word"), [(90, "a tie"), (80, "worse")])
-def test_a_teacher_no_better_than_its_student_is_told(teacher, word):
+@pytest.mark.parametrize(
+    ("teacher", "word", "how"),
+    [
+        (90, "a tie", "not measurably"),
+        (88, "a tie", "not measurably"),
+        (80, "worse", "no"),
+    ],
+)
+def test_a_teacher_no_better_than_its_student_is_told(teacher, word, how):
     verdict, *_ = verdicts([judged(pruned=90, teacher=teacher)])
     assert f"points, {word};" in verdict
     assert verdict.endswith(
-        " It is no better than its student: a larger teacher, or one that is "
-        "trained longer, has more to teach."
+        f" It is {how} better than its student: a larger teacher, or one that "
+        "is trained longer, has more to teach."
     )
 
 
@@ -175,7 +187,7 @@ def test_the_teacher_is_compared_over_the_seeds_too():
     runs = [judged(89, teacher=90), judged(93, teacher=90)]
     verdict, *_ = verdicts(runs)
     assert "the best student: -1.00 ± 2.00 points over 2 seeds, a" in verdict
-    assert "no better than its student" in verdict
+    assert "not measurably better than its student" in verdict
 
 
 # Examples of many answers.
@@ -233,7 +245,9 @@ def test_what_finds_a_rare_class_is_not_near_chance():
 
     def doubt(guesses):
         scores = np.eye(2)[guesses]
-        return teacher_doubt(answers([scores], [None], [labels]), (0.0, 1.0))
+        return teacher_doubt(
+            mark_answers([scores], [None], [labels]), (0.0, 1.0)
+        )
 
     assert doubt(found) == ""
     assert "near chance: 95.00 % of its answers" in doubt(np.ones(1000, int))
