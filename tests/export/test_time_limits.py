@@ -26,7 +26,8 @@ from keras_kddp.export.runtimes import process, vela
 from keras_kddp.export.tflite import converter, quantizer
 from keras_kddp.export.tflite import to_tflite as module
 from keras_kddp.export.tflite.converter import Converter, conversion_limit
-from keras_kddp.export.workers.worker import TimeLimitError, Worker
+from keras_kddp.export.workers.worker import Worker
+from keras_kddp.export.workers.worker_process import TimeLimitError
 
 X = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
 LATE = "it did not end in 1 s"
