@@ -1,9 +1,12 @@
-"""Checks of plain arguments."""
+"""Checks of plain arguments, and a default that commands share."""
 
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
+
+RUN_SECONDS = 60.0
+"""Seconds that a runtime may take for one sample, unless told otherwise."""
 
 
 def checked_range(value: Any) -> tuple[float, float] | None:

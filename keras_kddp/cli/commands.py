@@ -103,10 +103,13 @@ def _add_verify(commands: Any) -> None:
     command = commands.add_parser(
         "verify",
         help="run the files of a run directory and compare them with Keras",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.add_argument("directory", help="run directory")
     command.add_argument(
-        "--data", help="as for compress; its test split (that of the run)"
+        "--data",
+        help="as for compress; its test split (that of the run)",
+        default=argparse.SUPPRESS,
     )
     add_time_limit(command)
     command.set_defaults(load=_load_verify)

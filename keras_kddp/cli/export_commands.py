@@ -51,7 +51,12 @@ def export_run(given: argparse.Namespace) -> int:
         metadata["labels"] = given.labels
     if given.qat:
         found = write_quantization_aware(
-            run, directory, data, epochs=given.qat_epochs, metadata=metadata
+            run,
+            directory,
+            data,
+            epochs=given.qat_epochs,
+            metadata=metadata,
+            time_limit=given.time_limit,
         )
         return _verify(found.model, [found.tflite], data, given.time_limit)
     files = _write_files(given, run, directory, data.train.x, metadata)

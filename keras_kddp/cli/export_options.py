@@ -4,7 +4,13 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from keras_kddp.arguments import RUN_SECONDS
 from keras_kddp.compression.choices import QUANTIZATION_NAMES
+
+_CONVERTERS = (
+    "; what converts or tunes has as many, or its own limit where that is "
+    "longer"
+)
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -20,7 +26,7 @@ def add_export(commands: Any) -> None:
     _add_file_options(command)
     _add_tuning_options(command)
     _add_saved_model_options(command)
-    add_time_limit(command)
+    add_time_limit(command, _CONVERTERS)
     _add_data(command)
     command.set_defaults(load=_load_export)
 
@@ -31,9 +37,10 @@ def add_bench(commands: Any) -> None:
         "bench",
         help="time, size and memory of a run's student, beside the one that "
         "was not pruned",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.add_argument("directory", help="run directory")
-    add_time_limit(command)
+    add_time_limit(command, _CONVERTERS)
     _add_data(command)
     command.set_defaults(load=_load_bench)
 
@@ -97,14 +104,19 @@ def _add_saved_model_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_time_limit(command: argparse.ArgumentParser) -> None:
-    """Adds `--time-limit`, of the commands that run files."""
+def add_time_limit(command: argparse.ArgumentParser, others: str = "") -> None:
+    """Adds `--time-limit`, of the commands that run files.
+
+    Args:
+        command: One of them.
+        others: What else it is for, in words.
+    """
     command.add_argument(
         "--time-limit",
         type=float,
         metavar="SECONDS",
-        default=60.0,
-        help="that a runtime may take for one sample",
+        default=RUN_SECONDS,
+        help=f"that a runtime may take for one sample{others}",
     )
 
 

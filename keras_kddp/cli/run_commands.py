@@ -30,7 +30,7 @@ def verify_run(given: argparse.Namespace) -> int:
     """Compares the files of a run with Keras; returns 0 where all agree.
 
     Args:
-        given: With `directory`, `time_limit`, and `data`, or None.
+        given: With `directory`, `time_limit`, and perhaps `data`.
 
     Raises:
         ValueError: If the run is damaged, or its data are unknown.

@@ -17,6 +17,7 @@ from keras_kddp.export import (
     finetune_with_tfmot,
     to_saved_model,
 )
+from keras_kddp.export.keras2.tfmot_process import TFMOT_SECONDS
 from keras_kddp.export.runtimes.description import write_description
 
 _SCORES = {
@@ -109,6 +110,7 @@ def write_quantization_aware(
     *,
     epochs: int,
     metadata: Mapping[str, Any],
+    time_limit: float = TFMOT_SECONDS,
 ) -> TFMOTResult:
     """Fine-tunes a run's student for int8, into a run directory of its own.
 
@@ -120,6 +122,8 @@ def write_quantization_aware(
         data: What the student was trained on.
         epochs: Of quantization-aware training.
         metadata: Entries for the file.
+        time_limit: Seconds, see `finetune_with_tfmot`; fewer than usual are
+            as many as usual.
 
     Returns:
         The student with its new weights, and the file.
@@ -142,6 +146,7 @@ def write_quantization_aware(
             epochs=epochs,
             seed=0 if summary.seed is None else summary.seed,
             metadata=metadata,
+            time_limit=max(time_limit, TFMOT_SECONDS),
             **{name: job[name] for name in _TAUGHT if name in job},
         )
     except BaseException:

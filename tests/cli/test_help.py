@@ -8,6 +8,7 @@ from dataclasses import fields
 
 import pytest
 
+from keras_kddp.arguments import RUN_SECONDS
 from keras_kddp.cli import commands as cli
 from keras_kddp.cli.config_options import config_of
 from keras_kddp.compression.choices import CONTROLS
@@ -72,6 +73,16 @@ def test_all_stands_for_every_control():
     words = [*required_words(), "--controls", "all"]
     config = config_of(cli._parser().parse_args(words))
     assert config.controls == list(CONTROLS)
+
+
+@pytest.mark.parametrize("command", ["verify", "export", "bench"])
+def test_the_default_time_limit_is_that_of_the_runtimes(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"(default: {RUN_SECONDS})" in text
+    assert "(default: None)" not in text
+    assert ("what converts or tunes" in text) is (command != "verify")
 
 
 def test_help_shows_defaults_and_says_what_none_means():

@@ -87,8 +87,9 @@ def test_a_run_of_a_newer_version_is_refused(command, run, capsys):
     assert "a newer keras-kddp wrote it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seconds", [60.0, 1e4])
 def test_a_student_tuned_for_int8_keeps_the_version_of_its_data(
-    run, monkeypatch
+    seconds, run, monkeypatch
 ):
     data = write(run, 1)
     found = run.read()
@@ -97,16 +98,20 @@ def test_a_student_tuned_for_int8_keeps_the_version_of_its_data(
         history=[{"loss": 1.0}],
         tflite=SimpleNamespace(path=found.files[0]),
     )
+    given = {}
     monkeypatch.setattr(
-        run_exports, "finetune_with_tfmot", lambda *_, **__: tuned
+        run_exports,
+        "finetune_with_tfmot",
+        lambda *_, **options: given.update(options) or tuned,
     )
     loaded = load_dataset(data, as_before=True)
 
     with pytest.warns(UserWarning, match="the labels alone teach"):
         run_exports.write_quantization_aware(
-            found, run, loaded, epochs=1, metadata={}
+            found, run, loaded, epochs=1, metadata={}, time_limit=seconds
         )
 
+    assert given["time_limit"] == max(seconds, 600)
     summary = read_summary(run.quantization_aware.summary_file)
     assert summary.of_job("data") == data
     assert summary.reads_data_as_before

@@ -8,12 +8,11 @@ from typing import Any
 
 import keras
 
-from keras_kddp.arguments import require_count, require_time_limit
+from keras_kddp.arguments import RUN_SECONDS, require_count, require_time_limit
 from keras_kddp.export.agreement.measurements import Measurement, Measurements
 from keras_kddp.export.errors import CrashError, ExportError, RefusalError
 from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import input_signature
-from keras_kddp.export.runtimes.process import RUN_SECONDS
 from keras_kddp.export.runtimes.runtimes import (
     LiteRTRuntime,
     Runtime,

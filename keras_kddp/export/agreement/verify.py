@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_kddp.arguments import require_time_limit
+from keras_kddp.arguments import RUN_SECONDS, require_time_limit
 from keras_kddp.data.input_range import warn_of_other_range
 from keras_kddp.export.agreement.agreement import Agreement, RuntimeAgreement
 from keras_kddp.export.agreement.classes import are_class_scores
@@ -28,7 +28,6 @@ from keras_kddp.export.model.signature import (
     input_signature,
     output_names,
 )
-from keras_kddp.export.runtimes.process import RUN_SECONDS
 from keras_kddp.export.runtimes.refusals import explained
 from keras_kddp.export.runtimes.runtimes import RUNTIMES, Runtime
 from keras_kddp.export.tflite.artifact import TFLiteArtifact

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.arguments import require_time_limit
+from keras_kddp.arguments import RUN_SECONDS, require_time_limit
 from keras_kddp.atomic_files import copy_files
 from keras_kddp.data.batches import evenly_spaced
 from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
@@ -26,7 +26,6 @@ from keras_kddp.export.micro.sources import (
 from keras_kddp.export.model.samples import arrange_inputs
 from keras_kddp.export.model.signature import check_exportable, input_signature
 from keras_kddp.export.runtimes.description import write_description
-from keras_kddp.export.runtimes.process import RUN_SECONDS
 from keras_kddp.export.runtimes.refusals import explained
 from keras_kddp.export.runtimes.runtimes import (
     Execution,

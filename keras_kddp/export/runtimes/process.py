@@ -5,13 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from keras_kddp.arguments import RUN_SECONDS
 from keras_kddp.export.errors import CrashError, RefusalError
 from keras_kddp.export.workers import worker
 from keras_kddp.export.workers.worker import Worker
 from keras_kddp.export.workers.worker_process import TimeLimitError, WorkerError
-
-RUN_SECONDS = 60.0
-"""Seconds that a runtime may take for one sample, unless told otherwise."""
 
 _LOADING = 60.0  # seconds: for NumPy and the runtime
 _GLANCE = 10.0  # seconds: to read what a file has, on a machine at work

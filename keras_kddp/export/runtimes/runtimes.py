@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_kddp.arguments import require_time_limit
+from keras_kddp.arguments import RUN_SECONDS, require_time_limit
 from keras_kddp.data.input_range import Range
 from keras_kddp.export.errors import RefusalError
 from keras_kddp.export.runtimes.process import (
-    RUN_SECONDS,
     describe_file,
     failure_of,
     run_file,
