@@ -13,6 +13,7 @@ from keras_kddp.model_io import Array, Arrays, Tensor
 
 _ROWS = 64
 _SMALLEST_SPREAD = 1 / 8  # 1 / 255 is far below, standardized inputs above
+_LARGEST_GAIN = 1 / 48  # 1 / 50 is for percents, 0.1 for the weight of a branch
 _FARTHEST = 8  # standard deviations, on average
 _CLOSEST = 1 / 8  # standard deviations, of what should deviate by one
 _SMALLEST_GAIN = 1e-6  # below any scaling, above what is left of rounding
@@ -115,7 +116,7 @@ def _suits_constants(scaling: _Scaling) -> bool:
     if not before or not scaling.gain or is_whole:
         return True
     after = scaling.gain * before
-    if after < min(before / 2, _SMALLEST_SPREAD):
+    if scaling.gain <= _LARGEST_GAIN and after < _SMALLEST_SPREAD:
         return False
     # ImageNet's means are taken off pixels, not off numbers in [0, 1].
     shares = (abs(given.mean()) / before, abs(result.mean()) / after)

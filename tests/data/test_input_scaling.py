@@ -151,6 +151,9 @@ def test_pixels_that_never_varied_say_nothing_of_the_range():
             id="behind weights",
         ),
         pytest.param(sequential(layers.Rescaling(0.5)), id="halved"),
+        pytest.param(functional(lambda x: x * 0.1), id="a tenth"),
+        pytest.param(functional(lambda x: x + 0.1 * x), id="a tenth more"),
+        pytest.param(functional(lambda x: x / 30.0), id="a thirtieth"),
     ],
 )
 def test_what_suits_the_range_does_not_warn(model):
@@ -187,6 +190,14 @@ def is_told(model, x):
         warn_of_scaling(model, x, "teacher")
     assert len(told) < 2, "what was said once needs no second warning"
     return bool(told)
+
+
+@pytest.mark.parametrize("divisor", [50, 100, 127.5, 256, 65535])
+@pytest.mark.parametrize("lowest", [0, -1])
+def test_usual_divisors_on_scaled_inputs_warn(divisor, lowest):
+    model = sequential(layers.Rescaling(1 / divisor))
+    x = PIXELS / 255 * (1 - lowest) + lowest
+    assert is_told(model, x)
 
 
 @pytest.mark.parametrize("size", [8, 64])
