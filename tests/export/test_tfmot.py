@@ -236,6 +236,13 @@ def test_separable_convolutions_are_refused_for_quantization(tmp_path):
         finetune_with_tfmot(student, (X, Y), tmp_path / "a.tflite")
 
 
+def test_layers_that_scale_are_refused_for_quantization(tmp_path):
+    student = with_layer(keras.layers.Rescaling(1 / 255, name="scaler"))
+
+    with pytest.raises(ValueError, match=r"Received: \['scaler'\]. Make the"):
+        finetune_with_tfmot(student, (X, Y), tmp_path / "a.tflite")
+
+
 def test_frozen_layers_are_refused(tmp_path):
     student = digits_student(8)
     student.get_layer("hidden").trainable = False

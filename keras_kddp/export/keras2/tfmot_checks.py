@@ -13,6 +13,7 @@ from keras_kddp.distillation.soft_targets import SoftTargets
 from keras_kddp.export.errors import TFMOTError
 from keras_kddp.export.keras2.tfmot_process import Trained
 
+_SCALING = ("Normalization", "Rescaling")
 _SLACK = 0.01  # of the share of zeros
 
 TECHNIQUES = (
@@ -85,7 +86,7 @@ def check_layers(
     """Refuses layers that TFMOT would treat otherwise than one expects.
 
     Raises:
-        ValueError: If one is frozen, or would be taken apart.
+        ValueError: If one is frozen, would be taken apart or scales inputs.
     """
     layers = description["layers"].items()
     frozen = [
@@ -107,6 +108,15 @@ def check_layers(
             "For quantization `student` must be without separable "
             f"convolutions, which TFMOT takes apart. Received: {split}. Write "
             "a DepthwiseConv2D and a Conv2D of size 1 instead."
+        )
+    scaling = [name for name, entry in layers if entry["class"] in _SCALING]
+    if scaling and "quantization" in techniques:
+        raise ValueError(
+            "For quantization `student` must be without layers that scale "
+            f"inputs, which TFMOT does not take. Received: {scaling}. Make the "
+            "student without them, for inputs that are scaled before "
+            "(npz:FILE,scale=255), or leave TFMOT out: `to_tflite`, and kddp "
+            "export without --qat, quantize such a student as it is."
         )
 
 
