@@ -105,7 +105,7 @@ def _warn_of_overlaps(name: str, names: dict[str, str], infos: Any) -> None:
         )
         for split, asked in names.items()
     }
-    for one, other in itertools.combinations(names, 2):
+    for one, other in itertools.combinations(filter(names.get, SPLITS), 2):
         shared = sum(
             len(np.intersect1d(those, rows[other][its]))
             for its, those in rows[one].items()
