@@ -14,7 +14,7 @@ RUN_SECONDS = 60.0
 """Seconds that a runtime may take for one sample, unless told otherwise."""
 
 _LOADING = 60.0  # seconds: for NumPy and the runtime
-_GLANCE = 10.0  # seconds: to read what a file has, on a machine at work
+_GLANCE = 10.0  # seconds: to find a runtime or to read what a file has
 
 
 def run_file(
@@ -45,7 +45,17 @@ def run_file(
     request = {"runtime": runtime, "path": str(path.resolve()), **request}
     try:
         # A runtime that loads slowly says nothing against the file.
-        asked.ask({"action": "find", "runtime": runtime}, time_limit=_LOADING)
+        _reply(asked, {"action": "find", "runtime": runtime}, _LOADING)
+    except TimeLimitError as late:
+        raise CrashError(
+            f"{name} was not loaded: {late.fate}; try again when the machine "
+            "has less to do"
+        ) from None
+    except WorkerError as death:
+        raise CrashError(
+            f"{name} was not loaded: {death.fate}. {death.log}"
+        ) from None
+    try:
         reply = asked.ask({"action": "run", **request}, time_limit=time_limit)
     except TimeLimitError as late:
         raise CrashError(
@@ -74,12 +84,8 @@ def describe_file(path: Path) -> dict[str, Any]:
             "which is no file. Write it with keras_kddp.export.to_tflite."
         )
     request = {"action": "describe", "path": str(path.resolve())}
-    asked = worker_of(sys.executable)
     try:
-        try:
-            reply = asked.ask(request, time_limit=_GLANCE)
-        except TimeLimitError:  # of a process that was stopped: a new one
-            reply = asked.ask(request, time_limit=RUN_SECONDS)
+        reply = _reply(worker_of(sys.executable), request, RUN_SECONDS)
         error = reply["error"]
     except TimeLimitError as late:
         raise ValueError(
@@ -107,10 +113,8 @@ def failure_of(python: str, key: str) -> str | None:
         key: What `run_program.py` calls the runtime.
     """
     try:
-        reply = worker_of(python).ask(
-            {"action": "find", "runtime": key}, time_limit=_LOADING
-        )
-        error = reply["error"]
+        request = {"action": "find", "runtime": key}
+        error = _reply(worker_of(python), request, _LOADING)["error"]
     except (OSError, WorkerError) as problem:
         error = str(problem)
     return None if error is None else f"it cannot be loaded ({_plain(error)})"
@@ -121,6 +125,16 @@ def worker_of(python: str) -> Worker:
     """Returns the one worker of an interpreter, which runs any runtime."""
     program = Path(worker.__file__).with_name("run_program.py")
     return Worker(program, python, loading_limit=_LOADING)
+
+
+def _reply(
+    asked: Worker, request: dict[str, Any], time_limit: float
+) -> dict[str, Any]:
+    """Returns a reply of the process, or of a new one where it was stopped."""
+    try:
+        return asked.ask(request, time_limit=_GLANCE)
+    except TimeLimitError:
+        return asked.ask(request, time_limit=time_limit)
 
 
 def _plain(error: str) -> str:
