@@ -76,32 +76,48 @@ def describe_file(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If LiteRT cannot read it, or does not end.
+        ValueError: If it is damaged, or LiteRT does not end.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"`path` must be a .tflite file. Received: path={str(path)!r}, "
             "which is no file. Write it with keras_kddp.export.to_tflite."
         )
-    request = {"action": "describe", "path": str(path.resolve())}
     try:
-        reply = _reply(worker_of(sys.executable), request, RUN_SECONDS)
-        error = reply["error"]
+        reply = _description(path, is_prepared=True)
+        if reply["error"] is not None:
+            # A complete file of what LiteRT refuses, or dies of, is no
+            # damaged one: that is for who runs it to say.
+            unprepared = _description(path, is_prepared=False)
+            reply = reply if unprepared["error"] is not None else unprepared
     except TimeLimitError as late:
         raise ValueError(
             f"LiteRT must read {str(path)!r} in {RUN_SECONDS:g} s. Received: "
             f"{late.fate}. Try again when the machine has less to do, or "
             "export the model again."
         ) from None
-    except WorkerError as death:
-        error = death.fate
-    if error is not None:
+    if reply["error"] is not None:
         raise ValueError(
             f"{str(path)!r} must be a complete .tflite file of operations "
-            f"that LiteRT has. Received: {_plain(error)}. Export the model "
-            "again."
+            f"that LiteRT has. Received: {_plain(reply['error'])}. Export the "
+            "model again."
         )
     return reply
+
+
+def _description(path: Path, *, is_prepared: bool) -> dict[str, Any]:
+    """Returns the reply to a request to describe a file, dead or alive."""
+    request = {
+        "action": "describe",
+        "path": str(path.resolve()),
+        "is_prepared": is_prepared,
+    }
+    try:
+        return _reply(worker_of(sys.executable), request, RUN_SECONDS)
+    except TimeLimitError:
+        raise
+    except WorkerError as death:
+        return {"error": death.fate}
 
 
 @functools.cache
