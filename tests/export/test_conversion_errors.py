@@ -168,6 +168,23 @@ def silent(bias):
     )
 
 
+def silent_unit():
+    """One unit that never fires, with a bias; one scale is for all of it."""
+    never = keras.initializers.Constant(-100.0)
+    return sequential(
+        layers.Dense(1, "relu", bias_initializer=never, name="one"),
+        layers.Dense(2),
+    )
+
+
+def tiny_sum(offset):
+    """A sum of large numbers that is nothing, or next to it."""
+    inputs = keras.Input((4,))
+    x = layers.Dense(3, "sigmoid", use_bias=False)(inputs) * 1e-6
+    total = layers.Add(name="sum")([x - 1.0, x * 1.0 + offset])
+    return keras.Model(inputs, layers.Dense(2)(layers.ReLU()(total)))
+
+
 def attention(layer):
     """Attention of two positions to themselves and those before them."""
     inputs = keras.Input((4,))
@@ -197,6 +214,21 @@ def attention(layer):
             r"goes into layer 'behind' \(Dense\) must .*only zeros",
         ),
         (
+            silent_unit,
+            "int16x8",
+            r"what layer 'one' \(Dense\) computes must .*only zeros come out",
+        ),
+        (
+            lambda: tiny_sum(-1.0),
+            "int16x8",
+            r"what layer 'sum' \(Add\) computes must .*only zeros come out",
+        ),
+        (
+            lambda: tiny_sum(1.0),
+            "int16x8",
+            r"what layer 'sum' \(Add\) computes .* at most .*e-06 comes out",
+        ),
+        (
             lambda: attention(layers.Attention(name="att")),
             "int16x8",
             r"masked scores, -1e\+09 beside .* in layer 'att' \(Attention\)",
@@ -207,7 +239,10 @@ def attention(layer):
             r"without loops and branches. Received: layer 'mine' \(Mapped\)",
         ),
     ],
-    ids=["operation", "wide", "overflow", "silent", "mask", "loop"],
+    ids=[
+        *("operation", "wide", "overflow", "silent", "silent unit"),
+        *("silent sum", "tiny sum", "mask", "loop"),
+    ],
 )
 def test_a_failed_conversion_names_the_layer(
     make, quantization, match, tmp_path
@@ -261,7 +296,8 @@ def test_layers_that_never_fire_run_in_int8(tmp_path):
     inputs = keras.Input((4,))
     parts = [layers.Dense(3, "relu")(inputs), silent("zeros")(inputs)]
     total = layers.Concatenate()(parts)
-    model = keras.Model(inputs, [silent("ones")(inputs), total])
+    others = [silent("ones"), silent_unit(), tiny_sum(-1.0)]
+    model = keras.Model(inputs, [*(make(inputs) for make in others), total])
 
     artifact = to_tflite(
         model, tmp_path / "m.tflite", quantization="int8", calibration=X

@@ -62,12 +62,19 @@ def _of_range(
         return None
     name, what = match.groups()
     layer = _behind(model, name)
-    if "only zeros" in what:
+    if "go in" in what:
         return (
             f'In quantization="{quantization}", what goes into {layer} must '
             "have a range. Received: only zeros for all of `calibration`. "
             "Calibrate with more inputs, or take out the units before it, "
             'which never fire; quantization="int8" takes them.'
+        )
+    if " out" in what:
+        return (
+            f'In quantization="{quantization}", what {layer} computes must '
+            f"have a range. Received: {what} for all of `calibration`. "
+            "Calibrate with more inputs, or take out its units, which never "
+            'fire; quantization="int8" takes them.'
         )
     if "masked" in what:
         return (
