@@ -76,6 +76,12 @@ def texts():
     )
 
 
+def counted(output_mode):
+    inputs = keras.Input((3,), dtype="int32")
+    encoding = layers.CategoryEncoding(5, output_mode=output_mode, name="code")
+    return keras.Model(inputs, layers.Dense(2)(encoding(inputs)))
+
+
 def looked_up_inside():
     inner = sequential(
         layers.IntegerLookup(vocabulary=[3, 7], name="ids"),
@@ -93,13 +99,23 @@ def looked_up_inside():
         (words, r"'words' \(StringLookup\).*get_layer\('words'\).output"),
         (texts, r"'text' \(TextVectorization\).*model.layers\[1:\]"),
         (looked_up_inside, r"/ids' \(IntegerLookup\)"),
+        *(
+            (
+                lambda mode=mode: counted(mode),
+                r"'code' \(CategoryEncoding\).*get_layer\('code'\).output",
+            )
+            for mode in ("multi_hot", "count")
+        ),
         (lambda: sequential(layers.Hashing(5, name="h"), shape=(1,)), "'h' "),
         (
             lambda: sequential(layers.Identity(), shape=(1,), dtype="string"),
             "must be numbers. Received: input .* of strings",
         ),
     ],
-    ids=["words", "texts", "nested", "hashing", "strings"],
+    ids=[
+        *("words", "texts", "nested", "multi-hot", "count", "hashing"),
+        "strings",
+    ],
 )
 def test_what_looks_words_up_is_refused_by_name(make, match, tmp_path):
     model = make()
@@ -168,6 +184,10 @@ def silent(bias):
     )
 
 
+def masked(masking):
+    return sequential(layers.Reshape((2, 2)), masking, layers.LSTM(2))
+
+
 def silent_unit():
     """One unit that never fires, with a bias; one scale is for all of it."""
     never = keras.initializers.Constant(-100.0)
@@ -211,7 +231,12 @@ def attention(layer):
         (
             lambda: silent("ones"),
             "int16x8",
-            r"goes into layer 'behind' \(Dense\) must .*only zeros",
+            r"goes into layer 'behind' \(Dense\) must .*only zeros.* masked in",
+        ),
+        (
+            lambda: masked(layers.Masking(name="masking")),
+            "int16x8",
+            r"masked: .* Received: layer 'masking' \(Masking\). Use",
         ),
         (
             silent_unit,
@@ -240,8 +265,8 @@ def attention(layer):
         ),
     ],
     ids=[
-        *("operation", "wide", "overflow", "silent", "silent unit"),
-        *("silent sum", "tiny sum", "mask", "loop"),
+        *("operation", "wide", "overflow", "silent", "masking"),
+        *("silent unit", "silent sum", "tiny sum", "mask", "loop"),
     ],
 )
 def test_a_failed_conversion_names_the_layer(
