@@ -163,6 +163,19 @@ def test_weights_too_large_for_float16_are_refused(tmp_path):
     )
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("quantization", ["int8", "dynamic", "float16"])
+def test_weights_that_are_not_finite_are_refused(value, quantization, tmp_path):
+    model = sequential(layers.Dense(2, name="spoilt"))
+    model.layers[0].bias.assign([0, value])
+    refused(
+        model,
+        tmp_path,
+        quantization,
+        r"finite. Received: 1 NaN or infinite in 'bias' of layer 'spoilt' \(D",
+    )
+
+
 # What the converter says
 
 

@@ -79,6 +79,33 @@ def _way_around(model: keras.Model, path: str) -> str:
     )
 
 
+def check_finite(model: keras.Model, quantization: str) -> None:
+    """Refuses weights that no scale can stand for.
+
+    Args:
+        model: The model, in float32.
+        quantization: As `to_tflite` takes it, not "none".
+
+    Raises:
+        ExportError: If there are some; the first is named.
+    """
+    for path, layer in layers_by_path(model).items():
+        if is_flattened(layer):
+            continue
+        for weight in layer.weights:
+            if "float" not in weight.dtype:
+                continue
+            spoilt = int((~np.isfinite(to_numpy(weight))).sum())
+            if spoilt:
+                raise ExportError(
+                    f'In quantization="{quantization}", weights must be '
+                    f"finite. Received: {spoilt} NaN or infinite in "
+                    f"'{weight.name}' of layer '{path}' "
+                    f"({type(layer).__name__}). Load weights from before "
+                    "the training went astray."
+                )
+
+
 def check_float16(model: keras.Model) -> None:
     """Refuses weights that are infinite in float16.
 
