@@ -27,7 +27,7 @@ def check_convertible(model: keras.Model) -> None:
         model: A built Sequential or Functional model.
 
     Raises:
-        ExportError: If it looks something up, takes strings, or keeps state
+        ExportError: If it looks up, counts, takes strings, or keeps state
             from call to call.
     """
     for path, layer in layers_by_path(model).items():
