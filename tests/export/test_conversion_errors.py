@@ -76,6 +76,12 @@ def texts():
     )
 
 
+def counted(output_mode):
+    inputs = keras.Input((3,), dtype="int32")
+    encoding = layers.CategoryEncoding(5, output_mode=output_mode, name="code")
+    return keras.Model(inputs, layers.Dense(2)(encoding(inputs)))
+
+
 def looked_up_inside():
     inner = sequential(
         layers.IntegerLookup(vocabulary=[3, 7], name="ids"),
@@ -93,13 +99,23 @@ def looked_up_inside():
         (words, r"'words' \(StringLookup\).*get_layer\('words'\).output"),
         (texts, r"'text' \(TextVectorization\).*model.layers\[1:\]"),
         (looked_up_inside, r"/ids' \(IntegerLookup\)"),
+        *(
+            (
+                lambda mode=mode: counted(mode),
+                r"'code' \(CategoryEncoding\).*get_layer\('code'\).output",
+            )
+            for mode in ("multi_hot", "count")
+        ),
         (lambda: sequential(layers.Hashing(5, name="h"), shape=(1,)), "'h' "),
         (
             lambda: sequential(layers.Identity(), shape=(1,), dtype="string"),
             "must be numbers. Received: input .* of strings",
         ),
     ],
-    ids=["words", "texts", "nested", "hashing", "strings"],
+    ids=[
+        *("words", "texts", "nested", "multi-hot", "count", "hashing"),
+        "strings",
+    ],
 )
 def test_what_looks_words_up_is_refused_by_name(make, match, tmp_path):
     model = make()
@@ -147,6 +163,19 @@ def test_weights_too_large_for_float16_are_refused(tmp_path):
     )
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("quantization", ["int8", "dynamic", "float16"])
+def test_weights_that_are_not_finite_are_refused(value, quantization, tmp_path):
+    model = sequential(layers.Dense(2, name="spoilt"))
+    model.layers[0].bias.assign([0, value])
+    refused(
+        model,
+        tmp_path,
+        quantization,
+        r"finite. Received: 1 NaN or infinite in 'bias' of layer 'spoilt' \(D",
+    )
+
+
 # What the converter says
 
 
@@ -166,6 +195,27 @@ def silent(bias):
         layers.Dense(3, "relu", bias_initializer=bias, name="behind"),
         layers.Dense(2),
     )
+
+
+def masked(masking):
+    return sequential(layers.Reshape((2, 2)), masking, layers.LSTM(2))
+
+
+def silent_unit():
+    """One unit that never fires, with a bias; one scale is for all of it."""
+    never = keras.initializers.Constant(-100.0)
+    return sequential(
+        layers.Dense(1, "relu", bias_initializer=never, name="one"),
+        layers.Dense(2),
+    )
+
+
+def tiny_sum(offset):
+    """A sum of large numbers that is nothing, or next to it."""
+    inputs = keras.Input((4,))
+    x = layers.Dense(3, "sigmoid", use_bias=False)(inputs) * 1e-6
+    total = layers.Add(name="sum")([x - 1.0, x * 1.0 + offset])
+    return keras.Model(inputs, layers.Dense(2)(layers.ReLU()(total)))
 
 
 def attention(layer):
@@ -194,7 +244,27 @@ def attention(layer):
         (
             lambda: silent("ones"),
             "int16x8",
-            r"goes into layer 'behind' \(Dense\) must .*only zeros",
+            r"goes into layer 'behind' \(Dense\) must .*only zeros.* masked in",
+        ),
+        (
+            lambda: masked(layers.Masking(name="masking")),
+            "int16x8",
+            r"masked: .* Received: layer 'masking' \(Masking\). Use",
+        ),
+        (
+            silent_unit,
+            "int16x8",
+            r"what layer 'one' \(Dense\) computes must .*only zeros come out",
+        ),
+        (
+            lambda: tiny_sum(-1.0),
+            "int16x8",
+            r"what layer 'sum' \(Add\) computes must .*only zeros come out",
+        ),
+        (
+            lambda: tiny_sum(1.0),
+            "int16x8",
+            r"what layer 'sum' \(Add\) computes .* at most .*e-06 comes out",
         ),
         (
             lambda: attention(layers.Attention(name="att")),
@@ -207,7 +277,10 @@ def attention(layer):
             r"without loops and branches. Received: layer 'mine' \(Mapped\)",
         ),
     ],
-    ids=["operation", "wide", "overflow", "silent", "mask", "loop"],
+    ids=[
+        *("operation", "wide", "overflow", "silent", "masking"),
+        *("silent unit", "silent sum", "tiny sum", "mask", "loop"),
+    ],
 )
 def test_a_failed_conversion_names_the_layer(
     make, quantization, match, tmp_path
@@ -261,7 +334,8 @@ def test_layers_that_never_fire_run_in_int8(tmp_path):
     inputs = keras.Input((4,))
     parts = [layers.Dense(3, "relu")(inputs), silent("zeros")(inputs)]
     total = layers.Concatenate()(parts)
-    model = keras.Model(inputs, [silent("ones")(inputs), total])
+    others = [silent("ones"), silent_unit(), tiny_sum(-1.0)]
+    model = keras.Model(inputs, [*(make(inputs) for make in others), total])
 
     artifact = to_tflite(
         model, tmp_path / "m.tflite", quantization="int8", calibration=X

@@ -164,6 +164,27 @@ def test_the_used_parts_of_a_split_are_sliced(parts, tmp_path):
     assert verify(model, artifact, SEQUENCES, tolerance=0.05).passed
 
 
+@pytest.mark.parametrize("axis", [1, -1])
+def test_the_used_parts_of_a_stack_are_sliced(axis, tmp_path):
+    keras.utils.set_random_seed(1)
+    x = keras.Input((4, 2))
+    parts = keras.ops.unstack(layers.Dense(4)(x), axis=axis)
+    model = keras.Model(x, [parts[0], layers.Dense(2)(parts[-1])])
+
+    artifact = to_tflite(
+        model,
+        tmp_path / "m.tflite",
+        quantization="int8",
+        calibration=SEQUENCES,
+    )
+
+    operations = operations_of(artifact.path.read_bytes())
+    assert not {"UNPACK", "DEQUANTIZE"} & set(operations)
+    rows = verify(model, artifact, SEQUENCES, tolerance=0.05).rows
+    assert {row.refusal for row in rows} == {None}
+    assert all(row.passed for row in rows)
+
+
 def test_the_model_stays_as_it_was(tmp_path):
     embedding = layers.Embedding(7, 3)
     recurrent = layers.Bidirectional(layers.SimpleRNN(2))

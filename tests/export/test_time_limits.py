@@ -11,6 +11,7 @@ import pytest
 from keras_kddp.export import (
     CrashError,
     ExportError,
+    TFLiteRuntime,
     TFLMRuntime,
     TFMOTError,
     bench,
@@ -27,7 +28,10 @@ from keras_kddp.export.tflite import converter, quantizer
 from keras_kddp.export.tflite import to_tflite as module
 from keras_kddp.export.tflite.converter import Converter, conversion_limit
 from keras_kddp.export.workers.worker import Worker
-from keras_kddp.export.workers.worker_process import TimeLimitError
+from keras_kddp.export.workers.worker_process import (
+    TimeLimitError,
+    WorkerError,
+)
 
 X = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
 LATE = "it did not end in 1 s"
@@ -97,6 +101,48 @@ def test_a_process_that_was_stopped_is_replaced(endless_file, monkeypatch):
     os.kill(process.worker_of(sys.executable).pid, signal.SIGSTOP)
 
     assert process.describe_file(endless_file) == known
+
+
+def test_a_stopped_process_fails_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_GLANCE", 0.5)
+    model = dense()
+    artifact = to_tflite(model, tmp_path / "a.tflite")
+    python = TFLiteRuntime._python()
+    assert process.failure_of(python, "tflite-runtime") is None
+    os.kill(process.worker_of(python).pid, signal.SIGSTOP)
+
+    assert verify(model, artifact, X, time_limit=3).passed
+
+    os.kill(process.worker_of(python).pid, signal.SIGSTOP)
+    process.failure_of.cache_clear()
+    assert process.failure_of(python, "tflite-runtime") is None
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (
+            TimeLimitError("it", 60, ""),
+            "TFLM was not loaded: it did not end in 60 s; try again",
+        ),
+        (
+            WorkerError("SIGKILL", ""),
+            "TFLM was not loaded: its process ended with SIGKILL",
+        ),
+    ],
+)
+def test_a_runtime_that_is_never_loaded_is_said(
+    problem, words, endless_file, monkeypatch
+):
+    chip = TFLMRuntime(endless_file)
+
+    def ask(*_, **__):
+        raise problem
+
+    monkeypatch.setattr(Worker, "ask", ask)
+
+    with pytest.raises(CrashError, match=f"^{words}"):
+        chip.execute({chip.input_names[0]: X})
 
 
 def test_a_file_that_is_never_read_is_said(endless_file, monkeypatch):

@@ -424,6 +424,30 @@ def test_a_truncated_file(identity, tmp_path, kept):
         LiteRTRuntime(path)
 
 
+@pytest.mark.parametrize("fate", ["refusal", "crash"])
+def test_a_complete_file_that_litert_cannot_prepare_is_a_row(fate, tmp_path):
+    x = keras.Input((3,))
+    hidden = layers.Dense(1, bias_initializer="ones")(x)
+    total = hidden if fate == "refusal" else layers.Add()([hidden, hidden])
+    model = keras.Model(x, layers.Dense(2)(total))
+    path = tmp_path / "a.tflite"
+    to_tflite(model, path, quantization="int16x8", calibration=X)
+    content = path.read_bytes()
+    parsed = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    (graph,) = parsed.subgraphs
+    place = 0 if fate == "refusal" else 1
+    made = graph.tensors[graph.operators[place].outputs[0]]
+    made.quantization.scale = [1e-40]  # as of only zeros
+    builder = Builder(len(content))
+    builder.Finish(parsed.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+
+    agreement = verify(model, path, X)
+
+    assert not agreement.passed
+    assert getattr(agreement.row(path), fate) is not None
+
+
 def test_a_file_of_something_else(tmp_path):
     path = tmp_path / "text.tflite"
     path.write_text("This is no flatbuffer. " * 20)

@@ -27,7 +27,7 @@ def check_convertible(model: keras.Model) -> None:
         model: A built Sequential or Functional model.
 
     Raises:
-        ExportError: If it looks something up, takes strings, or keeps state
+        ExportError: If it looks up, counts, takes strings, or keeps state
             from call to call.
     """
     for path, layer in layers_by_path(model).items():
@@ -35,10 +35,11 @@ def check_convertible(model: keras.Model) -> None:
             continue
         for inner in (layer, *_compat.all_layers(layer)):
             kind = type(inner).__name__
-            if isinstance(inner, _LOOKUPS):
+            if isinstance(inner, _LOOKUPS) or _counts(inner):
                 raise ExportError(
                     "A .tflite file must begin behind what looks words or "
-                    f"numbers up. Received: layer '{path}' ({kind}). "
+                    "numbers up, or counts them. Received: layer "
+                    f"'{path}' ({kind}). "
                     f"{_way_around(model, path)}"
                 )
             if isinstance(inner, keras.layers.RNN) and inner.stateful:
@@ -57,19 +58,52 @@ def check_convertible(model: keras.Model) -> None:
             )
 
 
+def _counts(layer: keras.layers.Layer) -> bool:
+    """Whether a layer counts numbers, for which TFLite has no operation."""
+    is_encoding = isinstance(layer, keras.layers.CategoryEncoding)
+    return is_encoding and layer.output_mode != "one_hot"
+
+
 def _way_around(model: keras.Model, path: str) -> str:
     """Returns how to export what is behind a layer."""
     outermost = path.split("/")[0]
     if isinstance(model, keras.Sequential):
         position = [layer.name for layer in model.layers].index(outermost)
         return (
-            "Look up before, and export keras.Sequential(model.layers"
+            "Do this before, and export keras.Sequential(model.layers"
             f"[{position + 1}:]), built on what comes out of the layer."
         )
     return (
-        "Look up before, and export keras.Model(model.get_layer("
+        "Do this before, and export keras.Model(model.get_layer("
         f"'{outermost}').output, model.output)."
     )
+
+
+def check_finite(model: keras.Model, quantization: str) -> None:
+    """Refuses weights that no scale can stand for.
+
+    Args:
+        model: The model, in float32.
+        quantization: As `to_tflite` takes it, not "none".
+
+    Raises:
+        ExportError: If there are some; the first is named.
+    """
+    for path, layer in layers_by_path(model).items():
+        if is_flattened(layer):
+            continue
+        for weight in layer.weights:
+            if "float" not in weight.dtype:
+                continue
+            spoilt = int((~np.isfinite(to_numpy(weight))).sum())
+            if spoilt:
+                raise ExportError(
+                    f'In quantization="{quantization}", weights must be '
+                    f"finite. Received: {spoilt} NaN or infinite in "
+                    f"'{weight.name}' of layer '{path}' "
+                    f"({type(layer).__name__}). Load weights from before "
+                    "the training went astray."
+                )
 
 
 def check_float16(model: keras.Model) -> None:

@@ -12,7 +12,7 @@ from keras_kddp.export.workers.worker import Worker
 from keras_kddp.export.workers.worker_process import TimeLimitError, WorkerError
 
 _LOADING = 60.0  # seconds: for NumPy and the runtime
-_GLANCE = 10.0  # seconds: to read what a file has, on a machine at work
+_GLANCE = 10.0  # seconds: to find a runtime or to read what a file has
 
 
 def run_file(
@@ -43,7 +43,17 @@ def run_file(
     request = {"runtime": runtime, "path": str(path.resolve()), **request}
     try:
         # A runtime that loads slowly says nothing against the file.
-        asked.ask({"action": "find", "runtime": runtime}, time_limit=_LOADING)
+        _reply(asked, {"action": "find", "runtime": runtime}, _LOADING)
+    except TimeLimitError as late:
+        raise CrashError(
+            f"{name} was not loaded: {late.fate}; try again when the machine "
+            "has less to do"
+        ) from None
+    except WorkerError as death:
+        raise CrashError(
+            f"{name} was not loaded: {death.fate}. {death.log}"
+        ) from None
+    try:
         reply = asked.ask({"action": "run", **request}, time_limit=time_limit)
     except TimeLimitError as late:
         raise CrashError(
@@ -64,36 +74,48 @@ def describe_file(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If LiteRT cannot read it, or does not end.
+        ValueError: If it is damaged, or LiteRT does not end.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"`path` must be a .tflite file. Received: path={str(path)!r}, "
             "which is no file. Write it with keras_kddp.export.to_tflite."
         )
-    request = {"action": "describe", "path": str(path.resolve())}
-    asked = worker_of(sys.executable)
     try:
-        try:
-            reply = asked.ask(request, time_limit=_GLANCE)
-        except TimeLimitError:  # of a process that was stopped: a new one
-            reply = asked.ask(request, time_limit=RUN_SECONDS)
-        error = reply["error"]
+        reply = _description(path, is_prepared=True)
+        if reply["error"] is not None:
+            # A complete file of what LiteRT refuses, or dies of, is no
+            # damaged one: that is for who runs it to say.
+            unprepared = _description(path, is_prepared=False)
+            reply = reply if unprepared["error"] is not None else unprepared
     except TimeLimitError as late:
         raise ValueError(
             f"LiteRT must read {str(path)!r} in {RUN_SECONDS:g} s. Received: "
             f"{late.fate}. Try again when the machine has less to do, or "
             "export the model again."
         ) from None
-    except WorkerError as death:
-        error = death.fate
-    if error is not None:
+    if reply["error"] is not None:
         raise ValueError(
             f"{str(path)!r} must be a complete .tflite file of operations "
-            f"that LiteRT has. Received: {_plain(error)}. Export the model "
-            "again."
+            f"that LiteRT has. Received: {_plain(reply['error'])}. Export the "
+            "model again."
         )
     return reply
+
+
+def _description(path: Path, *, is_prepared: bool) -> dict[str, Any]:
+    """Returns the reply to a request to describe a file, dead or alive."""
+    request = {
+        "action": "describe",
+        "path": str(path.resolve()),
+        "is_prepared": is_prepared,
+    }
+    try:
+        return _reply(worker_of(sys.executable), request, RUN_SECONDS)
+    except TimeLimitError:
+        raise
+    except WorkerError as death:
+        return {"error": death.fate}
 
 
 @functools.cache
@@ -105,10 +127,8 @@ def failure_of(python: str, key: str) -> str | None:
         key: What `run_program.py` calls the runtime.
     """
     try:
-        reply = worker_of(python).ask(
-            {"action": "find", "runtime": key}, time_limit=_LOADING
-        )
-        error = reply["error"]
+        request = {"action": "find", "runtime": key}
+        error = _reply(worker_of(python), request, _LOADING)["error"]
     except (OSError, WorkerError) as problem:
         error = str(problem)
     return None if error is None else f"it cannot be loaded ({_plain(error)})"
@@ -119,6 +139,16 @@ def worker_of(python: str) -> Worker:
     """Returns the one worker of an interpreter, which runs any runtime."""
     program = Path(worker.__file__).with_name("run_program.py")
     return Worker(program, python, loading_limit=_LOADING)
+
+
+def _reply(
+    asked: Worker, request: dict[str, Any], time_limit: float
+) -> dict[str, Any]:
+    """Returns a reply of the process, or of a new one where it was stopped."""
+    try:
+        return asked.ask(request, time_limit=_GLANCE)
+    except TimeLimitError:
+        return asked.ask(request, time_limit=time_limit)
 
 
 def _plain(error: str) -> str:

@@ -63,7 +63,7 @@ class Runtime:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If LiteRT cannot load it, or the batch is not 1.
+        ValueError: If it is damaged, or the batch is not 1.
     """
 
     name: ClassVar[str]

@@ -22,6 +22,7 @@ from keras_kddp.surgery.layer_state import is_custom
 
 _LOOPS = ("WHILE", "IF", "CALL_ONCE")
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
+_MASKED = "NOT_EQUAL"  # which a mask begins with
 _INTEGER = ("int8", "int16x8")
 
 
@@ -62,12 +63,20 @@ def _of_range(
         return None
     name, what = match.groups()
     layer = _behind(model, name)
-    if "only zeros" in what:
+    if "go in" in what:
         return (
             f'In quantization="{quantization}", what goes into {layer} must '
             "have a range. Received: only zeros for all of `calibration`. "
-            "Calibrate with more inputs, or take out the units before it, "
-            'which never fire; quantization="int8" takes them.'
+            "Calibrate with more inputs, also such that no step is padded or "
+            "masked in all of them, or take out the units before it, if they "
+            'never fire; quantization="int8" takes them.'
+        )
+    if " out" in what:
+        return (
+            f'In quantization="{quantization}", what {layer} computes must '
+            f"have a range. Received: {what} for all of `calibration`. "
+            "Calibrate with more inputs, or take out its units, which never "
+            'fire; quantization="int8" takes them.'
         )
     if "masked" in what:
         return (
@@ -121,6 +130,14 @@ def _of_wide_operations(
     found = re.findall(r"16x8-bit not yet supported for op: '(\w+)'", received)
     if not found:
         return None
+    masking = _masking(model) if _MASKED in found else []
+    if masking:
+        return (
+            'In quantization="int16x8", steps must not be masked: the '
+            "converter has no operations for it. Received: "
+            f'{", ".join(masking)}. Use quantization="int8", or make the '
+            "model without a mask."
+        )
     layers = LayerNames(model).behind_all(_makers(saved_model, found))
     return (
         'quantization="int16x8" must be for operations that the converter has '
@@ -128,6 +145,16 @@ def _of_wide_operations(
         f'{_listed(layers, " of ")}. Use quantization="int8", or replace '
         f"{'this layer' if len(layers) == 1 else 'what makes them'}."
     )
+
+
+def _masking(model: keras.Model) -> list[str]:
+    """Returns the layers that mask steps."""
+    return [
+        f"layer '{layer.name}' ({type(layer).__name__})"
+        for layer in _compat.all_layers(model)
+        if isinstance(layer, keras.layers.Masking)
+        or (isinstance(layer, keras.layers.Embedding) and layer.mask_zero)
+    ]
 
 
 def _of_operation(model: keras.Model, received: str) -> str | None:

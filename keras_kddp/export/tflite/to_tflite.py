@@ -11,6 +11,7 @@ from keras_kddp.arguments import require_count, require_time_limit
 from keras_kddp.atomic_files import replacing
 from keras_kddp.export.model.conversion_checks import (
     check_convertible,
+    check_finite,
     check_float16,
 )
 from keras_kddp.export.model.float32 import in_float32
@@ -138,6 +139,8 @@ def to_tflite(
     with replacing(target) as partial, temporary_folder() as folder:
         shared_converter.start()  # it gets ready while the model is traced
         plain = in_float32(model)
+        if quantization != "none":
+            check_finite(plain, quantization)
         if quantization == "float16":
             check_float16(plain)
         with portable_form(plain, quantization):

@@ -13,6 +13,8 @@ _LARGEST_RATIO = 128  # XNNPACK refuses 256 and more
 _NOTHING = 1e-6  # the converter takes a narrower range for one of this width
 _SAME_SCALE = ("SELECT", "SELECT_V2")
 _MASKING = (*_SAME_SCALE, "ADD", "SUB")
+_SILENT = 1e-30  # a range of zeros is as wide as the least float32
+_SMALLEST_SUM = 1 << 14  # times smaller than a summand, in int16
 _LARGE = 1e6  # a score beyond it is masked
 _BELOW = 8.0  # exp(-8) is nothing to an int8 softmax
 _WEIGHTED = (
@@ -54,6 +56,7 @@ def with_ranges(content: bytes, *, is_wide: bool) -> bytes:
         ranges.check_finite()
         if is_wide:
             ranges.check_alive()
+            ranges.check_results()
             ranges.check_masks()
         else:
             ranges.soften_masks()
@@ -94,6 +97,26 @@ class _Ranges:
             if has_bias and _is_ranged(given) and _width(given) < _NOTHING:
                 made = self._graph.tensors[operator.outputs[0]]
                 raise RangeError(f"{made.name.decode()}: only zeros go in")
+
+    def check_results(self) -> None:
+        """Refuses results that are too small beside what they are made of.
+
+        LiteRT does not load such a product of one unit with a bias, which has
+        one scale for all of it, and dies of such a sum.
+        """
+        for operator in self._of("ADD", "FULLY_CONNECTED"):
+            given, (made,) = operator.inputs, operator.outputs
+            if self._kinds[operator.opcodeIndex] == "ADD":
+                least = max(map(self._largest, given)) / _SMALLEST_SUM
+            else:
+                has_bias = len(given) > 2 and given[2] >= 0
+                is_one = self._graph.tensors[given[1]].shape[0] == 1
+                least = _SILENT if has_bias and is_one else 0.0
+            tensor, largest = self._graph.tensors[made], self._largest(made)
+            if _is_ranged(tensor) and largest < least:
+                most = f"at most {largest:.3g} comes out"
+                what = "only zeros come out" if largest < _SILENT else most
+                raise RangeError(f"{tensor.name.decode()}: {what}")
 
     def check_masks(self) -> None:
         """Refuses scores of a softmax beside which masked ones are large."""
@@ -147,10 +170,9 @@ class _Ranges:
         """Gives an operation constants of a size instead of large ones."""
         for place, index in enumerate(operator.inputs):
             tensor = self._graph.tensors[index]
-            data = self._model.buffers[tensor.buffer].data
-            if tensor.type != 0 or data is None or not len(data):
+            values = self._values(tensor)
+            if values is None:
                 continue
-            values = numpy.frombuffer(bytes(data), numpy.float32)
             is_large = numpy.abs(values) >= _LARGE
             if is_large.any():
                 new = numpy.where(is_large, numpy.sign(values) * size, values)
@@ -211,11 +233,24 @@ class _Ranges:
 
     def _largest_weight(self, operator: Any) -> float:
         weight = self._graph.tensors[operator.inputs[1]]
-        data = self._model.buffers[weight.buffer].data
-        if data is None or not len(data):
-            return 1.0
-        values = numpy.frombuffer(bytes(data), numpy.float32)
-        return float(numpy.abs(values).max(initial=0))
+        values = self._values(weight)
+        return 1.0 if values is None else float(numpy.abs(values).max())
+
+    def _largest(self, index: int) -> float:
+        """Returns the largest number in a tensor, without its sign."""
+        tensor = self._graph.tensors[index]
+        if _is_ranged(tensor):
+            low, high = _range(tensor)
+            return max(-low, high)
+        values = self._values(tensor)
+        return 0.0 if values is None else float(numpy.abs(values).max())
+
+    def _values(self, tensor: Any) -> Any:
+        """Returns the numbers of a constant of float32, None of others."""
+        data = self._model.buffers[tensor.buffer].data
+        if tensor.type != 0 or data is None or not len(data):
+            return None
+        return numpy.frombuffer(bytes(data), numpy.float32)
 
     def _of(self, *kinds: str) -> list[Any]:
         operators = self._graph.operators or ()  # a branch may have none

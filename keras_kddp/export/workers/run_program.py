@@ -37,7 +37,7 @@ def _find(runtime: str) -> dict[str, Any]:
     return {}
 
 
-def _describe(path: str) -> dict[str, Any]:
+def _describe(path: str, *, is_prepared: bool) -> dict[str, Any]:
     """Returns the named inputs and outputs of a file, as LiteRT reads it."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -48,7 +48,8 @@ def _describe(path: str) -> dict[str, Any]:
             OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         ),
     )
-    interpreter.allocate_tensors()
+    if is_prepared:
+        interpreter.allocate_tensors()
     inputs = interpreter.get_input_details()
     outputs = interpreter.get_output_details()
     named_inputs, named_outputs = _named_ends(interpreter)
@@ -163,9 +164,8 @@ def _interpreter_class(runtime: str) -> Any:
 
 
 def _interpreter(runtime: str, path: str, threads: int) -> Any:
-    interpreter = _interpreter_class(runtime)(
-        model_path=path, num_threads=threads
-    )
+    kind = _interpreter_class(runtime)
+    interpreter = kind(model_path=path, num_threads=threads)
     interpreter.allocate_tensors()
     return interpreter
 
