@@ -21,11 +21,11 @@ BACKEND_TESTS := tests/test_identities.py tests/layers/test_masks.py \
   $(addprefix tests/pruning/test_,activity.py padding.py run.py)
 # What has to hold on the oldest versions that pyproject.toml allows.
 OLDEST_TESTS := tests/test_compat.py tests/test_identities.py tests/layers \
-  tests/pruning tests/surgery \
+  tests/pruning/test_run.py tests/surgery \
   $(addprefix tests/distillation/test_,exact_swap.py student_state.py \
     swap_folds.py) \
-  $(addprefix tests/export/test_,deployment.py int8.py microcontroller.py \
-    runtimes.py saved_model.py tf_keras_bridge.py tflite.py verify.py)
+  $(addprefix tests/export/test_,int8.py microcontroller.py recurrent.py \
+    saved_model.py tf_keras_bridge.py tflite.py verify.py)
 # PyPI's torch for Linux brings gigabytes of CUDA; a build without it does too.
 TORCH := torch
 
@@ -39,7 +39,7 @@ help:
 	@echo "make test       ruff, mypy and the tests, on $(WORKERS) workers"
 	@echo "make test-slow  the tests that take minutes; in parts: PART=graphs"
 	@echo "                (10 minutes), PART=files (2), PART=runs (10) or"
-	@echo "                PART=oldest (about 15: the core on the oldest versions"
+	@echo "                PART=oldest (about 20: the core on the oldest versions"
 	@echo "                that pyproject.toml allows), also make test-oldest"
 	@echo "make test-backends  tests on JAX and on torch (15 minutes), each in"
 	@echo "                a .venv of its own; or make test-jax, make test-torch"
