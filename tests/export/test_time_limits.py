@@ -11,7 +11,7 @@ import pytest
 from keras_kddp.export import (
     CrashError,
     ExportError,
-    TFLiteRuntime,
+    LiteRTRuntime,
     TFLMRuntime,
     TFMOTError,
     bench,
@@ -105,17 +105,23 @@ def test_a_process_that_was_stopped_is_replaced(endless_file, monkeypatch):
 
 def test_a_stopped_process_fails_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "_GLANCE", 0.5)
-    model = dense()
-    artifact = to_tflite(model, tmp_path / "a.tflite")
-    python = TFLiteRuntime._python()
-    assert process.failure_of(python, "tflite-runtime") is None
-    os.kill(process.worker_of(python).pid, signal.SIGSTOP)
+    artifact = to_tflite(dense(), tmp_path / "a.tflite")
+    phone = LiteRTRuntime(artifact.path)
+    given = {artifact.input_names[0]: X}
+    known = phone.run(given)
+    os.kill(process.worker_of(sys.executable).pid, signal.SIGSTOP)
 
-    assert verify(model, artifact, X, time_limit=3).passed
+    found = phone.execute(given, time_limit=3).outputs
 
-    os.kill(process.worker_of(python).pid, signal.SIGSTOP)
+    for name, output in known.items():
+        np.testing.assert_array_equal(found[name], output)
+    os.kill(process.worker_of(sys.executable).pid, signal.SIGSTOP)
     process.failure_of.cache_clear()
-    assert process.failure_of(python, "tflite-runtime") is None
+    assert process.failure_of(sys.executable, "tflm") is None
+
+
+def test_a_python_that_is_not_there_leaves_nothing_open():
+    assert "No such file" in process.failure_of("/nowhere/python", "litert")
 
 
 @pytest.mark.parametrize(

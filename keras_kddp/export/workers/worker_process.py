@@ -73,6 +73,7 @@ class Process:
                 env={**os.environ, **environment, "TMPDIR": self._folder},
             )
         except BaseException:
+            self._log.close()
             remove_folder(self._folder)
             raise
         self._requests = cast(IO[bytes], self.popen.stdin)
