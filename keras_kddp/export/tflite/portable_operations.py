@@ -7,8 +7,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
+from keras_kddp.export.tflite.operations import operations_of
+
 _IDENTIFIER = b"TFL3"
 _OPERATORS = schema.BuiltinOperator
+_REWRITTEN = {"SELECT", "TILE", "UNPACK", "REDUCE_ANY", "REVERSE_V2"}
 
 
 def with_portable_operations(content: bytes) -> bytes:
@@ -24,13 +27,7 @@ def with_portable_operations(content: bytes) -> bytes:
     Args:
         content: A .tflite file.
     """
-    if not _codes_of(content) & {
-        _OPERATORS.SELECT,
-        _OPERATORS.TILE,
-        _OPERATORS.UNPACK,
-        _OPERATORS.REDUCE_ANY,
-        _OPERATORS.REVERSE_V2,
-    }:
+    if _REWRITTEN.isdisjoint(operations_of(content)):
         return content
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     for graph in model.subgraphs:
@@ -43,12 +40,6 @@ def with_portable_operations(content: bytes) -> bytes:
     builder = Builder(len(content) + 1024)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
-
-
-def _codes_of(content: bytes) -> set[int]:
-    model = schema.Model.GetRootAsModel(content, 0)
-    codes = map(model.OperatorCodes, range(model.OperatorCodesLength()))
-    return {max(x.BuiltinCode(), x.DeprecatedBuiltinCode()) for x in codes}
 
 
 def _rewritten(model: Any, graph: Any, operator: Any) -> list[Any]:
