@@ -13,8 +13,11 @@ from keras_kddp.cli.export_options import (
     add_export,
     add_time_limit,
 )
+from keras_kddp.cli.interruption import INTERRUPTED, ending_on_signals
+from keras_kddp.cli.resume_options import add_resume, resume_of
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.option_types import seed
+from keras_kddp.compression.run_record import how_to_go_on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,14 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after `kddp`; None: those of the process.
     """
-    given = _parser().parse_args(arguments)
+    given = _given(sys.argv[1:] if arguments is None else arguments)
     load: Callable[[], Command] = given.load
     try:
-        command = load()
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = _show_warning
-            return command(given)
+        with ending_on_signals(lambda: _last_words(given)):
+            command = load()
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", UserWarning)
+                warnings.showwarning = _show_warning
+                return command(given)
     except (ImportError, OSError, TypeError, ValueError) as error:
         sys.stderr.write(f"kddp: {_one_line(error)}\n")
         return 2
@@ -41,7 +45,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"kddp: {error}\n")
         return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+
+
+def _given(words: Sequence[str]) -> argparse.Namespace:
+    """Returns what is asked for, with what loads the command."""
+    resumed = resume_of(words)
+    if resumed is None:
+        return _parser().parse_args(words)
+    resumed.load = _load_resume
+    return resumed
+
+
+def _last_words(given: argparse.Namespace) -> str:
+    """Returns what an interrupted command says."""
+    is_run = given.command in ("compress", "demo")
+    target = getattr(given, "resume", None) or getattr(given, "out", None)
+    kept = how_to_go_on(target) if is_run and target else None
+    return f"interrupted; {kept}" if kept else "interrupted"
 
 
 def _one_line(error: object) -> str:
@@ -88,6 +109,7 @@ def _add_compress(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_options(command, CompressionConfig)
+    add_resume(command)
     command.set_defaults(load=_load_compress)
 
 
@@ -133,6 +155,16 @@ def _load_compress() -> Command:
         return 0
 
     return compress
+
+
+def _load_resume() -> Command:
+    from keras_kddp.compression.resumed_job import resume_job
+
+    def resume(given: argparse.Namespace) -> int:
+        resume_job(given.resume, trust_code=given.trust_code)
+        return 0
+
+    return resume
 
 
 def _load_explain() -> Command:

@@ -1,7 +1,6 @@
 """The whole walk in one call: distil, prune, compare, export."""
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -9,17 +8,25 @@ from typing import Any, NamedTuple
 import keras
 from rich.console import Console
 
-from keras_kddp.atomic_files import writable_directory
 from keras_kddp.compression.checks import (
     Preflight,
     is_relative_to_student,
     preflight,
 )
 from keras_kddp.compression.choices import CONTROLS, PRUNED
-from keras_kddp.compression.controls import SAMPLES, train_control
+from keras_kddp.compression.controls import train_control
 from keras_kddp.compression.finished_run import write_run
+from keras_kddp.compression.measuring import count_units, measured_student
+from keras_kddp.compression.phases import NOT_KEPT, Clock, Phase
 from keras_kddp.compression.results import Compression, StudentResult
-from keras_kddp.compression.run_directory import RunDirectory
+from keras_kddp.compression.run_identity import identity_of
+from keras_kddp.compression.run_in_progress import (
+    RunInProgress,
+    check_beginning,
+    finished_run,
+    run_in_progress,
+)
+from keras_kddp.compression.run_record import RunRecord
 from keras_kddp.compression.teaching import (
     warn_of_poor_teacher,
     with_teacher,
@@ -31,16 +38,12 @@ from keras_kddp.compression.training import (
     answers_of,
     train_distilled,
 )
-from keras_kddp.data.splits import Split
 from keras_kddp.layers.preparation import finalize, prepare
-from keras_kddp.model_io import Arrays
 from keras_kddp.profiling import profile
 from keras_kddp.progress import EpochProgress, epoch_bars
-from keras_kddp.pruning.activity import activity_on, sampled
 from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.callback import DynamicPruning
 from keras_kddp.pruning.certificates import Removal
-from keras_kddp.surgery.graph import ChannelGraph
 
 
 def compress(
@@ -62,6 +65,8 @@ def compress(
     controls: Sequence[str] = (),
     seed: int = 0,
     run_dir: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> Compression:
     """Distils a student with dynamic pruning and measures what came out.
 
@@ -104,7 +109,16 @@ def compress(
             is cut to these widths half-way).
         seed: Of shuffling, Dropout and new weights.
         run_dir: Where to leave `student.keras`, `student_float32.tflite`,
-            `student_int8.tflite` and `summary.json`. None: nowhere.
+            `student_int8.tflite` and `summary.json`. None: nowhere. What is
+            trained meanwhile is kept in `run_dir.unfinished`, whatever ends
+            the process.
+        overwrite: Put the run in the place of an earlier one in `run_dir`, or
+            of one that was broken off.
+        resume: Go on with the run of these very arguments, data and versions
+            that was broken off in `run_dir`; begin it where there is none.
+            On TensorFlow the result is that of a run without a break, to the
+            bit. A run that was finished with `resume=True` is returned
+            without training.
 
     Returns:
         The compact student and the numbers; see `Compression`.
@@ -112,7 +126,8 @@ def compress(
     Raises:
         ValueError: If models, data and arguments do not fit together; before
             anything is trained.
-        OSError: If `run_dir` cannot be written to; before as well.
+        OSError: If `run_dir` cannot be written to, or holds what is not to be
+            overwritten; before as well.
         ExportError: If the student cannot be converted.
 
     Example:
@@ -124,6 +139,13 @@ def compress(
         found.student.summary()
         ```
     """
+    if run_dir is not None:
+        check_beginning(run_dir, resume=resume, overwrite=overwrite)
+    elif resume or overwrite:
+        raise ValueError(
+            "`resume` and `overwrite` are for what is in a `run_dir`. Received "
+            "run_dir=None. Name a directory, or leave them out."
+        )
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -146,19 +168,27 @@ def compress(
     )
     if run_dir is None:
         return compress_checked(checked, teacher, None)
-    directory = RunDirectory(writable_directory(run_dir))
-    return compress_checked(checked, teacher, directory)
+    record = RunRecord(identity_of(checked, teacher))
+    if resume and (run := finished_run(run_dir, record)):
+        return compress_checked(checked, teacher, run)
+    with run_in_progress(
+        run_dir, record, resume=resume, overwrite=overwrite
+    ) as run:
+        found = compress_checked(checked, teacher, run)
+        if resume:
+            run.keep_phases()
+    return found.moved(RunDirectory.at(run_dir).path)
 
 
 def compress_checked(
-    checked: Preflight, teacher: keras.Model, directory: RunDirectory | None
+    checked: Preflight, teacher: keras.Model, run: RunInProgress | None
 ) -> Compression:
     """Distils, prunes, compares and exports what was checked before.
 
     Args:
         checked: From `preflight`, for this run alone.
         teacher: Trained by now.
-        directory: Exists; None: nothing is left.
+        run: Where it is made and kept; None: nothing is left.
 
     Returns:
         The compact student and the numbers.
@@ -168,12 +198,13 @@ def compress_checked(
         OSError: If the run cannot be written.
         ExportError: If the student cannot be converted.
     """
-    started = time.monotonic()
+    clock = Clock() if run is None else run.clock
     rows, judged = checked.splits["train"].x, checked.judged
-    trained = _train(checked, teacher)
+    trained = _train(checked, teacher, run)
+    keras.utils.set_random_seed(checked.recipe.seed)
 
     def measured(model: keras.Model) -> StudentResult:
-        return _measured(model, checked.layers, rows, judged)
+        return measured_student(model, checked.layers, rows, judged)
 
     compression = Compression(
         result=measured(trained.compact),
@@ -181,15 +212,18 @@ def compress_checked(
         history=trained.history,
         before=profile(finalize(checked.student)),
         removals=trained.removals,
-        units_before=_count_units(checked.student, checked.layers),
+        units_before=count_units(checked.student, checked.layers),
         controls={n: measured(x) for n, x in trained.controls.items()},
         split_sizes={n: len(split) for n, split in checked.splits.items()},
         seed=checked.recipe.seed,
-        seconds=round(time.monotonic() - started, 1),
+        seconds=round(clock.seconds, 1),
     )
-    if directory is not None:
-        compression = write_run(compression, directory, rows, judged)
-    return compression
+    if run is None:
+        return compression
+    if run.is_finished:
+        return with_files(compression, run.directory, rows, judged)
+    clock.note()
+    return write_run(compression, run.directory, rows, judged)
 
 
 class _Trained(NamedTuple):
@@ -208,10 +242,16 @@ class _Trained(NamedTuple):
     controls: dict[str, keras.Model]
 
 
-def _train(checked: Preflight, teacher: keras.Model) -> _Trained:
+def _train(
+    checked: Preflight, teacher: keras.Model, run: RunInProgress | None
+) -> _Trained:
     """Trains the pruned student and its controls, with a bar per run."""
-    train = with_teacher(teacher, checked.splits["train"])
-    validation = with_teacher(teacher, checked.splits["validation"])
+    train, validation = (
+        with_teacher(
+            teacher, checked.splits[name], run and run.outputs_folder(name)
+        )
+        for name in ("train", "validation")
+    )
     if checked.is_first:
         warn_of_poor_teacher(train, validation, checked.student)
     setting = Setting(checked.student, train, validation, checked.recipe)
@@ -220,13 +260,18 @@ def _train(checked: Preflight, teacher: keras.Model) -> _Trained:
         def bar(description: str) -> EpochProgress:
             return EpochProgress(bars, description, checked.recipe.epochs)
 
+        def phase(name: str) -> Phase:
+            return NOT_KEPT if run is None else run.phase(name)
+
         def control(name: str, pruned: keras.Model) -> keras.Model:
             shown = [bar(CONTROLS[name])]
-            return train_control(name, setting, pruned, checked.layers, shown)
+            return train_control(
+                name, setting, pruned, checked.layers, shown, phase(name)
+            )
 
         prepared, pruning, done = _start(checked, control)
         compact, history = train_distilled(
-            prepared, setting, [pruning, bar(PRUNED)]
+            prepared, setting, [pruning, bar(PRUNED)], phase("pruned")
         )
         controls = {
             name: done[name] if name in done else control(name, compact)
@@ -262,26 +307,3 @@ def _start(
     pruning = pruning.for_another_run(replace(budget, reference=reached))
     prepared = prepare(distilled, l1=checked.l1, layers=checked.layers)
     return prepared, pruning, {"kd": distilled}
-
-
-def _count_units(model: keras.Model, layers: Sequence[str]) -> int:
-    """Returns how many units some layers have declared."""
-    units = ChannelGraph(model).units
-    return sum(len(units[name]) for name in layers)
-
-
-def _measured(
-    model: keras.Model, layers: Sequence[str], rows: Arrays, judged: Split
-) -> StudentResult:
-    """Returns a trained student with its numbers."""
-    graph = ChannelGraph(model)
-    activity = activity_on(graph, sampled(graph, rows, SAMPLES))
-    found = answers_of(model, judged)
-    return StudentResult(
-        model=model,
-        accuracy=found.accuracy,
-        units=_count_units(model, layers),
-        live_units=sum(int(activity[name].live.sum()) for name in layers),
-        profile=profile(model),
-        answers=found,
-    )

@@ -1,6 +1,7 @@
 """The configuration of a compression, written down once and without Keras."""
 
-from collections.abc import Callable, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import (
     MISSING,
     Field,
@@ -10,6 +11,7 @@ from dataclasses import (
     fields,
     replace,
 )
+from types import NoneType
 from typing import Any, Self
 
 from keras_kddp.compression.choices import CONTROLS
@@ -191,3 +193,50 @@ class CompressionConfig:
     def as_dict(self) -> dict[str, Any]:
         """Returns the entries as `summary.json` has them under `job`."""
         return asdict(self)
+
+    @classmethod
+    def of_job(cls, entries: Mapping[str, Any]) -> Self:
+        """Returns the configuration that `as_dict` gave the entries of.
+
+        Args:
+            entries: As JSON has them; from a file, so anything.
+
+        Raises:
+            ValueError: If an entry is missing, unknown or of another type.
+        """
+        known = {entry.name: entry for entry in fields(cls)}
+        try:
+            return cls(
+                **{n: _value(known[n], value) for n, value in entries.items()}
+            )
+        except (ArgumentTypeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                "A job must have the entries of a CompressionConfig. Received: "
+                f"{error}. Begin the run anew."
+            ) from error
+
+
+def _value(entry: "Field[Any]", value: Any) -> Any:
+    """Returns the value of an entry, of the type that the command gives it.
+
+    Raises:
+        TypeError: If it has no such type.
+        ValueError: If it is out of range.
+    """
+    option = option_of(entry)
+    if value is None and entry.default is None:
+        return None
+    if option is None:
+        return rate(str(value))
+    if option.nargs is None:
+        return _one_value(option, value)
+    if not isinstance(value, list):
+        raise TypeError(f"{entry.name}={value!r}")
+    return [_one_value(option, each) for each in value]
+
+
+def _one_value(option: Option, value: Any) -> Any:
+    is_of_type = isinstance(value, str) == (option.kind is str)
+    if not is_of_type or isinstance(value, (bool, dict, list, NoneType)):
+        raise TypeError(repr(value))
+    return option.kind(str(value))

@@ -3,7 +3,6 @@
 import keras
 from rich.console import Console
 
-from keras_kddp.atomic_files import writable_directory
 from keras_kddp.compression.checks import Preflight, preflight
 from keras_kddp.compression.comparison_table import (
     comparison_table,
@@ -14,7 +13,13 @@ from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.controls import reinitialized
 from keras_kddp.compression.model_sources import is_trained, load_model
 from keras_kddp.compression.results import Compression
-from keras_kddp.compression.run_directory import RunDirectory
+from keras_kddp.compression.phases import Phase
+from keras_kddp.compression.run_identity import identity_of
+from keras_kddp.compression.run_in_progress import (
+    RunInProgress,
+    run_in_progress,
+)
+from keras_kddp.compression.run_record import RunRecord
 from keras_kddp.compression.training import (
     Recipe,
     cosine_adamw,
@@ -31,13 +36,19 @@ from keras_kddp.pruning.callback import DynamicPruning
 
 
 def run_job(
-    config: CompressionConfig, console: Console | None = None
+    config: CompressionConfig,
+    console: Console | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> list[Compression]:
     """Trains what a configuration asks for; writes and prints what came out.
 
     Args:
         config: The configuration.
         console: Where the table goes; None: standard output.
+        overwrite: Put the run in the place of an earlier one.
+        resume: Go on with this run where it was broken off.
 
     Returns:
         One compression per seed.
@@ -53,23 +64,53 @@ def run_job(
     student = load_model(config.student)
     teacher = fresh(lambda: load_model(config.teacher), config.seeds[0])
     checked = _preflight(config, teacher, student, data)
-    out = RunDirectory(writable_directory(config.out))
-    data.say_notes()
-    if not is_trained(config.teacher):
-        teacher = _trained_teacher(config, teacher, data)
-        out.write_teacher(teacher)
-    found = []
-    for seed in config.seeds:
-        directory = out if len(config.seeds) == 1 else out.of_seed(seed)
-        writable_directory(directory.path)
-        if seed != config.seeds[0]:
-            start = _start(config, student, seed)
-            checked = checked.of_seed(seed, start)
-        found.append(compress_checked(checked, teacher, directory))
-        directory.write_configuration(config.of_seed(seed), data.notes)
+    record = RunRecord(
+        file_sums(config.teacher, config.student)
+        | identity_of(checked, teacher),
+        plain(config.as_dict()),
+    )
+    with run_in_progress(
+        config.out, record, resume=resume, overwrite=overwrite
+    ) as run:
+        data.say_notes()
+        if not is_trained(config.teacher):
+            phase = run.teacher_phase
+            teacher = _trained_teacher(config, teacher, data, phase)
+            run.directory.write_teacher(teacher)
+        found = _run_seeds(config, checked, (teacher, student), data, run)
     title = f"{config.data}: accuracy on {len(data.test):,} test examples"
     _show(found, title, console or Console())
     _check_agreement(found)
+    return found
+
+
+def _run_seeds(
+    config: CompressionConfig,
+    checked: Preflight,
+    models: tuple[keras.Model, keras.Model],
+    data: Dataset,
+    run: RunInProgress,
+) -> list[Compression]:
+    """Compresses with every seed, each into a run directory of its own.
+
+    Args:
+        config: The configuration.
+        checked: What was checked of the first seed.
+        models: Teacher, trained by now, and student.
+        data: With its notes.
+        run: Of all seeds.
+    """
+    teacher, student = models
+    found = []
+    for seed in config.seeds:
+        place = run if len(config.seeds) == 1 else run.of_seed(seed)
+        if seed != config.seeds[0]:
+            start = _start(config, student, seed)
+            checked = checked.of_seed(seed, start)
+        found.append(compress_checked(checked, teacher, place))
+        place.directory.write_configuration(config.of_seed(seed), data.notes)
+        if place is not run:
+            place.directory.seal()
     return found
 
 
@@ -147,7 +188,10 @@ def _budget(config: CompressionConfig) -> Budget | None:
 
 
 def _trained_teacher(
-    config: CompressionConfig, teacher: keras.Model, data: Dataset
+    config: CompressionConfig,
+    teacher: keras.Model,
+    data: Dataset,
+    phase: Phase,
 ) -> keras.Model:
     """Trains the teacher on the labels, if it is to be trained."""
     epochs = config.teacher_epochs
@@ -166,7 +210,7 @@ def _trained_teacher(
     with epoch_bars(Console(stderr=True)) as bars:
         bar = EpochProgress(bars, "teacher", epochs)
         return train_supervised(
-            teacher, data.train, data.validation, recipe, [bar]
+            teacher, data.train, data.validation, recipe, [bar], phase
         )
 
 

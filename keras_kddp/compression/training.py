@@ -1,12 +1,13 @@
 """How the models of a comparison are trained and judged, all alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from keras_kddp.compression.answers import Answers, mark_answers
+from keras_kddp.compression.phases import NOT_KEPT, Callbacks, Phase
 from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.distiller import Distiller
@@ -65,9 +66,6 @@ class Setting:
     recipe: Recipe
 
 
-Callbacks = Sequence[keras.callbacks.Callback]
-
-
 def cosine_adamw(
     learning_rate: float, *, epochs: int, batch_size: int, examples: int
 ) -> keras.optimizers.Optimizer:
@@ -92,6 +90,7 @@ def train_supervised(
     validation: Split,
     recipe: Recipe,
     callbacks: Callbacks = (),
+    phase: Phase = NOT_KEPT,
 ) -> keras.Model:
     """Trains a model on the labels alone, in place, and returns it.
 
@@ -101,15 +100,19 @@ def train_supervised(
         validation: What is logged beside; `x` is plain.
         recipe: Its epochs, batches, optimizer, loss and seed.
         callbacks: Keras callbacks.
+        phase: Where it is kept, and goes on.
     """
     keras.utils.set_random_seed(recipe.seed)
     _compile(model, model, recipe)
-    _fit(model, train, validation, recipe, callbacks)
+    _fit(model, train, validation, recipe, callbacks, phase)
     return model
 
 
 def train_distilled(
-    student: keras.Model, common: Setting, callbacks: Callbacks = ()
+    student: keras.Model,
+    common: Setting,
+    callbacks: Callbacks = (),
+    phase: Phase = NOT_KEPT,
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Trains a student under the teacher.
 
@@ -117,6 +120,7 @@ def train_distilled(
         student: Trained in place, or replaced by `DynamicPruning`.
         common: Data and rules.
         callbacks: Keras callbacks.
+        phase: Where it is kept, and goes on.
 
     Returns:
         The plain student (`keras_kddp.finalize`) and the logs of the epochs.
@@ -131,9 +135,9 @@ def train_distilled(
     )
     _compile(distiller, student, recipe)
     history = _fit(
-        distiller, common.train, common.validation, recipe, callbacks
+        distiller, common.train, common.validation, recipe, callbacks, phase
     )
-    return finalize(distiller.student), history.history
+    return finalize(distiller.student), history
 
 
 def default_loss(model: keras.Model) -> Any:
@@ -204,7 +208,9 @@ def _fit(
     validation: Split,
     recipe: Recipe,
     callbacks: Callbacks,
-) -> keras.callbacks.History:
+    phase: Phase,
+) -> dict[str, list[float]]:
+    """Trains, or takes what a former start has trained; returns the logs."""
     arguments = {
         "x": train.x,
         "y": train.y,
@@ -212,9 +218,14 @@ def _fit(
         "validation_data": validation.as_tuple(),
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
-        "callbacks": list(callbacks),
         "verbose": 0,
     }
-    if not isinstance(model, Distiller):  # which shuffles by itself
-        shuffle_each_epoch(arguments)
-    return model.fit(**arguments)
+
+    def fit(callbacks: Callbacks) -> dict[str, list[float]]:
+        given = {**arguments, "callbacks": list(callbacks)}
+        if not isinstance(model, Distiller):  # which shuffles by itself
+            shuffle_each_epoch(given)
+        history: dict[str, list[float]] = model.fit(**given).history
+        return history
+
+    return phase.trained(model, fit, callbacks)

@@ -1,0 +1,106 @@
+"""How a command ends when it is interrupted."""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+INTERRUPTED = 130
+"""Exit code of a command that a signal has ended."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE = 3.0  # seconds: what is compiled does not listen to Python
+
+
+@contextlib.contextmanager
+def ending_on_signals(last_words: Callable[[], str]) -> Iterator[None]:
+    """Has SIGINT and SIGTERM end what runs inside, by a KeyboardInterrupt.
+
+    What does not end by it in three seconds, or is told twice, is ended hard:
+    workers and temporary folders go with the process, and what a run keeps is
+    whole at every moment. Outside of the main thread signals are others'.
+
+    Args:
+        last_words: Returns what is said then.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ending = _Ending(last_words)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    former = {each: signal.signal(each, ending.begin) for each in _SIGNALS}
+    former_writing = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    watcher = threading.Thread(
+        target=ending.watch, args=(reading,), daemon=True
+    )
+    watcher.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        ending.say()
+        raise
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        signal.set_wakeup_fd(former_writing)
+        os.close(writing)
+        watcher.join()
+        os.close(reading)
+
+
+class _Ending:
+    """The end of a command, from its first signal on.
+
+    Args:
+        last_words: Returns what is said then.
+    """
+
+    def __init__(self, last_words: Callable[[], str]) -> None:
+        self._last_words = last_words
+        self._is_said = False
+
+    def begin(self, number: int, frame: FrameType | None) -> None:
+        """Ends what the main thread does."""
+        raise KeyboardInterrupt
+
+    def watch(self, reading: int) -> None:
+        """Ends the process if the main thread does not, or at a second signal.
+
+        Python's own handlers wait until compiled code returns.
+
+        Args:
+            reading: Gives the number of each signal, and ends with the command.
+        """
+        if self._is_told(reading, None) and self._is_told(reading, _PATIENCE):
+            os.write(sys.__stderr__.fileno(), self._words().encode())
+            os._exit(INTERRUPTED)
+
+    def say(self) -> None:
+        """Says what is kept, once."""
+        sys.stderr.write(self._words())
+        sys.stderr.flush()
+
+    def _words(self) -> str:
+        words = "" if self._is_said else f"\nkddp: {self._last_words()}\n"
+        self._is_said = True
+        return words
+
+    def _is_told(self, reading: int, seconds: float | None) -> bool:
+        """Waits for a signal; says whether the process is to end then.
+
+        Args:
+            reading: As `watch` takes it.
+            seconds: After so many it is to end without one; None: it is not.
+        """
+        while select.select([reading], [], [], seconds)[0]:
+            number = os.read(reading, 1)
+            if not number:
+                return False
+            if number[0] in _SIGNALS:
+                return True
+        return True

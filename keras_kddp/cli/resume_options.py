@@ -1,0 +1,70 @@
+"""The words of `kddp compress --resume`, beside which nothing else stands."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+
+def add_resume(command: argparse.ArgumentParser) -> None:
+    """Adds what goes on with a run that was broken off.
+
+    Args:
+        command: The parser of `kddp compress`, for its help.
+    """
+    group = command.add_argument_group(
+        "a run that was broken off",
+        "kddp compress --resume DIR goes on with it, as it was asked for: no "
+        "other option stands beside it.",
+    )
+    add_resume_options(group)
+
+
+def add_resume_options(group: Any) -> None:
+    """Adds the options of a run that goes on.
+
+    Args:
+        group: A parser, or a group of one.
+    """
+    group.add_argument(
+        "--resume",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="its run directory",
+    )
+    group.add_argument(
+        "--trust-code",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="call the functions that its teacher or student is named by",
+    )
+
+
+def resume_of(words: Sequence[str]) -> argparse.Namespace | None:
+    """Returns what `kddp compress --resume` is asked for.
+
+    Args:
+        words: After `kddp`.
+
+    Returns:
+        With `command`, `resume` and `trust_code`; None for other words.
+
+    Raises:
+        SystemExit: If other options stand beside it.
+    """
+    is_asked = any(x.partition("=")[0] == "--resume" for x in words)
+    if words[:1] != ["compress"] or not is_asked or {"-h", "--help"} & {*words}:
+        return None
+    parser = argparse.ArgumentParser(
+        prog="kddp compress", add_help=False, allow_abbrev=False
+    )
+    add_resume_options(parser)
+    given, others = parser.parse_known_args(words[1:])
+    if others:
+        parser.error(
+            "`--resume` takes everything from the run in progress. Received "
+            f"beside it: {' '.join(others)}. Leave it out, or begin another "
+            "run with --out."
+        )
+    given.command = "compress"
+    given.trust_code = getattr(given, "trust_code", False)
+    return given

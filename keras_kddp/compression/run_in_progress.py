@@ -1,0 +1,246 @@
+"""A run that is being made: who may begin it, and who may go on with it."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from keras_kddp.atomic_files import recovered
+from keras_kddp.atomic_files.exchange import finish
+from keras_kddp.atomic_files.lock import holding, remove_place
+from keras_kddp.compression.phases import Clock, Phase
+from keras_kddp.compression.run_directory import RunDirectory
+from keras_kddp.compression.run_record import (
+    RECORD_FILE,
+    RunRecord,
+    Target,
+    is_completed,
+    note_completion,
+    parts_of,
+    read_record,
+)
+
+PHASES = "phases"
+"""Folder of a finished run, where it is one that `resume` can return."""
+
+_OUTPUTS = "teacher_outputs_"
+
+
+@dataclass(frozen=True)
+class RunInProgress:
+    """A run of one seed that is being made.
+
+    Attributes:
+        directory: What it makes; it is put in its place when it is complete.
+        parts: Where it keeps what it has trained.
+        common: Where it keeps what all seeds share.
+        clock: Counts the seconds of all its starts.
+        is_finished: It is made already, and to be read.
+    """
+
+    directory: RunDirectory
+    parts: Path
+    common: Path
+    clock: Clock
+    is_finished: bool = False
+
+    @classmethod
+    def at(
+        cls, folder: Path, parts: Path, *, is_finished: bool = False
+    ) -> "RunInProgress":
+        """Returns the run of an only seed.
+
+        Args:
+            folder: The run directory, or what becomes it.
+            parts: Where it keeps what it has trained.
+            is_finished: It is made already, and to be read.
+        """
+        clock = Clock(None if is_finished else parts / "seconds")
+        return cls(RunDirectory(folder), parts, parts, clock, is_finished)
+
+    def of_seed(self, seed: int) -> "RunInProgress":
+        """Returns the run of one of several seeds."""
+        directory = self.directory.of_seed(seed)
+        parts = self.parts / directory.path.name
+        for folder in (directory.path, parts):
+            folder.mkdir(exist_ok=True)
+        clock = Clock(parts / "seconds")
+        return replace(self, directory=directory, parts=parts, clock=clock)
+
+    def phase(self, name: str) -> Phase:
+        """Returns one training of this seed.
+
+        Args:
+            name: Of its folder.
+        """
+        return Phase(self.parts / name, self.clock)
+
+    @property
+    def teacher_phase(self) -> Phase:
+        """The training of the teacher, for all seeds."""
+        return Phase(self.common / "teacher")
+
+    def outputs_folder(self, split: str) -> Path | None:
+        """Returns where the teacher's outputs for a split are kept."""
+        if self.is_finished:  # nothing is added to a finished run
+            return None
+        return self.common / f"{_OUTPUTS}{split}"
+
+    def keep_phases(self) -> None:
+        """Keeps in the run directory what it takes to return the run again."""
+        shutil.copytree(
+            self.parts,
+            self.directory.path / PHASES,
+            ignore=shutil.ignore_patterns(f"{_OUTPUTS}*"),
+        )
+
+
+def check_beginning(target: Target, *, resume: bool, overwrite: bool) -> None:
+    """Finds all that keeps a run from being begun, or gone on with.
+
+    Args:
+        target: The run directory.
+        resume: As `run_in_progress` takes it.
+        overwrite: As `run_in_progress` takes it.
+
+    Raises:
+        ValueError: If what is there is damaged, or not to be overwritten.
+        OSError: If the target cannot be written, holds what must not be
+            overwritten, or another process makes a run there.
+    """
+    former = read_record(parts_of(target))
+    if former is not None and not overwrite and not resume:
+        _refuse_to_begin(target)
+    if resume and former is not None:
+        overwrite = overwrite or former.overwrites or is_completed(target)
+    is_known = resume and read_record(recovered(target) / PHASES) is not None
+    RunDirectory.at(target).check_target(overwrite=overwrite or is_known)
+
+
+def finished_run(target: Target, record: RunRecord) -> RunInProgress | None:
+    """Returns a finished run that is asked for again, to be read.
+
+    Args:
+        target: The run directory.
+        record: What the run is.
+
+    Returns:
+        The run, with all its phases; None where this one is not there.
+    """
+    run = recovered(target)
+    former = read_record(run / PHASES)
+    if former is None or former.differences(record):
+        return None
+    return RunInProgress.at(run, run / PHASES, is_finished=True)
+
+
+@contextlib.contextmanager
+def run_in_progress(
+    target: Target, record: RunRecord, *, resume: bool, overwrite: bool
+) -> Iterator[RunInProgress]:
+    """Makes a run directory, from where a former start has left it.
+
+    What was trained is kept when this one does not come to its end.
+
+    Args:
+        target: The run directory, which is there when all is done.
+        record: What the run is.
+        resume: Go on with a run that was broken off, if there is one.
+        overwrite: Put the run in the place of an earlier one; begin anew
+            where one was broken off.
+
+    Yields:
+        What is made and kept meanwhile.
+
+    Raises:
+        ValueError: If the run that was broken off, or is finished, is another.
+        OSError: If the target cannot be written, holds what must not be
+            overwritten, or another process makes a run there.
+    """
+    former = read_record(parts_of(target))
+    if former is not None and resume:
+        check_same(target, former, record)
+        overwrite = overwrite or former.overwrites or is_completed(target)
+    elif former is not None and not overwrite:
+        _refuse_to_begin(target)
+    elif resume and not overwrite:
+        finished = read_record(recovered(target) / PHASES)
+        if finished is not None:
+            check_same(target, finished, record)
+    with RunDirectory.at(target).writing(overwrite=overwrite) as unfinished:
+        parts = unfinished.parts
+        if not resume:
+            _empty(parts)
+        replace(record, overwrites=overwrite).write(parts)
+        try:
+            yield RunInProgress.at(unfinished.new, parts)
+        except Exception:
+            if _has_only_record(parts):
+                shutil.rmtree(parts)
+            raise
+        note_completion(parts, unfinished.new)
+
+
+def check_same(target: Target, former: RunRecord, record: RunRecord) -> None:
+    """Checks that a run goes on as it began.
+
+    Args:
+        target: Its run directory.
+        former: What it is.
+        record: What is asked for now.
+
+    Raises:
+        ValueError: If they differ; with each difference.
+    """
+    if found := former.differences(record):
+        raise ValueError(
+            "A run must go on as it began. Received for the run in "
+            f"'{os.fspath(target)}': {'; '.join(found)}. Ask for it as it was, "
+            "name another directory, or begin anew with overwrite=True "
+            "(--overwrite) and without resume."
+        )
+
+
+def forget_completed(target: Target) -> None:
+    """Removes what a run left that ended just after it was put in its place.
+
+    Args:
+        target: Its run directory.
+
+    Raises:
+        OSError: If another process makes a run there.
+    """
+    with holding(recovered(target)) as place:
+        finish(place, recovered(target))
+        remove_place(place)
+
+
+def _refuse_to_begin(target: Target) -> None:
+    """Refuses to begin anew where a run was broken off that trained something.
+
+    Raises:
+        FileExistsError: If there is one.
+    """
+    parts = parts_of(target)
+    if _has_only_record(parts):
+        return
+    raise FileExistsError(
+        f"'{os.fspath(target)}' must hold no run that was broken off. Received "
+        f"one: what it has trained is in '{parts.parent}'. Go on with it by "
+        "resume=True (kddp compress --resume DIRECTORY), begin anew by "
+        "overwrite=True (--overwrite), or remove that folder."
+    )
+
+
+def _has_only_record(parts: Path) -> bool:
+    return all(each.name == RECORD_FILE for each in parts.iterdir())
+
+
+def _empty(folder: Path) -> None:
+    for each in folder.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
