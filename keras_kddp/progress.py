@@ -62,10 +62,19 @@ class EpochProgress(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Prints a line where bars cannot move, as in a log file."""
+        (task,) = (t for t in self._progress.tasks if t.id == self._task)
+        self._print(f"{task.elapsed or 0:.0f} s", task.fields["note"])
+
+    def show_kept(self) -> None:
+        """Shows that all epochs were trained by a former start."""
+        (task,) = (t for t in self._progress.tasks if t.id == self._task)
+        self._progress.update(self._task, completed=task.total, note="kept")
+        self._print("kept")
+
+    def _print(self, *parts: str) -> None:
         console = self._progress.console
         if not console.is_terminal:
             (task,) = (t for t in self._progress.tasks if t.id == self._task)
-            parts = f"{task.elapsed or 0:.0f} s", task.fields["note"]
             console.print(
                 f"{task.description}: {', '.join(filter(None, parts))}"
             )

@@ -16,9 +16,10 @@ from keras_kddp.compression.checks import (
 from keras_kddp.compression.choices import CONTROLS, PRUNED
 from keras_kddp.compression.controls import train_control
 from keras_kddp.compression.finished_run import write_run
-from keras_kddp.compression.measuring import count_units, measured_student
-from keras_kddp.compression.phases import NOT_KEPT, Clock, Phase
-from keras_kddp.compression.results import Compression, StudentResult
+from keras_kddp.compression.conclusion import Trained, concluded
+from keras_kddp.compression.phases import Phases
+from keras_kddp.compression.results import Compression
+from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_identity import identity_of
 from keras_kddp.compression.run_in_progress import (
     RunInProgress,
@@ -198,86 +199,58 @@ def compress_checked(
         OSError: If the run cannot be written.
         ExportError: If the student cannot be converted.
     """
-    clock = Clock() if run is None else run.clock
-    rows, judged = checked.splits["train"].x, checked.judged
-    trained = _train(checked, teacher, run)
-    keras.utils.set_random_seed(checked.recipe.seed)
-
-    def measured(model: keras.Model) -> StudentResult:
-        return measured_student(model, checked.layers, rows, judged)
-
-    compression = Compression(
-        result=measured(trained.compact),
-        teacher_answers=answers_of(teacher, judged),
-        history=trained.history,
-        before=profile(finalize(checked.student)),
-        removals=trained.removals,
-        units_before=count_units(checked.student, checked.layers),
-        controls={n: measured(x) for n, x in trained.controls.items()},
-        split_sizes={n: len(split) for n, split in checked.splits.items()},
-        seed=checked.recipe.seed,
-        seconds=round(clock.seconds, 1),
-    )
-    if run is None:
-        return compression
-    if run.is_finished:
-        return with_files(compression, run.directory, rows, judged)
-    clock.note()
-    return write_run(compression, run.directory, rows, judged)
+    trained = train_checked(checked, teacher, run)
+    return concluded(checked, teacher, trained, run)
 
 
-class _Trained(NamedTuple):
-    """What the training of a compression gives.
-
-    Attributes:
-        compact: The pruned student, plain.
-        history: Logs of its epochs.
-        removals: What was removed from it, and when.
-        controls: The students to compare it with, by name.
-    """
-
-    compact: keras.Model
-    history: dict[str, list[float]]
-    removals: tuple[Removal, ...]
-    controls: dict[str, keras.Model]
-
-
-def _train(
+def train_checked(
     checked: Preflight, teacher: keras.Model, run: RunInProgress | None
-) -> _Trained:
-    """Trains the pruned student and its controls, with a bar per run."""
-    train, validation = (
-        with_teacher(
-            teacher, checked.splits[name], run and run.outputs_folder(name)
+) -> Trained:
+    """Trains the pruned student and its controls, with a bar per run.
+
+    Args:
+        checked: From `preflight`, for this run alone.
+        teacher: Trained by now.
+        run: Where it is kept, and goes on; None: nothing is left.
+
+    Returns:
+        The students and their logs.
+
+    Raises:
+        ValueError: If the teacher's outputs are not finite.
+        OSError: If what is trained cannot be kept.
+    """
+    phases = Phases() if run is None else run.phases
+    with phases.clock, epoch_bars(Console(stderr=True)) as bars:
+        train, validation = (
+            with_teacher(
+                teacher, checked.splits[name], run and run.outputs_folder(name)
+            )
+            for name in ("train", "validation")
         )
-        for name in ("train", "validation")
-    )
-    if checked.is_first:
-        warn_of_poor_teacher(train, validation, checked.student)
-    setting = Setting(checked.student, train, validation, checked.recipe)
-    with epoch_bars(Console(stderr=True)) as bars:
+        if checked.is_first:
+            warn_of_poor_teacher(train, validation, checked.student)
+        setting = Setting(checked.student, train, validation, checked.recipe)
 
         def bar(description: str) -> EpochProgress:
             return EpochProgress(bars, description, checked.recipe.epochs)
 
-        def phase(name: str) -> Phase:
-            return NOT_KEPT if run is None else run.phase(name)
-
         def control(name: str, pruned: keras.Model) -> keras.Model:
-            shown = [bar(CONTROLS[name])]
+            shown, phase = [bar(CONTROLS[name])], phases.phase(name)
             return train_control(
-                name, setting, pruned, checked.layers, shown, phase(name)
+                name, setting, pruned, checked.layers, shown, phase
             )
 
         prepared, pruning, done = _start(checked, control)
         compact, history = train_distilled(
-            prepared, setting, [pruning, bar(PRUNED)], phase("pruned")
+            prepared, setting, [pruning, bar(PRUNED)], phases.phase("pruned")
         )
         controls = {
             name: done[name] if name in done else control(name, compact)
             for name in checked.controls
         }
-    return _Trained(compact, history, tuple(pruning.removals), controls)
+    removals = tuple(pruning.removals)
+    return Trained(compact, history, removals, controls, phases.clock)
 
 
 def _start(

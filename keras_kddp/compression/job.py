@@ -8,7 +8,8 @@ from keras_kddp.compression.comparison_table import (
     comparison_table,
     verdict_list,
 )
-from keras_kddp.compression.compress import compress_checked
+from keras_kddp.compression.compress import train_checked
+from keras_kddp.compression.conclusion import concluded
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.controls import reinitialized
 from keras_kddp.compression.model_sources import is_trained, load_model
@@ -101,15 +102,23 @@ def _run_seeds(
         run: Of all seeds.
     """
     teacher, student = models
+    starts = [checked] + [
+        checked.of_seed(seed, _start(config, student, seed))
+        for seed in config.seeds[1:]
+    ]
+    is_one = len(config.seeds) == 1
+    places = [run if is_one else run.of_seed(seed) for seed in config.seeds]
+    # All before the first is concluded: a later start has it all, then.
+    trained = [
+        train_checked(start, teacher, place)
+        for start, place in zip(starts, places, strict=True)
+    ]
     found = []
-    for seed in config.seeds:
-        place = run if len(config.seeds) == 1 else run.of_seed(seed)
-        if seed != config.seeds[0]:
-            start = _start(config, student, seed)
-            checked = checked.of_seed(seed, start)
-        found.append(compress_checked(checked, teacher, place))
-        place.directory.write_configuration(config.of_seed(seed), data.notes)
-        if place is not run:
+    for start, each, place in zip(starts, trained, places, strict=True):
+        found.append(concluded(start, teacher, each, place))
+        of_seed = config.of_seed(start.recipe.seed)
+        place.directory.write_configuration(of_seed, data.notes)
+        if not is_one:
             place.directory.seal()
     return found
 

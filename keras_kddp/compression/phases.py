@@ -2,14 +2,20 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 
 from keras_kddp.atomic_files import write_text
+from keras_kddp.distillation.checkpoints.resumable import (
+    ResumableCheckpoint,
+    restore_finished,
+)
 from keras_kddp.progress import EpochProgress
+from keras_kddp.pruning.callback import DynamicPruning
+from keras_kddp.pruning.certificates import Removal
 
 Callbacks = Sequence[keras.callbacks.Callback]
 Logs = dict[str, list[float]]
@@ -54,7 +60,13 @@ class Phase:
             history = fit([*callbacks, checkpoint])
             checkpoint.finish()
             return history
-        return finished
+        for callback in callbacks:
+            if isinstance(callback, DynamicPruning):
+                known = finished.callbacks[type(callback).__name__]
+                callback.removals = [*map(Removal.from_dict, known["removals"])]
+            elif isinstance(callback, EpochProgress):
+                callback.show_kept()
+        return finished.history
 
 
 NOT_KEPT = Phase()
@@ -64,6 +76,8 @@ NOT_KEPT = Phase()
 class Clock:
     """Seconds that were spent on a run over all its starts.
 
+    It goes as long as it is entered, and keeps what it counted.
+
     Args:
         file: Where they are kept; None: nowhere.
     """
@@ -71,20 +85,52 @@ class Clock:
     def __init__(self, file: Path | None = None) -> None:
         """Goes on from what is kept."""
         self._file = file
-        self._before = 0.0
-        if file is not None and file.is_file():
-            self._before = _seconds_in(file)
-        self._started = time.monotonic()
+        is_kept = file is not None and file.is_file()
+        self._counted = _seconds_in(file) if is_kept else 0.0
+        self._since: float | None = None
+
+    def __enter__(self) -> Self:
+        """Begins to count."""
+        self._since = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Counts no more."""
+        self._counted, self._since = self.seconds, None
 
     @property
     def seconds(self) -> float:
         """Those of this start and of all before."""
-        return self._before + time.monotonic() - self._started
+        if self._since is None:
+            return self._counted
+        return self._counted + time.monotonic() - self._since
 
     def note(self) -> None:
         """Keeps the seconds for a later start."""
         if self._file is not None:
             write_text(self._file, f"{self.seconds:.3f}\n")
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The trainings of one run, in their order.
+
+    Attributes:
+        folder: Has one of each; None: nothing is kept.
+        clock: Counts the seconds of all of them.
+    """
+
+    folder: Path | None = None
+    clock: Clock = field(default_factory=Clock)
+
+    def phase(self, name: str) -> Phase:
+        """Returns one training.
+
+        Args:
+            name: Of its folder.
+        """
+        folder = None if self.folder is None else self.folder / name
+        return Phase(folder, self.clock)
 
 
 def _seconds_in(file: Path) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from keras_kddp.atomic_files import recovered
 from keras_kddp.atomic_files.exchange import finish
 from keras_kddp.atomic_files.lock import holding, remove_place
-from keras_kddp.compression.phases import Clock, Phase
+from keras_kddp.compression.phases import Clock, Phase, Phases
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_record import (
     RECORD_FILE,
@@ -21,11 +21,13 @@ from keras_kddp.compression.run_record import (
     parts_of,
     read_record,
 )
+from keras_kddp.distillation.checkpoints.identity import differences
 
 PHASES = "phases"
 """Folder of a finished run, where it is one that `resume` can return."""
 
 _OUTPUTS = "teacher_outputs_"
+_SECONDS_FILE = "seconds"
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,14 @@ class RunInProgress:
 
     Attributes:
         directory: What it makes; it is put in its place when it is complete.
-        parts: Where it keeps what it has trained.
+        phases: What it trains, and keeps.
         common: Where it keeps what all seeds share.
-        clock: Counts the seconds of all its starts.
         is_finished: It is made already, and to be read.
     """
 
     directory: RunDirectory
-    parts: Path
+    phases: Phases
     common: Path
-    clock: Clock
     is_finished: bool = False
 
     @classmethod
@@ -57,25 +57,18 @@ class RunInProgress:
             parts: Where it keeps what it has trained.
             is_finished: It is made already, and to be read.
         """
-        clock = Clock(None if is_finished else parts / "seconds")
-        return cls(RunDirectory(folder), parts, parts, clock, is_finished)
+        clock = Clock(None if is_finished else parts / _SECONDS_FILE)
+        phases = Phases(parts, clock)
+        return cls(RunDirectory(folder), phases, parts, is_finished)
 
     def of_seed(self, seed: int) -> "RunInProgress":
         """Returns the run of one of several seeds."""
         directory = self.directory.of_seed(seed)
-        parts = self.parts / directory.path.name
+        parts = self.common / directory.path.name
         for folder in (directory.path, parts):
             folder.mkdir(exist_ok=True)
-        clock = Clock(parts / "seconds")
-        return replace(self, directory=directory, parts=parts, clock=clock)
-
-    def phase(self, name: str) -> Phase:
-        """Returns one training of this seed.
-
-        Args:
-            name: Of its folder.
-        """
-        return Phase(self.parts / name, self.clock)
+        phases = Phases(parts, Clock(parts / _SECONDS_FILE))
+        return replace(self, directory=directory, phases=phases)
 
     @property
     def teacher_phase(self) -> Phase:
@@ -91,7 +84,7 @@ class RunInProgress:
     def keep_phases(self) -> None:
         """Keeps in the run directory what it takes to return the run again."""
         shutil.copytree(
-            self.parts,
+            self.common,
             self.directory.path / PHASES,
             ignore=shutil.ignore_patterns(f"{_OUTPUTS}*"),
         )
@@ -131,7 +124,7 @@ def finished_run(target: Target, record: RunRecord) -> RunInProgress | None:
     """
     run = recovered(target)
     former = read_record(run / PHASES)
-    if former is None or former.differences(record):
+    if former is None or _differences(former, record):
         return None
     return RunInProgress.at(run, run / PHASES, is_finished=True)
 
@@ -194,13 +187,18 @@ def check_same(target: Target, former: RunRecord, record: RunRecord) -> None:
     Raises:
         ValueError: If they differ; with each difference.
     """
-    if found := former.differences(record):
+    if found := _differences(former, record):
         raise ValueError(
             "A run must go on as it began. Received for the run in "
-            f"'{os.fspath(target)}': {'; '.join(found)}. Ask for it as it was, "
-            "name another directory, or begin anew with overwrite=True "
-            "(--overwrite) and without resume."
+            f"'{os.fspath(target)}': {'; '.join(found)}. Ask for it as it was "
+            "(in one process, call keras.utils.clear_session() before the "
+            "student is made, or name its layers), name another directory, or "
+            "begin anew with overwrite=True (--overwrite) and without resume."
         )
+
+
+def _differences(former: RunRecord, record: RunRecord) -> list[str]:
+    return [*differences(former.described(), record.described())]
 
 
 def forget_completed(target: Target) -> None:

@@ -48,24 +48,12 @@ class RunRecord:
         """
         write_json(folder / RECORD_FILE, asdict(self))
 
-    def differences(self, other: "RunRecord") -> list[str]:
-        """Returns what another run follows from instead, a few words each."""
-        old, new = self._named(), other._named()
-        return [
-            f"{name} (was {_shown(old, name)}, is {_shown(new, name)})"
-            for name in dict.fromkeys([*old, *new])
-            if _shown(old, name) != _shown(new, name)
-        ]
-
-    def _named(self) -> dict[str, Any]:
+    def described(self) -> dict[str, Any]:
+        """Returns all that a run which goes on must have in common."""
         by = "compress" if self.job is None else "kddp compress"
-        job = {f"--{n}": value for n, value in (self.job or {}).items()}
-        job.pop("--out", None)  # it may have been moved
+        # The run directory may have been moved.
+        job = {n: x for n, x in (self.job or {}).items() if n != "out"}
         return {"begun by": by, **job, **self.follows_from}
-
-
-def _shown(values: Mapping[str, Any], name: str) -> str:
-    return json.dumps(values[name]) if name in values else "not there"
 
 
 def read_record(folder: Path) -> RunRecord | None:
