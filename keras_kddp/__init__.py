@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from keras_kddp import export, layers, surgery
     from keras_kddp.compression.compress import compress
     from keras_kddp.compression.results import Compression
+    from keras_kddp.distillation.checkpoints.resumable import (
+        ResumableCheckpoint,
+    )
     from keras_kddp.distillation.distiller import Distiller
     from keras_kddp.distillation.feature_hints import FeatureHints
     from keras_kddp.distillation.soft_targets import SoftTargets
@@ -49,6 +52,7 @@ __all__ = [
     "Distiller",
     "DynamicPruning",
     "RemovalPlan",
+    "ResumableCheckpoint",
     "SoftTargets",
     "SurgeryError",
     "TeacherCache",
@@ -75,6 +79,7 @@ _HOMES = {
     "FeatureHints": "distillation.feature_hints",
     "ModelProfile": "profiling",
     "RemovalPlan": "surgery",
+    "ResumableCheckpoint": "distillation.checkpoints.resumable",
     "SoftTargets": "distillation.soft_targets",
     "SurgeryError": "surgery",
     "TeacherCache": "distillation.teacher.cache",

@@ -29,6 +29,9 @@ class ShuffledBatches(keras.utils.PyDataset):
             pass goes on with another order.
         within_batches: Only mix the rows of each batch, as Keras does for
             `shuffle="batch"`.
+
+    Attributes:
+        seed: The seed.
     """
 
     def __init__(
@@ -46,11 +49,16 @@ class ShuffledBatches(keras.utils.PyDataset):
         self._arrays = arrays
         self._rows = len(keras.tree.flatten(arrays)[0])
         self._batch_size = batch_size
-        self._seed = seed
+        self.seed = seed
         self._in_a_pass = -(-self._rows // batch_size)
         self._steps = steps or self._in_a_pass
         self._within_batches = within_batches
         self.begin(epoch)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of rows, of rows in a batch and of batches."""
+        return [self._rows, self._batch_size, self._steps]
 
     def begin(self, epoch: int) -> None:
         """Puts the rows in the order of an epoch, from 0."""
@@ -112,7 +120,7 @@ class ShuffledBatches(keras.utils.PyDataset):
     def _order(self, passed: int) -> Array:
         """Returns the order of a pass over the rows, (rows,) integers."""
         if passed not in self._orders:
-            draw = np.random.default_rng([self._seed, self._epoch, passed])
+            draw = np.random.default_rng([self.seed, self._epoch, passed])
             order = np.arange(self._rows)
             size = self._batch_size if self._within_batches else self._rows
             for start in range(0, self._rows, size):
@@ -132,6 +140,19 @@ class EpochOrder(keras.callbacks.Callback):
         """Keeps the batches."""
         super().__init__()
         self._batches: ShuffledBatches | None = batches
+
+    def checkpoint_settings(self) -> Any:
+        """Returns how many rows, batches and rows of a batch there are."""
+        return self._batches and self._batches.sizes
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Returns the seed, which not every run is given."""
+        return {"seed": self._batches and self._batches.seed}
+
+    def restore_checkpoint_state(self, state: dict[str, Any]) -> None:
+        """Goes on with the seed of another run."""
+        if self._batches is not None:
+            self._batches.seed = state["seed"]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Orders the rows anew."""

@@ -165,6 +165,21 @@ class DynamicPruning(keras.callbacks.Callback):
         other.settings()  # says now what is out of range
         return other
 
+    def checkpoint_settings(self) -> PruningSettings:
+        """Returns what another run must have to go on where one was."""
+        return self.settings()
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Returns what it knows of the run; after it, what was removed."""
+        if self._run is not None:
+            return self._run.checkpoint_state()
+        return {"removals": [removal.as_dict() for removal in self.removals]}
+
+    def restore_checkpoint_state(self, state: dict[str, Any]) -> None:
+        """Goes on where another run was, whose student is in place by now."""
+        if self._run is not None:
+            self._run.restore_checkpoint_state(state)
+
     def phases(self, epochs: int) -> Phases:
         """Returns the phases of a run of so many epochs.
 

@@ -3,7 +3,8 @@
 import math
 import sys
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from keras_kddp.pruning.certificates import (
 )
 from keras_kddp.pruning.inactive_units import find_inactive
 from keras_kddp.pruning.notices import RunWarnings
+from keras_kddp.pruning.planned_removal import PlannedRemoval
 from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
 from keras_kddp.pruning.ranking import Ranking, group_scores
 from keras_kddp.pruning.schedule import Phases
@@ -34,18 +36,6 @@ from keras_kddp.surgery.plan import RemovalPlan
 
 Activity = dict[str, UnitActivity]
 """Layer name -> statistics of its units."""
-
-
-class _PlannedRemoval(NamedTuple):
-    """What leaves when the next epoch begins.
-
-    Attributes:
-        plan: The removal.
-        certificates: The evidence for each unit.
-    """
-
-    plan: RemovalPlan
-    certificates: tuple[Certificate, ...]
 
 
 class PruningRun:
@@ -95,9 +85,36 @@ class PruningRun:
         self._quota = preflight.quota
         if self._quota is not None and self._quota.warn_if_nothing_leaves():
             self._warnings.is_moot = True
-        self._planned: _PlannedRemoval | None = None
+        self._planned: PlannedRemoval | None = None
         self._last_good: Snapshot | None = None
         self._goes_back = False
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Returns all that the rest of the run depends on."""
+        return {
+            "removals": [removal.as_dict() for removal in self.removals],
+            "planned": self._planned and self._planned.as_dict(),
+            "goes_back": self._goes_back,
+            "quota": self._quota and self._quota.checkpoint_state(),
+            "guard": self._guard and self._guard.checkpoint_state(),
+            "warnings": self._warnings.checkpoint_state(),
+        }
+
+    def restore_checkpoint_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on where another run was, whose student is in place by now."""
+        self.removals += map(Removal.from_dict, state["removals"])
+        if state["planned"] is not None:
+            self._planned = PlannedRemoval.from_dict(
+                state["planned"], self._graph()
+            )
+        self._goes_back = state["goes_back"]
+        if self._quota is not None:
+            self._quota = self._quota.restored(state["quota"])
+        if self._guard is not None:
+            self._guard.restore_checkpoint_state(state["guard"])
+        self._warnings.restore_checkpoint_state(
+            state["warnings"], self.settings
+        )
 
     def begin_epoch(self, epoch: int) -> None:
         """Removes what was planned and sets the strength of the epoch.
@@ -161,7 +178,7 @@ class PruningRun:
 
     def _plan_removal(
         self, epoch: int, graph: ChannelGraph, activity: Activity
-    ) -> _PlannedRemoval | None:
+    ) -> PlannedRemoval | None:
         """Returns what leaves after an epoch; None for too little."""
         found = find_inactive(graph, activity, self.settings)
         ranking = found.ranking
@@ -184,7 +201,7 @@ class PruningRun:
         evidence = certify(
             graph, units, activity, plan.constants, self.settings.input_range
         )
-        return _PlannedRemoval(plan, evidence)
+        return PlannedRemoval(plan, evidence)
 
     def _removal_count(
         self, epoch: int, ranking: Ranking, inactive: int
