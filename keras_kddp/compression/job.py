@@ -20,7 +20,7 @@ from keras_kddp.compression.run_in_progress import (
     RunInProgress,
     run_in_progress,
 )
-from keras_kddp.compression.run_record import RunRecord
+from keras_kddp.compression.run_record import RunRecord, file_sums
 from keras_kddp.compression.training import (
     Recipe,
     cosine_adamw,
@@ -68,7 +68,7 @@ def run_job(
     record = RunRecord(
         file_sums(config.teacher, config.student)
         | identity_of(checked, teacher),
-        plain(config.as_dict()),
+        config.as_dict(),
     )
     with run_in_progress(
         config.out, record, resume=resume, overwrite=overwrite

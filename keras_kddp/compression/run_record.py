@@ -53,7 +53,9 @@ class RunRecord:
         by = "compress" if self.job is None else "kddp compress"
         # The run directory may have been moved.
         job = {n: x for n, x in (self.job or {}).items() if n != "out"}
-        return {"begun by": by, **job, **self.follows_from}
+        described = {"begun by": by, **job, **self.follows_from}
+        plain: dict[str, Any] = json.loads(json.dumps(described))
+        return plain  # as it is read again
 
 
 def read_record(folder: Path) -> RunRecord | None:
