@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import keras
 from rich.console import Console
 
-from keras_kddp.atomic_files import writable_directory
 from keras_kddp.compression.checks import (
     Preflight,
     is_relative_to_student,
@@ -62,6 +61,7 @@ def compress(
     controls: Sequence[str] = (),
     seed: int = 0,
     run_dir: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
 ) -> Compression:
     """Distils a student with dynamic pruning and measures what came out.
 
@@ -105,13 +105,15 @@ def compress(
         seed: Of shuffling, Dropout and new weights.
         run_dir: Where to leave `student.keras`, `student_float32.tflite`,
             `student_int8.tflite` and `summary.json`. None: nowhere.
+        overwrite: Whether an earlier run in `run_dir` is replaced.
 
     Returns:
         The compact student and the numbers; see `Compression`.
 
     Raises:
-        ValueError: If models, data and arguments do not fit together; before
-            anything is trained.
+        ValueError: If models, data and arguments do not fit together, or
+            `run_dir` holds something else, or an earlier run that is not to
+            be overwritten; before anything is trained.
         OSError: If `run_dir` cannot be written to; before as well.
         ExportError: If the student cannot be converted.
 
@@ -124,6 +126,9 @@ def compress(
         found.student.summary()
         ```
     """
+    directory = None if run_dir is None else RunDirectory.at(run_dir)
+    if directory is not None:
+        directory.check_target(overwrite=overwrite)
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -144,10 +149,10 @@ def compress(
         controls=controls,
         is_exported=run_dir is not None,
     )
-    if run_dir is None:
+    if directory is None:
         return compress_checked(checked, teacher, None)
-    directory = RunDirectory(writable_directory(run_dir))
-    return compress_checked(checked, teacher, directory)
+    with directory.writing(overwrite=overwrite) as run:
+        return compress_checked(checked, teacher, run.directory)
 
 
 def compress_checked(
@@ -158,7 +163,7 @@ def compress_checked(
     Args:
         checked: From `preflight`, for this run alone.
         teacher: Trained by now.
-        directory: Exists; None: nothing is left.
+        directory: Exists, empty; None: nothing is left.
 
     Returns:
         The compact student and the numbers.

@@ -37,7 +37,7 @@ def write_run(
 
     Args:
         compression: What was found.
-        directory: Exists; what a run before left there is removed.
+        directory: Exists, empty.
         calibration: Inputs of the training, for int8.
         test: What the files are compared with Keras on.
 
@@ -48,10 +48,9 @@ def write_run(
         OSError: If a file cannot be written.
         ExportError: If the student cannot be converted.
     """
-    directory.clear()
     directory.write_student(compression.student)
     files = _write_files(compression.student, directory, calibration, test)
-    compression = replace(compression, files=files)
+    compression = replace(compression, files=files.moved(directory.final_path))
     summary = replace(
         compression.run_summary(), input_range=input_range(calibration)
     )

@@ -3,7 +3,6 @@
 import keras
 from rich.console import Console
 
-from keras_kddp.atomic_files import writable_directory
 from keras_kddp.compression.checks import Preflight, preflight
 from keras_kddp.compression.comparison_table import (
     comparison_table,
@@ -31,29 +30,52 @@ from keras_kddp.pruning.callback import DynamicPruning
 
 
 def run_job(
-    config: CompressionConfig, console: Console | None = None
+    config: CompressionConfig,
+    console: Console | None = None,
+    *,
+    overwrite: bool = False,
 ) -> list[Compression]:
     """Trains what a configuration asks for; writes and prints what came out.
 
     Args:
         config: The configuration.
         console: Where the table goes; None: standard output.
+        overwrite: Whether an earlier run in `out` is replaced.
 
     Returns:
         One compression per seed.
 
     Raises:
-        ValueError: For bad input, before anything is trained.
+        ValueError: For bad input, before anything is trained; if `out` holds
+            something else, or an earlier run that is not to be overwritten.
         OSError: If a file cannot be read, or `out` not be written to.
         RuntimeError: If an exported file disagrees with Keras.
     """
     _check_seeds(config)
+    out = RunDirectory.at(config.out)
+    out.check_target(overwrite=overwrite)
     data = load_dataset(config.data)
     # Once, and before the teacher: Keras counts the names it gives to layers.
     student = load_model(config.student)
     teacher = fresh(lambda: load_model(config.teacher), config.seeds[0])
     checked = _preflight(config, teacher, student, data)
-    out = RunDirectory(writable_directory(config.out))
+    with out.writing(overwrite=overwrite) as run:
+        found = _runs(config, checked, teacher, student, data, run.directory)
+    title = f"{config.data}: accuracy on {len(data.test):,} test examples"
+    _show(found, title, console or Console())
+    _check_agreement(found)
+    return found
+
+
+def _runs(
+    config: CompressionConfig,
+    checked: Preflight,
+    teacher: keras.Model,
+    student: keras.Model,
+    data: Dataset,
+    out: RunDirectory,
+) -> list[Compression]:
+    """Trains teacher and students, and writes the run of each seed."""
     data.say_notes()
     if not is_trained(config.teacher):
         teacher = _trained_teacher(config, teacher, data)
@@ -61,15 +83,14 @@ def run_job(
     found = []
     for seed in config.seeds:
         directory = out if len(config.seeds) == 1 else out.of_seed(seed)
-        writable_directory(directory.path)
+        directory.path.mkdir(exist_ok=True)
         if seed != config.seeds[0]:
             start = _start(config, student, seed)
             checked = checked.of_seed(seed, start)
         found.append(compress_checked(checked, teacher, directory))
         directory.write_configuration(config.of_seed(seed), data.notes)
-    title = f"{config.data}: accuracy on {len(data.test):,} test examples"
-    _show(found, title, console or Console())
-    _check_agreement(found)
+        if directory != out:
+            directory.seal()
     return found
 
 
