@@ -48,7 +48,7 @@ help:
 	@echo "make clean      remove all .venv, caches and build output; keep runs/"
 
 demo: $(VENV)/.installed-demo
-	$(VENV)/bin/kddp demo --out runs/demo
+	$(VENV)/bin/kddp demo --out runs/demo --overwrite
 
 test: lint
 	$(PYTEST)

@@ -99,6 +99,7 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument(
         "--seed", type=seed, default=0, help="of weights and shuffling (0)"
     )
+    _add_overwrite(demo)
     demo.set_defaults(load=_load_demo)
 
 
@@ -109,8 +110,18 @@ def _add_compress(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_options(command, CompressionConfig)
+    _add_overwrite(command)
     add_resume(command)
     command.set_defaults(load=_load_compress)
+
+
+def _add_overwrite(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an earlier run in --out; a folder that holds anything "
+        "else is refused all the same",
+    )
 
 
 def _add_explain(commands: Any) -> None:
@@ -141,7 +152,7 @@ def _load_demo() -> Command:
     from keras_kddp.cli.demo import run_demo
 
     def demo(given: argparse.Namespace) -> int:
-        run_demo(given.out, seed=given.seed)
+        run_demo(given.out, seed=given.seed, overwrite=given.overwrite)
         return 0
 
     return demo
@@ -151,7 +162,7 @@ def _load_compress() -> Command:
     from keras_kddp.compression.job import run_job
 
     def compress(given: argparse.Namespace) -> int:
-        run_job(config_of(given))
+        run_job(config_of(given), overwrite=given.overwrite)
         return 0
 
     return compress

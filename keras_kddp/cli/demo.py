@@ -31,6 +31,7 @@ def run_demo(
     *,
     seed: int = 0,
     console: Console | None = None,
+    overwrite: bool = False,
 ) -> Compression:
     """Distils, prunes, exports and compares a student on handwritten digits.
 
@@ -41,15 +42,18 @@ def run_demo(
         directory: Made if it does not exist.
         seed: Of weights, shuffling and Dropout.
         console: Where the table goes; None: standard output.
+        overwrite: Whether an earlier run in the directory is replaced.
 
     Returns:
         What was found; accuracies are on the test split, which chooses
         nothing.
 
     Raises:
+        ValueError: If the directory holds anything else, or an earlier run
+            that is not to be overwritten.
         OSError: If the directory cannot be written to.
         RuntimeError: If an exported file disagrees with Keras.
     """
     config = replace(DEMO, out=os.fspath(directory), seeds=[seed])
-    (found,) = run_job(config, console)
+    (found,) = run_job(config, console, overwrite=overwrite)
     return found

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -107,19 +108,24 @@ def _write_files(
 ) -> list[TFLiteArtifact]:
     """Writes one file or bundle per quantization that was asked for."""
     write = _write_bundle if given.format == "micro" else _write_tflite
+    with directory.changing() as copy:
+        files = [
+            write(
+                run.student,
+                copy,
+                x,
+                {
+                    "quantization": quantization,
+                    "uint8_input": given.uint8_input and quantization == "int8",
+                    "metadata": metadata,
+                    "time_limit": given.time_limit,
+                },
+            )
+            for quantization in given.quantization
+        ]
     return [
-        write(
-            run.student,
-            directory,
-            x,
-            {
-                "quantization": quantization,
-                "uint8_input": given.uint8_input and quantization == "int8",
-                "metadata": metadata,
-                "time_limit": given.time_limit,
-            },
-        )
-        for quantization in given.quantization
+        replace(file, path=directory.path / file.path.relative_to(copy.path))
+        for file in files
     ]
 
 
@@ -165,7 +171,7 @@ def _write_bundle(
     folder = directory.bundle(options["quantization"])
     bundle = to_microcontroller(student, folder, x, **options)
     sys.stdout.write(
-        f"{bundle.directory}: {', '.join(bundle.operations)}; arena "
-        f"{bundle.arena_bytes:,} bytes\n"
+        f"{directory.final_path / folder.name}: "
+        f"{', '.join(bundle.operations)}; arena {bundle.arena_bytes:,} bytes\n"
     )
     return bundle.tflite

@@ -13,6 +13,7 @@ INTERRUPTED = 130
 """Exit code of a command that a signal has ended."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STDERR = 2  # whoever holds the stream that Python has of it
 _PATIENCE = 3.0  # seconds: what is compiled does not listen to Python
 
 
@@ -77,7 +78,7 @@ class _Ending:
             reading: Gives the number of each signal, and ends with the command.
         """
         if self._is_told(reading, None) and self._is_told(reading, _PATIENCE):
-            os.write(sys.__stderr__.fileno(), self._words().encode())
+            os.write(_STDERR, self._words().encode())
             os._exit(INTERRUPTED)
 
     def say(self) -> None:

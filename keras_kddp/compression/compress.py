@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from rich.console import Console
@@ -14,12 +14,10 @@ from keras_kddp.compression.checks import (
     preflight,
 )
 from keras_kddp.compression.choices import CONTROLS, PRUNED
-from keras_kddp.compression.controls import train_control
-from keras_kddp.compression.finished_run import write_run
 from keras_kddp.compression.conclusion import Trained, concluded
+from keras_kddp.compression.controls import train_control
 from keras_kddp.compression.phases import Phases
 from keras_kddp.compression.results import Compression
-from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_identity import identity_of
 from keras_kddp.compression.run_in_progress import (
     RunInProgress,
@@ -36,15 +34,12 @@ from keras_kddp.compression.training import (
     Recipe,
     Setting,
     accuracy,
-    answers_of,
     train_distilled,
 )
-from keras_kddp.layers.preparation import finalize, prepare
-from keras_kddp.profiling import profile
+from keras_kddp.layers.preparation import prepare
 from keras_kddp.progress import EpochProgress, epoch_bars
 from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.callback import DynamicPruning
-from keras_kddp.pruning.certificates import Removal
 
 
 def compress(
@@ -125,10 +120,10 @@ def compress(
         The compact student and the numbers; see `Compression`.
 
     Raises:
-        ValueError: If models, data and arguments do not fit together; before
-            anything is trained.
-        OSError: If `run_dir` cannot be written to, or holds what is not to be
-            overwritten; before as well.
+        ValueError: If models, data and arguments do not fit together, or
+            `run_dir` holds something else, or a run that is neither to be
+            overwritten nor gone on with; before anything is trained.
+        OSError: If `run_dir` cannot be written to; before as well.
         ExportError: If the student cannot be converted.
 
     Example:
@@ -178,7 +173,7 @@ def compress(
         found = compress_checked(checked, teacher, run)
         if resume:
             run.keep_phases()
-    return found.moved(RunDirectory.at(run_dir).path)
+    return found
 
 
 def compress_checked(
@@ -224,7 +219,9 @@ def train_checked(
     with phases.clock, epoch_bars(Console(stderr=True)) as bars:
         train, validation = (
             with_teacher(
-                teacher, checked.splits[name], run and run.outputs_folder(name)
+                teacher,
+                checked.splits[name],
+                None if run is None else run.outputs_folder(name),
             )
             for name in ("train", "validation")
         )

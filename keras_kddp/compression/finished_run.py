@@ -1,6 +1,7 @@
 """What a finished compression leaves in its run directory."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 
 import keras
@@ -10,8 +11,10 @@ from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.data.input_range import input_range
 from keras_kddp.data.splits import Split
 from keras_kddp.export import (
+    Agreement,
     ExportError,
     MicroArtifact,
+    TFLiteArtifact,
     TFLMRuntime,
     to_microcontroller,
     to_tflite,
@@ -37,7 +40,7 @@ def write_run(
 
     Args:
         compression: What was found.
-        directory: Exists; what a run before left there is removed.
+        directory: Exists, empty.
         calibration: Inputs of the training, for int8.
         test: What the files are compared with Keras on.
 
@@ -48,10 +51,9 @@ def write_run(
         OSError: If a file cannot be written.
         ExportError: If the student cannot be converted.
     """
-    directory.clear()
     directory.write_student(compression.student)
     files = _write_files(compression.student, directory, calibration, test)
-    compression = replace(compression, files=files)
+    compression = replace(compression, files=files.moved(directory.final_path))
     summary = replace(
         compression.run_summary(), input_range=input_range(calibration)
     )
@@ -74,13 +76,26 @@ def _write_files(
         quantization="int8",
         calibration=calibration,
     )
-    labels = keras.tree.flatten(test.y)
-    only = labels[0] if len(labels) == 1 else None
-    agreement = verify(student, [float32, int8], test.x, only, classes=True)
+    agreement = agreement_of(student, [float32, int8], test)
     for file in (float32, int8):
         write_description(file.path)
     micro = _bundle(student, directory, calibration)
     return RunFiles(directory.path, float32, int8, agreement, micro)
+
+
+def agreement_of(
+    student: keras.Model, files: Sequence[TFLiteArtifact], test: Split
+) -> Agreement:
+    """Returns how the files of a classifier agree with it.
+
+    Args:
+        student: Plain.
+        files: Made of it.
+        test: What they are compared on.
+    """
+    labels = keras.tree.flatten(test.y)
+    only = labels[0] if len(labels) == 1 else None
+    return verify(student, files, test.x, only, classes=True)
 
 
 def _bundle(

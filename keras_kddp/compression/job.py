@@ -13,11 +13,12 @@ from keras_kddp.compression.conclusion import concluded
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.controls import reinitialized
 from keras_kddp.compression.model_sources import is_trained, load_model
-from keras_kddp.compression.results import Compression
 from keras_kddp.compression.phases import Phase
+from keras_kddp.compression.results import Compression
 from keras_kddp.compression.run_identity import identity_of
 from keras_kddp.compression.run_in_progress import (
     RunInProgress,
+    check_beginning,
     run_in_progress,
 )
 from keras_kddp.compression.run_record import RunRecord, file_sums
@@ -55,11 +56,13 @@ def run_job(
         One compression per seed.
 
     Raises:
-        ValueError: For bad input, before anything is trained.
+        ValueError: For bad input, before anything is trained; if `out` holds
+            something else, or an earlier run that is not to be overwritten.
         OSError: If a file cannot be read, or `out` not be written to.
         RuntimeError: If an exported file disagrees with Keras.
     """
     _check_seeds(config)
+    check_beginning(config.out, resume=resume, overwrite=overwrite)
     data = load_dataset(config.data)
     # Once, and before the teacher: Keras counts the names it gives to layers.
     student = load_model(config.student)

@@ -85,8 +85,7 @@ class Clock:
     def __init__(self, file: Path | None = None) -> None:
         """Goes on from what is kept."""
         self._file = file
-        is_kept = file is not None and file.is_file()
-        self._counted = _seconds_in(file) if is_kept else 0.0
+        self._counted = 0.0 if file is None else _seconds_in(file)
         self._since: float | None = None
 
     def __enter__(self) -> Self:
@@ -134,10 +133,10 @@ class Phases:
 
 
 def _seconds_in(file: Path) -> float:
-    """Returns the seconds in a file; 0 for one that holds none."""
+    """Returns the seconds in a file; 0 where it is not there or damaged."""
     try:
         found = float(file.read_text("utf-8"))
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         return 0.0
     return found if 0 <= found < float("inf") else 0.0
 

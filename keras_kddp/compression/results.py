@@ -1,7 +1,7 @@
 """What a compression found, as values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,30 @@ class RunFiles:
     int8: TFLiteArtifact
     agreement: Agreement
     micro: MicroArtifact | None = None
+
+    def moved(self, directory: Path) -> "RunFiles":
+        """Returns the files as they are after their directory was moved."""
+
+        def there(path: Path) -> Path:
+            return directory / path.relative_to(self.directory)
+
+        rows = [
+            replace(row, path=there(row.path)) for row in self.agreement.rows
+        ]
+        micro = self.micro
+        if micro is not None:
+            micro = replace(
+                micro,
+                directory=there(micro.directory),
+                tflite=replace(micro.tflite, path=there(micro.tflite.path)),
+            )
+        return RunFiles(
+            directory=directory,
+            float32=replace(self.float32, path=there(self.float32.path)),
+            int8=replace(self.int8, path=there(self.int8.path)),
+            agreement=replace(self.agreement, rows=tuple(rows)),
+            micro=micro,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,20 +1,27 @@
 """The folder of a run: what each file is called, read, written, cleared."""
 
+import contextlib
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 
-from keras_kddp.atomic_files import write_json
+from keras_kddp.atomic_files import (
+    Unfinished,
+    changing_folder,
+    check_target,
+    recovered,
+    write_json,
+    write_manifest,
+    writing_folder,
+)
 from keras_kddp.compression.choices import QUANTIZATION_NAMES
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.model_sources import model_file
 from keras_kddp.compression.run_summary import RunSummary, read_summary
-from keras_kddp.export.micro.to_microcontroller import BUNDLE_FILES
 from keras_kddp.pruning.certificates import Removal
 
 _BUNDLES = {
@@ -44,9 +51,12 @@ class RunDirectory:
 
     Attributes:
         path: The folder.
+        becomes: The folder that it will be when it is finished; None: it is
+            there already.
     """
 
     path: Path
+    becomes: Path | None = None
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> "RunDirectory":
@@ -102,11 +112,21 @@ class RunDirectory:
     @property
     def quantization_aware(self) -> "RunDirectory":
         """The run directory of the student that was fine-tuned for int8."""
-        return RunDirectory(self.path / "qat")
+        return self._in("qat")
 
     def of_seed(self, seed: int) -> "RunDirectory":
         """Returns the run directory of one of several seeds."""
-        return RunDirectory(self.path / f"seed-{seed}")
+        return self._in(f"seed-{seed}")
+
+    @property
+    def final_path(self) -> Path:
+        """The folder of the finished run."""
+        return self.path if self.becomes is None else self.becomes
+
+    def _in(self, name: str) -> "RunDirectory":
+        """Returns a run directory in this one."""
+        final = self.becomes and self.becomes / name
+        return RunDirectory(self.path / name, final)
 
     # Reading.
 
@@ -117,6 +137,7 @@ class RunDirectory:
             OSError: If student, summary or files are missing.
             ValueError: If one is damaged.
         """
+        recovered(self.path)
         files = sorted(self.path.glob("*.tflite"))
         needed = [self.student_file, self.summary_file]
         if not files or not all(each.is_file() for each in needed):
@@ -180,34 +201,84 @@ class RunDirectory:
         """
         write_json(self.removals_file, [*map(_as_dict, removals)])
 
-    # Clearing.
+    # As a whole.
 
-    def clear(self) -> None:
-        """Removes what was exported from a student that was here before.
+    def check_target(self, *, overwrite: bool, bytes_needed: int = 0) -> None:
+        """Finds all that would keep a run from being written here.
 
-        Student, summary and removals are written over; what is not of a run
-        stays.
+        Args:
+            overwrite: Whether an earlier run may be replaced.
+            bytes_needed: Room that must be free on its disk.
+
+        Raises:
+            TargetError: If it is, or holds, something else, or an earlier run
+                that is not to be overwritten.
+            OSError: If it cannot be written, or another run is at it.
         """
-        for file in (*self._exports(), *self.quantization_aware._results()):
-            file.unlink(missing_ok=True)
-        for folder in (self.saved_model(), self.saved_model("any layer")):
-            if (folder / "card.json").is_file():
-                shutil.rmtree(folder)
+        check_target(
+            self.path, "run", overwrite=overwrite, bytes_needed=bytes_needed
+        )
 
-    def _exports(self) -> list[Path]:
-        """Returns the paths of all files that devices take."""
-        files = [*map(self.tflite_file, QUANTIZATION_NAMES)]
-        files += [file.with_suffix(".json") for file in files]
-        bundles = [*map(self.bundle, _BUNDLES)]
-        return files + [
-            folder / name for folder in bundles for name in BUNDLE_FILES
-        ]
+    @contextlib.contextmanager
+    def writing(
+        self, *, overwrite: bool, bytes_needed: int = 0
+    ) -> Iterator["UnfinishedRun"]:
+        """Yields what becomes this run as a whole, when all has succeeded.
 
-    def _results(self) -> list[Path]:
-        """Returns the paths of what a fine-tuning for int8 leaves."""
-        int8 = self.tflite_file("int8")
-        described = int8.with_suffix(".json")
-        return [self.student_file, self.summary_file, int8, described]
+        Args:
+            overwrite: Whether an earlier run may be replaced.
+            bytes_needed: Room that must be free on its disk.
+
+        Raises:
+            TargetError: See `check_target`.
+            OSError: If it cannot be written; what was here is as it was.
+        """
+        with writing_folder(
+            self.path,
+            "run",
+            overwrite=overwrite,
+            keeps_parts=True,
+            bytes_needed=bytes_needed,
+        ) as unfinished:
+            directory = RunDirectory(unfinished.new, self.path)
+            yield UnfinishedRun(directory, unfinished)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator["RunDirectory"]:
+        """Yields a copy to add files to, which replaces this run as a whole.
+
+        Raises:
+            TargetError: If it holds something that no run has written.
+            OSError: If it cannot be written; what was here is as it was.
+        """
+        with changing_folder(self.path, "run") as folder:
+            yield RunDirectory(folder, self.path)
+
+    def seal(self) -> None:
+        """Lists the files of a finished run that is part of another folder.
+
+        Raises:
+            OSError: If they cannot be read, or the list not be written.
+        """
+        write_manifest(self.path, "run")
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """A run that is being written.
+
+    Attributes:
+        directory: Empty; its files are written to it.
+        unfinished: The folder that it is in.
+    """
+
+    directory: RunDirectory
+    unfinished: Unfinished
+
+    @property
+    def parts(self) -> Path:
+        """A folder for what outlives a run that fails or is killed."""
+        return self.unfinished.parts
 
 
 def _as_dict(removal: Removal) -> Mapping[str, Any]:

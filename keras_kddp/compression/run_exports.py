@@ -1,8 +1,8 @@
 """What else is made of the student of a run: for reuse, and tuned for int8."""
 
-import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,10 @@ def write_saved_model(
         card["labels"] = labels
     if license_name is not None:
         card["license"] = license_name
-    target = directory.saved_model(features)
-    return to_saved_model(run.student, target, features=features, card=card)
+    with directory.changing() as copy:
+        target = copy.saved_model(features)
+        to_saved_model(run.student, target, features=features, card=card)
+    return directory.saved_model(features)
 
 
 def _scores(summary: RunSummary) -> dict[str, str]:
@@ -133,37 +135,35 @@ def write_quantization_aware(
         ValueError: If TFMOT does not take the student.
         TFMOTError: If TFMOT fails.
     """
-    summary, target = run.summary, directory.quantization_aware
-    job = dict(summary.job or {})
+    summary, job = run.summary, dict(run.summary.job or {})
     teacher = _teacher(directory, job)
-    target.path.mkdir(exist_ok=True)
-    try:
-        found = finetune_with_tfmot(
-            run.student,
-            data.train,
-            target.tflite_file("int8"),
-            teacher=teacher,
-            epochs=epochs,
-            seed=0 if summary.seed is None else summary.seed,
-            metadata=metadata,
-            time_limit=max(time_limit, TFMOT_SECONDS),
-            **{name: job[name] for name in _TAUGHT if name in job},
-        )
-    except BaseException:
-        with contextlib.suppress(OSError):  # it holds a former result
-            target.path.rmdir()
-        raise
-    target.write_student(found.model)
-    write_description(found.tflite.path)
-    target.write_summary(
-        RunSummary(
-            version=summary.version,  # the job's data keep their meaning
-            history=found.history,
-            job=job,
-            input_range=summary.input_range,
-        )
-    )
-    return found
+    with directory.changing() as copy:
+        tuned = copy.quantization_aware
+        with tuned.writing(overwrite=True) as unfinished:
+            target = unfinished.directory
+            found = finetune_with_tfmot(
+                run.student,
+                data.train,
+                target.tflite_file("int8"),
+                teacher=teacher,
+                epochs=epochs,
+                seed=0 if summary.seed is None else summary.seed,
+                metadata=metadata,
+                time_limit=max(time_limit, TFMOT_SECONDS),
+                **{name: job[name] for name in _TAUGHT if name in job},
+            )
+            target.write_student(found.model)
+            write_description(found.tflite.path)
+            target.write_summary(
+                RunSummary(
+                    version=summary.version,  # its data keep their meaning
+                    history=found.history,
+                    job=job,
+                    input_range=summary.input_range,
+                )
+            )
+    path = directory.quantization_aware.tflite_file("int8")
+    return replace(found, tflite=replace(found.tflite, path=path))
 
 
 def _teacher(

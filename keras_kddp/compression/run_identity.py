@@ -55,14 +55,16 @@ def _arguments(checked: Preflight) -> Mapping[str, Any]:
     recipe = {x.name: getattr(checked.recipe, x.name) for x in fields(Recipe)}
     optimizer = checked.recipe.fresh_optimizer()
     settings = checked.pruning.settings()
-    pruning = {x.name: getattr(settings, x.name) for x in fields(PruningSettings)}
+    pruning = {
+        x.name: getattr(settings, x.name) for x in fields(PruningSettings)
+    }
     budget = pruning.pop("budget")
     del pruning["verbose"]
     return {
         **recipe,
         "optimizer": [type(optimizer), {**optimizer.get_config(), "name": ""}],
         "pruning": pruning,
-        "budget": budget,
+        "budget": settings.budget,
         "l1": checked.l1,
         "layers": list(checked.layers),
         "controls": list(checked.controls),
@@ -77,5 +79,5 @@ def _sum_of(split: Split) -> str:
         if leaf is not None:
             value = np.ascontiguousarray(leaf)
             digest.update(f"{path}{value.dtype}{value.shape}".encode())
-            digest.update(value.view(np.uint8) if value.size else b"")
+            digest.update(value.tobytes())
     return f"{len(split)} examples, sha256 {digest.hexdigest()[:_DIGITS]}"

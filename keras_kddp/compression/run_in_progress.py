@@ -48,18 +48,22 @@ class RunInProgress:
 
     @classmethod
     def at(
-        cls, folder: Path, parts: Path, *, is_finished: bool = False
+        cls,
+        directory: RunDirectory,
+        parts: Path,
+        *,
+        is_finished: bool = False,
     ) -> "RunInProgress":
         """Returns the run of an only seed.
 
         Args:
-            folder: The run directory, or what becomes it.
+            directory: The run directory, or what becomes it.
             parts: Where it keeps what it has trained.
             is_finished: It is made already, and to be read.
         """
         clock = Clock(None if is_finished else parts / _SECONDS_FILE)
         phases = Phases(parts, clock)
-        return cls(RunDirectory(folder), phases, parts, is_finished)
+        return cls(directory, phases, parts, is_finished)
 
     def of_seed(self, seed: int) -> "RunInProgress":
         """Returns the run of one of several seeds."""
@@ -126,7 +130,8 @@ def finished_run(target: Target, record: RunRecord) -> RunInProgress | None:
     former = read_record(run / PHASES)
     if former is None or _differences(former, record):
         return None
-    return RunInProgress.at(run, run / PHASES, is_finished=True)
+    directory = RunDirectory.at(target)
+    return RunInProgress.at(directory, run / PHASES, is_finished=True)
 
 
 @contextlib.contextmanager
@@ -168,12 +173,12 @@ def run_in_progress(
             _empty(parts)
         replace(record, overwrites=overwrite).write(parts)
         try:
-            yield RunInProgress.at(unfinished.new, parts)
+            yield RunInProgress.at(unfinished.directory, parts)
         except Exception:
             if _has_only_record(parts):
                 shutil.rmtree(parts)
             raise
-        note_completion(parts, unfinished.new)
+        note_completion(parts, unfinished.directory.path)
 
 
 def check_same(target: Target, former: RunRecord, record: RunRecord) -> None:

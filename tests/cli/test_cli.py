@@ -148,6 +148,7 @@ def test_compress_leaves_every_file_and_prints_the_table(run):
         "student_int8.json",
         "micro",
         "summary.json",
+        ".keras_kddp.json",
     }
     for row in ("teacher", "student, no penalty", "student, dynamic pruning"):
         assert row in done.stdout

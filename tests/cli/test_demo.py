@@ -70,6 +70,7 @@ def test_the_demo_leaves_its_run_directory(short, tmp_path, capsys):
         "student_int8.json",
         "micro",
         "summary.json",
+        ".keras_kddp.json",
     }
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert set(summary) >= SUMMARY_FIELDS

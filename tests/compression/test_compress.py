@@ -149,6 +149,7 @@ def test_the_run_directory_is_complete(complete):
         "student_int8.json",
         "micro",
         "summary.json",
+        ".keras_kddp.json",
     }
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary) >= SUMMARY_FIELDS

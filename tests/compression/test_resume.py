@@ -1,16 +1,12 @@
 """Runs that were broken off: who may go on with them, and what comes out."""
 
-import json
-import os
-import shutil
-
 import keras
 import numpy as np
 import pytest
 from compared_runs import assert_same_run
 
 import keras_kddp as kddp
-from keras_kddp.compression import conclusion, phases, run_in_progress
+from keras_kddp.compression import conclusion, phases
 from keras_kddp.compression.run_in_progress import RunInProgress
 from keras_kddp.distillation.checkpoints import resumable
 

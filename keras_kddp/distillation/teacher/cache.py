@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_kddp.arguments import require_count
-from keras_kddp.atomic_files import writable_directory
+from keras_kddp.atomic_files import recovered, writing_folder
 from keras_kddp.data.batches import (
     Batches,
     are_arrays,
@@ -41,6 +41,8 @@ from keras_kddp.distillation.teacher.views import (
 )
 from keras_kddp.distillation.teacher.zipped import checked_dataset, zip_outputs
 from keras_kddp.model_io import Arrays
+
+_KIND = "teacher_cache"
 
 
 class TeacherCache:
@@ -105,15 +107,13 @@ class TeacherCache:
             sums = [checksums_of(batch) for batch in batches_of(x, batch_size)]
             self._checksums = np.array([*chain(*sums)])
             found = read_outputs(folder, self._key(teachers, x))
-        else:
-            if folder is not None:
-                writable_directory(folder.parent)
-            found = self._computed(
-                teachers, x, batch_size, folder is not None, verbose
-            )
-            if folder is not None:
+        elif folder is not None:
+            with writing_folder(folder, _KIND, overwrite=False) as unfinished:
+                found = self._computed(teachers, x, batch_size, True, verbose)
                 key = self._key(teachers, x)
-                found = write_outputs(folder, key, found)
+                found = write_outputs(unfinished.new, key, found)
+        else:
+            found = self._computed(teachers, x, batch_size, False, verbose)
         self._all_outputs: list[TeacherOutput] = found
         self._outputs = [o._replace(values=o.values[0]) for o in found]
 
@@ -272,4 +272,4 @@ def _checked_folder(path: Any) -> Path | None:
             "`path` must name a folder, or be None. Received: "
             f"path={path!r}. Try path='runs/teacher_cache'."
         )
-    return Path(path).resolve()
+    return recovered(path)

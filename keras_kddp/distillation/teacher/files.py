@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kddp.atomic_files import making_folder, write_json
+from keras_kddp.atomic_files import write_json
 from keras_kddp.data.packing import TeacherOutput
 
 _KEY = "key.json"
@@ -91,12 +91,12 @@ def holds_something(path: Path) -> bool:
 
 
 def write_outputs(
-    path: Path, key: dict[str, Any], outputs: Sequence[TeacherOutput]
+    folder: Path, key: dict[str, Any], outputs: Sequence[TeacherOutput]
 ) -> list[TeacherOutput]:
-    """Writes outputs in float16, as a folder that is complete or not there.
+    """Writes outputs in float16 into the folder of a cache.
 
     Args:
-        path: The folder; empty or not there.
+        folder: Exists, empty.
         key: What the outputs follow from.
         outputs: Logits.
 
@@ -108,16 +108,15 @@ def write_outputs(
         OSError: If the folder cannot be written.
     """
     arrays = [_in_float16(output.values) for output in outputs]
-    with making_folder(path) as folder:
-        for index, array in enumerate(arrays):
-            np.save(folder / f"outputs_{index}.npy", array)
-        content = {
-            **key,
-            "format": _FORMAT,
-            "checksums": [*map(_checksum, arrays)],
-            "are_logarithms": [output.are_logarithms for output in outputs],
-        }
-        write_json(folder / _KEY, content)
+    for index, array in enumerate(arrays):
+        np.save(folder / f"outputs_{index}.npy", array)
+    content = {
+        **key,
+        "format": _FORMAT,
+        "checksums": [*map(_checksum, arrays)],
+        "are_logarithms": [output.are_logarithms for output in outputs],
+    }
+    write_json(folder / _KEY, content)
     return [
         output._replace(values=array)
         for output, array in zip(outputs, arrays, strict=True)

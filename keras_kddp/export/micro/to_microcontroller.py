@@ -12,14 +12,13 @@ import keras
 import numpy as np
 
 from keras_kddp.arguments import RUN_SECONDS, require_time_limit
-from keras_kddp.atomic_files import copy_files
+from keras_kddp.atomic_files import check_target, writing_folder
 from keras_kddp.data.batches import evenly_spaced
 from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
 from keras_kddp.export.agreement.features import Features
 from keras_kddp.export.errors import CrashError, ExportError, RefusalError
 from keras_kddp.export.micro.readme import readme_of
 from keras_kddp.export.micro.sources import (
-    SOURCES,
     Bundle,
     Golden,
 )
@@ -39,15 +38,12 @@ from keras_kddp.export.tflite.calibration import check_finite
 from keras_kddp.export.tflite.converter import conversion_limit
 from keras_kddp.export.tflite.operations import operations_of
 from keras_kddp.export.tflite.to_tflite import to_tflite
-from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.model_io import Array, Arrays
 
 MICRO = ("none", "int8", "int16x8")
 """The quantizations that TFLM runs."""
 
-BUNDLE_FILES = ("model.tflite", "model.json", "README.md", *SOURCES)
-"""Names of the files in a bundle."""
-
+_KIND = "bundle"
 _GOLDEN_SAMPLES = 4
 _CHECKED_SAMPLES = 64
 _MARGIN = 1.1  # of the measured arena
@@ -97,8 +93,9 @@ def to_microcontroller(
 
     Args:
         model: A built Sequential or Functional model.
-        directory: Made if it does not exist; files of these names in it are
-            replaced when everything succeeded.
+        directory: Made if it does not exist; a bundle that is there as it was
+            written is replaced when everything succeeded, anything else is
+            refused.
         calibration: Inputs as in training, as `to_tflite` takes them; the
             golden samples are drawn from them.
         quantization: `"int8"`, `"int16x8"` or `"none"`: what TFLM runs.
@@ -112,7 +109,8 @@ def to_microcontroller(
     Raises:
         ImportError: If tflite-micro is not installed.
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If an argument does not fit.
+        ValueError: If an argument does not fit, or the directory holds
+            anything else.
         OSError: If the directory cannot be written to.
         ExportError: If the model cannot be converted, or TFLM cannot run it,
             does not end in `time_limit`, or computes something else than
@@ -132,8 +130,9 @@ def to_microcontroller(
     )
     check_finite(rows)
     target = Path(directory)
-    _check_free(target)
-    with temporary_folder() as built:
+    check_target(target, _KIND, overwrite=True)
+    with writing_folder(target, _KIND, overwrite=True) as unfinished:
+        built = unfinished.new
         artifact = to_tflite(
             model,
             built / "model.tflite",
@@ -150,7 +149,6 @@ def to_microcontroller(
         for file_name, text in texts.items():
             (built / file_name).write_text(text)
         write_description(artifact.path)
-        copy_files(built, target)
     return MicroArtifact(
         directory=target,
         tflite=replace(artifact, path=target / "model.tflite"),
@@ -158,17 +156,6 @@ def to_microcontroller(
         measured_arena_bytes=measured,
         arena_bytes=bundle.arena_bytes,
     )
-
-
-def _check_free(target: Path) -> None:
-    """Refuses a path that no folder of these files can be at."""
-    taken = [name for name in BUNDLE_FILES if (target / name).is_dir()]
-    if taken or (target.exists() and not target.is_dir()):
-        raise ValueError(
-            "`directory` must be a folder, or nothing yet. Received: "
-            f"{str(target)!r}, {'a file' if not taken else f'with {taken}'}. "
-            "Choose another."
-        )
 
 
 def _check(quantization: str, calibration: Any, name: str) -> None:

@@ -9,7 +9,11 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
-from keras_kddp.atomic_files import replacing_folder, write_json
+from keras_kddp.atomic_files import (
+    check_target,
+    write_json,
+    writing_folder,
+)
 from keras_kddp.export.errors import ExportError
 from keras_kddp.export.model.entries import merged
 from keras_kddp.export.model.float32 import plain_copy
@@ -28,7 +32,7 @@ from keras_kddp.export.saved_model.model_card import card_text
 from keras_kddp.model_io import Tensor, input_structure
 from keras_kddp.profiling import profile
 
-"""What stands beside the SavedModel, for people and for programs."""
+_KIND = "saved_model"
 
 
 def to_saved_model(
@@ -49,8 +53,8 @@ def to_saved_model(
         model: A built Sequential or Functional model, every dimension but the
             batch fixed; penalties of `prepare` are left out, and weights are
             float32.
-        directory: Folder of the SavedModel; one that is there is replaced,
-            anything else is refused.
+        directory: Folder of the SavedModel; one that is there as it was
+            written is replaced, anything else is refused.
         features: Name of the layer whose output is exported instead of the
             model's: a body for other heads. None: the whole model.
         card: Entries for `README.md` and `card.json` beside it, as JSON can
@@ -62,7 +66,8 @@ def to_saved_model(
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If an argument does not fit.
+        ValueError: If an argument does not fit, or the directory holds
+            anything else.
         OSError: If the directory cannot be written.
         ExportError: If the model cannot be traced, or the SavedModel does not
             compute what the model computes.
@@ -76,27 +81,17 @@ def to_saved_model(
     target = Path(directory)
     require_tensorflow("SavedModel export")
     check_exportable(model)
-    _check_free(target)
+    check_target(target, _KIND, overwrite=True)
     plain = _headless(plain_copy(model), features)
     entries = _entries(plain, card)
     text = card_text(entries)
-    with replacing_folder(target) as folder:
+    with writing_folder(target, _KIND, overwrite=True) as unfinished:
+        folder = unfinished.new
         _save(plain, folder)
         _check_saved(plain, folder)
         write_json(folder / "card.json", entries)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return target
-
-
-def _check_free(target: Path) -> None:
-    is_other = target.exists() and not target.is_dir()
-    is_used = target.is_dir() and any(target.iterdir())
-    if is_other or (is_used and not (target / "saved_model.pb").is_file()):
-        raise ValueError(
-            "`directory` must be new, empty or a SavedModel, which is replaced."
-            f" Received: {str(target)!r}, which holds something else. Choose "
-            "another."
-        )
 
 
 def _headless(model: keras.Model, features: str | None) -> keras.Model:

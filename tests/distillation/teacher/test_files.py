@@ -46,6 +46,7 @@ def test_a_second_run_reads_the_outputs_and_asks_no_teacher(tmp_path):
     assert logits(second).dtype == np.float16
     np.testing.assert_allclose(logits(second), LOGITS, rtol=1e-3)
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [
+        ".keras_kddp.json",
         "key.json",
         "outputs_0.npy",
     ]

@@ -1,0 +1,199 @@
+"""Folders that are one value: the complete former one or the complete new."""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_kddp.atomic_files.exchange import (
+    finish,
+    halfway,
+    is_between,
+    put,
+)
+from keras_kddp.atomic_files.lock import (
+    NEW,
+    OLD,
+    PARTS,
+    holding,
+    place_of,
+    remove_place,
+)
+from keras_kddp.atomic_files.manifest import sync, write_manifest
+from keras_kddp.atomic_files.obstacles import (
+    check_content,
+    check_target,
+    resolved,
+    telling_of_a_full_disk,
+)
+
+_TRIES, _SECONDS = 100, 0.02  # that a reader waits for a writer's two renames
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A folder that is being written, beside its target.
+
+    Attributes:
+        place: The folder `NAME.unfinished`.
+    """
+
+    place: Path
+
+    @property
+    def new(self) -> Path:
+        """The folder that becomes the target."""
+        return self.place / NEW
+
+    @property
+    def parts(self) -> Path:
+        """A folder for what outlives a writer that fails or is killed."""
+        path = self.place / PARTS
+        path.mkdir(exist_ok=True)
+        return path
+
+
+@contextlib.contextmanager
+def writing_folder(
+    target: str | os.PathLike[str],
+    kind: str,
+    *,
+    overwrite: bool,
+    keeps_parts: bool = False,
+    bytes_needed: int = 0,
+) -> Iterator[Unfinished]:
+    """Yields a new folder, which becomes the target as a whole on success.
+
+    A process that is killed meanwhile leaves the target as it was, or the
+    complete new one, and `TARGET.unfinished`, which the next writer cleans.
+
+    Args:
+        target: The folder; a link is followed, those above it are made.
+        kind: What it becomes; see `KINDS`.
+        overwrite: Whether a value of this kind may be replaced.
+        keeps_parts: Whether `parts` outlives a failure, and is found as it
+            was left.
+        bytes_needed: Room that must be free on its disk.
+
+    Raises:
+        TargetError: If the target is, or holds, something else.
+        BlockingIOError: If another writer is at it.
+        OSError: If it cannot be written; the target is as it was then.
+    """
+    path = check_target(
+        target, kind, overwrite=overwrite, bytes_needed=bytes_needed
+    )
+    with _made(path.parent), telling_of_a_full_disk(path):
+        with _placed(path, keeps_parts=keeps_parts) as unfinished:
+            check_content(path, kind, overwrite=overwrite)
+            yield unfinished
+            write_manifest(unfinished.new, kind)
+            check_content(path, kind, overwrite=overwrite)
+            _put(unfinished.place, path)
+
+
+@contextlib.contextmanager
+def changing_folder(
+    target: str | os.PathLike[str], kind: str
+) -> Iterator[Path]:
+    """Yields a copy of a value to add to, which replaces it on success.
+
+    Args:
+        target: Folder of a value; a link is followed.
+        kind: What it is; see `KINDS`.
+
+    Raises:
+        TargetError: If it holds something else.
+        BlockingIOError: If a writer is at it.
+        OSError: If there is no such folder, or it cannot be written.
+    """
+    path = resolved(recovered(target))
+    check_target(path, kind, overwrite=True, bytes_needed=_size(path))
+    with telling_of_a_full_disk(path), _placed(path) as unfinished:
+        shutil.copytree(path, unfinished.new, dirs_exist_ok=True)
+        yield unfinished.new
+        write_manifest(unfinished.new, kind)
+        check_content(path, kind, overwrite=True)
+        _put(unfinished.place, path)
+
+
+def recovered(target: str | os.PathLike[str]) -> Path:
+    """Returns where a value is to be read, after all that was interrupted.
+
+    A writer that died between two renames is finished.
+
+    Args:
+        target: Folder of a value; a link is followed.
+
+    Raises:
+        OSError: If links lead nowhere.
+    """
+    path = resolved(target)
+    place = place_of(path)
+    for _ in range(_TRIES):
+        if not is_between(place, path):
+            return Path(target)
+        try:
+            with holding(path):
+                finish(place, path)
+                remove_place(place)
+        except BlockingIOError:
+            time.sleep(_SECONDS)  # its writer is about to go on
+        except OSError:
+            return halfway(place)  # a reader without the right to write
+    return Path(target)
+
+
+@contextlib.contextmanager
+def _placed(path: Path, *, keeps_parts: bool = False) -> Iterator[Unfinished]:
+    """Yields the folders of a writer, cleaned before and after."""
+    with holding(path) as place:
+        finish(place, path)
+        _clean(place, keeps_parts=keeps_parts)
+        unfinished = Unfinished(place)
+        try:
+            unfinished.new.mkdir()
+            if path.is_dir():
+                shutil.copymode(path, unfinished.new)
+            yield unfinished
+        except BaseException:
+            _clean(place, keeps_parts=keeps_parts)
+            if not (place / PARTS).exists():
+                remove_place(place)
+            raise
+        remove_place(place)
+
+
+def _clean(place: Path, *, keeps_parts: bool) -> None:
+    """Removes what a writer before has left, or this one."""
+    for name in (NEW, OLD) if keeps_parts else (NEW, OLD, PARTS):
+        shutil.rmtree(place / name, ignore_errors=True)
+
+
+def _put(place: Path, path: Path) -> None:
+    put(place, path)
+    with contextlib.suppress(OSError):  # it is there, on the disk a bit later
+        sync(path.parent)
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Makes a folder and those above it, for as long as all goes well."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with contextlib.suppress(OSError):  # it holds something by now
+                path.rmdir()
+        raise
+
+
+def _size(folder: Path) -> int:
+    """Returns the bytes of the files in a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in files)
