@@ -10,7 +10,12 @@ import numpy as np
 def assert_same_run(found: Path, expected: Path) -> None:
     """Checks models, removals, numbers and files; not how long it took."""
     names = [
-        sorted(str(x.relative_to(run)) for x in run.rglob("*") if x.is_file())
+        sorted(
+            str(x.relative_to(run))
+            for x in run.rglob("*")
+            # Checkpoints are numbered as often as they were written.
+            if x.is_file() and "phases" not in x.relative_to(run).parts
+        )
         for run in (found, expected)
     ]
     assert names[0] == names[1]

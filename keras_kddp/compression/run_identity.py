@@ -56,10 +56,10 @@ def _arguments(checked: Preflight) -> Mapping[str, Any]:
     optimizer = checked.recipe.fresh_optimizer()
     settings = checked.pruning.settings()
     pruning = {
-        x.name: getattr(settings, x.name) for x in fields(PruningSettings)
+        x.name: getattr(settings, x.name)
+        for x in fields(PruningSettings)
+        if x.name not in ("budget", "verbose")
     }
-    budget = pruning.pop("budget")
-    del pruning["verbose"]
     return {
         **recipe,
         "optimizer": [type(optimizer), {**optimizer.get_config(), "name": ""}],

@@ -21,6 +21,7 @@ from keras_kddp.compression.run_record import (
     parts_of,
     read_record,
 )
+from keras_kddp.distillation.checkpoints.files import checkpoint_files
 from keras_kddp.distillation.checkpoints.identity import differences
 
 PHASES = "phases"
@@ -87,11 +88,12 @@ class RunInProgress:
 
     def keep_phases(self) -> None:
         """Keeps in the run directory what it takes to return the run again."""
-        shutil.copytree(
-            self.common,
-            self.directory.path / PHASES,
-            ignore=shutil.ignore_patterns(f"{_OUTPUTS}*"),
-        )
+        kept = self.directory.path / PHASES
+        outputs = shutil.ignore_patterns(f"{_OUTPUTS}*")
+        shutil.copytree(self.common, kept, ignore=outputs)
+        for folder in kept.iterdir():
+            for former in checkpoint_files(folder)[:-1]:
+                former.unlink()
 
 
 def check_beginning(target: Target, *, resume: bool, overwrite: bool) -> None:

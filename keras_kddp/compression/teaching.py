@@ -20,7 +20,7 @@ from keras_kddp.distillation.checkpoints.files import (
     write_checkpoint,
 )
 from keras_kddp.distillation.teacher.cache import TeacherCache
-from keras_kddp.model_io import Array, all_outputs_and_masks, to_numpy
+from keras_kddp.model_io import Array, all_outputs_and_masks
 
 
 def with_teacher(
@@ -61,7 +61,7 @@ def _kept_outputs(folder: Path) -> list[TeacherOutput] | None:
 
 
 def _keep_outputs(folder: Path, outputs: Sequence[TeacherOutput]) -> None:
-    values = [to_numpy(output.values) for output in outputs]
+    values = [np.asarray(output.values) for output in outputs]
     flags = [list(output[1:]) for output in outputs]
     write_checkpoint(folder, 1, Stored({"flags": flags}, values))
 

@@ -35,18 +35,30 @@ def dense(units, **options):
     )
 
 
+def knowing():
+    """Returns a teacher that names the largest of the first numbers."""
+    model = dense(2 * CLASSES)
+    same = np.eye(6, CLASSES)
+    reader = np.concatenate([np.eye(CLASSES), -np.eye(CLASSES)])
+    kernel = 3 * np.concatenate([same, -same], axis=1)  # relu(x) - relu(-x)
+    zeros = np.zeros(2 * CLASSES), np.zeros(CLASSES)
+    model.set_weights([kernel, zeros[0], reader, zeros[1]])
+    return model
+
+
 def compressed(run_dir, student=None, train=TRAIN, teacher=None, **options):
+    keras.backend.clear_session()  # names count from 1, as in a new process
     keras.utils.set_random_seed(7)
     given = {
         "epochs": EPOCHS,
         "batch_size": 16,
         "l1": 1.0,
         "pruning": kddp.DynamicPruning(threshold=0.3),
-        "controls": ["kd", "same_size", "same_size_labels", "magnitude"],
+        "controls": ["same_size"],
         "run_dir": run_dir,
         **options,
     }
-    teacher, own = teacher or dense(32), dense(24)
+    teacher, own = teacher or knowing(), dense(24)
     return kddp.compress(teacher, student or own, train, VALIDATION, **given)
 
 
@@ -100,8 +112,18 @@ WRITING = (conclusion, "write_run")
 PUTTING = (RunInProgress, "keep_phases")
 
 # Each start goes on where the one before was broken off, so calls are counted
-# anew: five trainings of four epochs, then measuring and writing.
+# anew: two trainings of four epochs, then measuring and writing.
 MOMENTS = [
+    (*EPOCH, 1),
+    (*CHECKPOINT, 2),
+    (*FINISH, 1),
+    (phases.Phase, "trained", 2),
+    (*EPOCH, 3),
+    (*MEASURING, 2),
+    (*PUTTING, 1),
+]
+# Five trainings.
+MORE_MOMENTS = [
     (phases.Phase, "trained", 1),
     (*EPOCH, 1),
     (*CHECKPOINT, 2),
@@ -123,23 +145,98 @@ MOMENTS = [
 ]
 
 
+def broken_off(folder, moments, monkeypatch, **options):
+    """Returns a run that is broken off at some moments, and goes on each time.
+
+    Args:
+        folder: Its run directory.
+        moments: As `Interruptions` takes them.
+        monkeypatch: Of the test.
+        options: Of `compressed`.
+    """
+    pending = Interruptions(monkeypatch, moments)
+    for left in reversed(range(len(moments))):
+        with pytest.raises(KeyboardInterrupt):
+            compressed(folder, resume=True, **options)
+        assert len(pending.moments) == left
+        assert not folder.exists()
+        parts = folder.with_name("run.unfinished") / "parts"
+        assert (parts / "run.json").is_file()
+    return compressed(folder, resume=True, **options)
+
+
 def test_a_run_broken_off_everywhere_ends_as_one_that_was_not(
     whole, tmp_path, monkeypatch
 ):
     folder, expected = whole
-    pending = Interruptions(monkeypatch, MOMENTS)
-    starts = 0
-    while pending.moments:
-        left = len(pending.moments)
-        with pytest.raises(KeyboardInterrupt):
-            compressed(tmp_path / "run", resume=True)
-        assert not (tmp_path / "run").exists()
-        assert (tmp_path / "run.unfinished" / "parts" / "run.json").is_file()
-        assert len(pending.moments) == left - 1
-        starts += 1
-    found = compressed(tmp_path / "run", resume=True)
-    assert starts == len(MOMENTS)
+    found = broken_off(tmp_path / "run", MOMENTS, monkeypatch)
     assert found.history == expected.history
     assert found.removals == expected.removals
+    assert found.seconds > expected.seconds / 2
     assert_same_run(tmp_path / "run", folder)
     assert not (tmp_path / "run.unfinished").exists()
+
+
+@pytest.mark.slow
+def test_all_controls_and_a_relative_budget_go_on(tmp_path, monkeypatch):
+    options = {
+        "controls": ["kd", "same_size", "same_size_labels", "magnitude"],
+        "budget": kddp.Budget(max_accuracy_drop=0.5, max_parameters=150),
+        "epochs": 6,
+    }
+    expected = compressed(tmp_path / "whole", resume=True, **options)
+    found = broken_off(tmp_path / "run", MORE_MOMENTS, monkeypatch, **options)
+    assert found.history == expected.history
+    assert found.removals == expected.removals
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_finished_run_is_returned_without_training(whole, monkeypatch):
+    folder, expected = whole
+    before = {x: x.stat().st_mtime_ns for x in folder.rglob("*")}
+
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(keras.Model, "fit", never)
+    found = compressed(folder, resume=True)
+    assert {x: x.stat().st_mtime_ns for x in folder.rglob("*")} == before
+    assert found.summary() == expected.summary()
+    assert found.history == expected.history
+    assert found.removals == expected.removals
+    assert list(found.controls) == ["same_size"]
+    assert found.files == expected.files
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"epochs": 5}, r"epochs was 4 and is 5"),
+        ({"l1": 2.0}, r"l1 was 1.0 and is 2.0"),
+        ({"seed": 1}, r"seed was 0 and is 1"),
+        ({"batch_size": 8}, r"batch_size was 16 and is 8"),
+        ({"optimizer": "sgd"}, r"optimizer.*Adam'? and is .*SGD"),
+        ({"temperature": 2.0}, r"temperature was 4.0 and is 2.0"),
+        ({"controls": []}, r"controls was \['same_size'\] and is \[\]"),
+        (
+            {"pruning": kddp.DynamicPruning(threshold=0.2)},
+            r"threshold was 0.3 and is 0.2",
+        ),
+        (
+            {"budget": kddp.Budget(max_parameters=99)},
+            r"budget was None and is .*99",
+        ),
+        ({"train": examples(64, 5)}, r"data.train was '64 .* and is '64 "),
+        ({"train": examples(60, 0)}, r"data.train was '64 .* and is '60 "),
+        ({"test": VALIDATION}, r"data.test was None and is '24 "),
+        ({"teacher": dense(30)}, r"teacher was 'sha256 .* and is 'sha256 "),
+        ({"student": dense(25)}, r"units was 24 and is 25"),
+        ({"loss": keras.losses.MeanSquaredError}, r"loss"),
+    ],
+    ids=lambda value: str(*value) if isinstance(value, dict) else None,
+)
+def test_another_run_does_not_go_on(options, difference, whole):
+    folder, _ = whole
+    with pytest.raises(ValueError, match=difference) as caught:
+        compressed(folder, resume=True, **options)
+    assert "must go on as it began" in str(caught.value)
