@@ -1,15 +1,21 @@
 """Runs that were broken off: who may go on with them, and what comes out."""
 
+import json
+import shutil
+import sys
+
 import keras
 import numpy as np
 import pytest
 from compared_runs import assert_same_run
 
 import keras_kddp as kddp
+from keras_kddp.atomic_files.lock import holding
 from keras_kddp.compression import conclusion, phases
 from keras_kddp.compression.run_in_progress import RunInProgress
 from keras_kddp.distillation.checkpoints import resumable
 
+compress_module = sys.modules["keras_kddp.compression.compress"]
 CLASSES = 3
 EPOCHS = 4
 
@@ -75,6 +81,27 @@ def whole(tmp_path_factory):
     return folder, compressed(folder, resume=True)
 
 
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """Returns the directory of a run that was broken off in its third epoch."""
+    folder = tmp_path_factory.mktemp("broken") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumable, "SECONDS_BETWEEN", 0.0)
+        Interruptions(patch, [(*EPOCH, 3)])
+        with pytest.raises(KeyboardInterrupt):
+            compressed(folder)
+    return folder
+
+
+def files_beside(folder):
+    """Returns what a run directory and what is beside it hold, and since."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in folder.parent.rglob("*")
+        if path.name != "lock"
+    }
+
+
 class Interruptions:
     """Raises KeyboardInterrupt at chosen calls of what a run consists of.
 
@@ -117,9 +144,7 @@ MOMENTS = [
     (*EPOCH, 1),
     (*CHECKPOINT, 2),
     (*FINISH, 1),
-    (phases.Phase, "trained", 2),
     (*EPOCH, 3),
-    (*MEASURING, 2),
     (*PUTTING, 1),
 ]
 # Five trainings.
@@ -205,38 +230,108 @@ def test_a_finished_run_is_returned_without_training(whole, monkeypatch):
     assert found.history == expected.history
     assert found.removals == expected.removals
     assert list(found.controls) == ["same_size"]
-    assert found.files == expected.files
+    assert found.files.micro == expected.files.micro
+    assert found.files.int8 == expected.files.int8
+    assert [row.accuracy for row in found.files.agreement.rows] == [
+        row.accuracy for row in expected.files.agreement.rows
+    ]
+
+
+LABELS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+SMALLER = kddp.Budget(max_parameters=99)
 
 
 @pytest.mark.parametrize(
-    ("options", "difference"),
+    ("name", "value", "difference"),
     [
-        ({"epochs": 5}, r"epochs was 4 and is 5"),
-        ({"l1": 2.0}, r"l1 was 1.0 and is 2.0"),
-        ({"seed": 1}, r"seed was 0 and is 1"),
-        ({"batch_size": 8}, r"batch_size was 16 and is 8"),
-        ({"optimizer": "sgd"}, r"optimizer.*Adam'? and is .*SGD"),
-        ({"temperature": 2.0}, r"temperature was 4.0 and is 2.0"),
-        ({"controls": []}, r"controls was \['same_size'\] and is \[\]"),
-        (
-            {"pruning": kddp.DynamicPruning(threshold=0.2)},
-            r"threshold was 0.3 and is 0.2",
-        ),
-        (
-            {"budget": kddp.Budget(max_parameters=99)},
-            r"budget was None and is .*99",
-        ),
-        ({"train": examples(64, 5)}, r"data.train was '64 .* and is '64 "),
-        ({"train": examples(60, 0)}, r"data.train was '64 .* and is '60 "),
-        ({"test": VALIDATION}, r"data.test was None and is '24 "),
-        ({"teacher": dense(30)}, r"teacher was 'sha256 .* and is 'sha256 "),
-        ({"student": dense(25)}, r"units was 24 and is 25"),
-        ({"loss": keras.losses.MeanSquaredError}, r"loss"),
+        ("epochs", 5, "epochs was 4 and is 5"),
+        ("l1", 2.0, "l1 was 1.0 and is 2.0"),
+        ("seed", 1, "seed was 0 and is 1"),
+        ("batch_size", 8, "batch_size was 16 and is 8"),
+        ("optimizer", "sgd", "optimizer.*Adam.*and is.*SGD"),
+        ("temperature", 2.0, "temperature was 4.0 and is 2.0"),
+        ("student_loss_weight", 0.5, "student_loss_weight was 0.1 and is 0.5"),
+        ("controls", ["kd"], "controls.*was 'same_size' and is 'kd'"),
+        ("pruning", kddp.DynamicPruning(threshold=0.2), "was 0.3 and is 0.2"),
+        ("budget", SMALLER, "budget was None and is .*99"),
+        ("loss", LABELS, "arguments.loss.name was .* and is "),
+        ("train", examples(64, 5), "data.train was '64 .* and is '64 "),
+        ("train", examples(60, 0), "data.train was '64 .* and is '60 "),
+        ("test", VALIDATION, "data.test was None and is '24 "),
+        ("teacher", 30, "teacher was 'sha256 .* and is 'sha256 "),
+        ("student", 25, "units was 24 and is 25"),
     ],
-    ids=lambda value: str(*value) if isinstance(value, dict) else None,
 )
-def test_another_run_does_not_go_on(options, difference, whole):
-    folder, _ = whole
-    with pytest.raises(ValueError, match=difference) as caught:
-        compressed(folder, resume=True, **options)
-    assert "must go on as it began" in str(caught.value)
+def test_another_run_does_not_go_on(name, value, difference, whole, broken):
+    models = {"teacher", "student"}
+    given = {name: dense(value) if name in models else value}
+    for folder in (whole[0], broken):
+        before = files_beside(folder)
+        with pytest.raises(ValueError, match=difference) as caught:
+            compressed(folder, resume=True, **given)
+        assert "must go on as it began" in str(caught.value)
+        assert files_beside(folder) == before
+
+
+def test_a_run_in_progress_is_never_deleted_silently(broken):
+    before = files_beside(broken)
+    with pytest.raises(
+        FileExistsError, match="no run that was broken off"
+    ) as e:
+        compressed(broken)
+    assert "resume=True" in str(e.value)
+    assert "overwrite=True" in str(e.value)
+    assert files_beside(broken) == before
+
+
+def test_the_run_of_a_live_process_is_refused(broken):
+    place = broken.with_name("run.unfinished")
+    before = files_beside(broken)
+    with holding(broken):
+        for options in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(BlockingIOError, match="one writer at a time"):
+                compressed(broken, **options)
+    assert place.is_dir()
+    assert files_beside(broken) == before
+
+
+def test_a_damaged_record_is_refused(broken, tmp_path):
+    shutil.copytree(broken.parent, tmp_path / "copy")
+    record = tmp_path / "copy" / "run.unfinished" / "parts" / "run.json"
+    for text in ("{", "[]", '{"follows_from": 1}', '{"version": 2}'):
+        record.write_text(text)
+        with pytest.raises(ValueError, match="record of"):
+            compressed(tmp_path / "copy" / "run", resume=True)
+
+
+@pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True}])
+def test_resume_and_overwrite_need_a_run_dir(options):
+    with pytest.raises(ValueError, match="are for what is in a `run_dir`"):
+        compressed(None, **options)
+
+
+def test_overwrite_begins_anew(broken, tmp_path, monkeypatch):
+    shutil.copytree(broken.parent, tmp_path / "copy")
+    folder = tmp_path / "copy" / "run"
+    Interruptions(monkeypatch, [(*EPOCH, 1)])
+    with pytest.raises(KeyboardInterrupt):
+        compressed(folder, epochs=3, overwrite=True)
+    parts = folder.with_name("run.unfinished") / "parts"
+    assert json.loads((parts / "run.json").read_text())["overwrites"]
+    assert not list(parts.glob("pruned/*"))
+    # It has kept nothing yet: another one may begin.
+    with pytest.raises(KeyboardInterrupt):
+        Interruptions(monkeypatch, [(*EPOCH, 1)])
+        compressed(folder, epochs=5)
+
+
+def test_a_run_that_fails_before_it_has_trained_leaves_nothing(
+    tmp_path, monkeypatch
+):
+    def fail(*_, **__):
+        raise OSError("no room")
+
+    monkeypatch.setattr(compress_module, "with_teacher", fail)
+    with pytest.raises(OSError, match="no room"):
+        compressed(tmp_path / "run")
+    assert [*tmp_path.iterdir()] == []
