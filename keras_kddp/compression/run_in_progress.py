@@ -13,7 +13,6 @@ from keras_kddp.atomic_files.lock import holding, remove_place
 from keras_kddp.compression.phases import Clock, Phase, Phases
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_record import (
-    RECORD_FILE,
     RunRecord,
     Target,
     is_completed,
@@ -21,7 +20,7 @@ from keras_kddp.compression.run_record import (
     parts_of,
     read_record,
 )
-from keras_kddp.distillation.checkpoints.files import checkpoint_files
+from keras_kddp.distillation.checkpoints.files import SUFFIX, checkpoint_files
 from keras_kddp.distillation.checkpoints.identity import differences
 
 PHASES = "phases"
@@ -177,7 +176,7 @@ def run_in_progress(
         try:
             yield RunInProgress.at(unfinished.directory, parts)
         except Exception:
-            if _has_only_record(parts):
+            if not _has_trained(parts):
                 shutil.rmtree(parts)
             raise
         note_completion(parts, unfinished.directory.path)
@@ -229,7 +228,7 @@ def _refuse_to_begin(target: Target) -> None:
         FileExistsError: If there is one.
     """
     parts = parts_of(target)
-    if _has_only_record(parts):
+    if not _has_trained(parts):
         return
     raise FileExistsError(
         f"'{os.fspath(target)}' must hold no run that was broken off. Received "
@@ -239,8 +238,9 @@ def _refuse_to_begin(target: Target) -> None:
     )
 
 
-def _has_only_record(parts: Path) -> bool:
-    return all(each.name == RECORD_FILE for each in parts.iterdir())
+def _has_trained(parts: Path) -> bool:
+    """Says whether something is kept that took its time."""
+    return any(parts.rglob(f"*{SUFFIX}"))
 
 
 def _empty(folder: Path) -> None:

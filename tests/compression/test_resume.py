@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import keras
 import numpy as np
@@ -11,11 +10,11 @@ from compared_runs import assert_same_run
 
 import keras_kddp as kddp
 from keras_kddp.atomic_files.lock import holding
+from keras_kddp.compression import compress as compress_module
 from keras_kddp.compression import conclusion, phases
 from keras_kddp.compression.run_in_progress import RunInProgress
 from keras_kddp.distillation.checkpoints import resumable
 
-compress_module = sys.modules["keras_kddp.compression.compress"]
 CLASSES = 3
 EPOCHS = 4
 
@@ -237,7 +236,9 @@ def test_a_finished_run_is_returned_without_training(whole, monkeypatch):
     ]
 
 
-LABELS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+LABELS = keras.losses.SparseCategoricalCrossentropy(
+    from_logits=True, ignore_class=2
+)
 SMALLER = kddp.Budget(max_parameters=99)
 
 
@@ -254,7 +255,7 @@ SMALLER = kddp.Budget(max_parameters=99)
         ("controls", ["kd"], "controls.*was 'same_size' and is 'kd'"),
         ("pruning", kddp.DynamicPruning(threshold=0.2), "was 0.3 and is 0.2"),
         ("budget", SMALLER, "budget was None and is .*99"),
-        ("loss", LABELS, "arguments.loss.name was .* and is "),
+        ("loss", LABELS, "loss.config.ignore_class was None and is 2"),
         ("train", examples(64, 5), "data.train was '64 .* and is '64 "),
         ("train", examples(60, 0), "data.train was '64 .* and is '60 "),
         ("test", VALIDATION, "data.test was None and is '24 "),
@@ -313,16 +314,19 @@ def test_resume_and_overwrite_need_a_run_dir(options):
 def test_overwrite_begins_anew(broken, tmp_path, monkeypatch):
     shutil.copytree(broken.parent, tmp_path / "copy")
     folder = tmp_path / "copy" / "run"
-    Interruptions(monkeypatch, [(*EPOCH, 1)])
+    parts = folder.with_name("run.unfinished") / "parts"
+    assert list(parts.rglob("*.checkpoint"))
+    moment = (compress_module, "with_teacher", 1)
+    Interruptions(monkeypatch, [moment])
     with pytest.raises(KeyboardInterrupt):
         compressed(folder, epochs=3, overwrite=True)
-    parts = folder.with_name("run.unfinished") / "parts"
     assert json.loads((parts / "run.json").read_text())["overwrites"]
-    assert not list(parts.glob("pruned/*"))
-    # It has kept nothing yet: another one may begin.
+    assert not list(parts.rglob("*.checkpoint"))
+    # It has trained nothing yet, so nothing is lost: another one may begin.
+    Interruptions(monkeypatch, [moment])
     with pytest.raises(KeyboardInterrupt):
-        Interruptions(monkeypatch, [(*EPOCH, 1)])
         compressed(folder, epochs=5)
+    assert not json.loads((parts / "run.json").read_text())["overwrites"]
 
 
 def test_a_run_that_fails_before_it_has_trained_leaves_nothing(

@@ -1,0 +1,92 @@
+"""One run of the command that is killed again and again, and goes on."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compared_runs import assert_same_run
+
+KILLS = 22
+# The command, but each epoch is kept, however short it is.
+PROGRAM = """
+import sys
+from keras_kddp.cli import main
+from keras_kddp.distillation.checkpoints import resumable
+
+resumable.SECONDS_BETWEEN = 0.0
+sys.exit(main(sys.argv[1:]))
+"""
+WORDS = [
+    *("compress", "--teacher", "digits_teacher"),
+    *("--student", "digits_student", "--data", "digits", "--epochs", "6"),
+    *("--teacher-epochs", "3", "--l1", "2", "--batch-size", "64"),
+    *("--learning-rate", "0.005", "--seed", "0", "1"),
+    *("--controls", "kd", "same_size", "same_size_labels", "random"),
+]
+
+
+def start(*words):
+    """Returns the process of the command."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+def ended(process):
+    """Returns what a process said that came to its end."""
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    return said
+
+
+def steps(run: Path):
+    """Returns how many checkpoints and files a run in progress has written."""
+    place = run.with_name(f"{run.name}.unfinished")
+    written = {}
+    for path in place.rglob("*"):
+        if path.suffix == ".checkpoint":
+            number = int(path.stem)
+            written[path.parent] = max(number, written.get(path.parent, 0))
+        elif "new" in path.parts:
+            written[path] = 1
+    return sum(written.values())
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    began = time.monotonic()
+    ended(start(*WORDS, "--out", whole))
+    lasted = time.monotonic() - began
+    random = np.random.default_rng(0)
+    process, kills, places = start(*WORDS, "--out", run), 0, []
+    while kills < KILLS:
+        # So many checkpoints or files later, and then somewhere on the way.
+        goal = steps(run) + random.integers(0, 4)
+        while steps(run) < goal and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 0.05 * lasted))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        assert not run.exists()
+        places.append(steps(run))
+        kills += 1
+        is_begun = (tmp_path / "run.unfinished/parts/run.json").is_file()
+        again = ["compress", "--resume", run]
+        process = start(*(again if is_begun else [*WORDS, "--out", run]))
+    assert kills == KILLS, places
+    print("\nkilled after so many steps:", places)
+    ended(process)
+    assert_same_run(run, whole)
+    assert not (tmp_path / "run.unfinished").exists()
+    assert "is finished" in ended(start("compress", "--resume", run))
