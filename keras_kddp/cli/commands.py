@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"kddp: {_one_line(error)}\n")
         return 2
     except RuntimeError as error:
-        sys.stderr.write(f"kddp: {error}\n")
+        sys.stderr.write("\n".join([f"kddp: {error}", *_notes(error), ""]))
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -66,7 +66,13 @@ def _last_words(given: argparse.Namespace) -> str:
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
+    return " ".join(" ".join([str(error), *_notes(error)]).split())
+
+
+def _notes(error: object) -> Sequence[str]:
+    """Returns what was added to an error on its way, such as what is kept."""
+    notes: Sequence[str] = getattr(error, "__notes__", ())
+    return notes
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

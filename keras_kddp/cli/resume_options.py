@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+_SHOWS_HELP = {"-h", "--help"}
+
 
 def add_resume(command: argparse.ArgumentParser) -> None:
     """Adds what goes on with a run that was broken off.
@@ -46,25 +48,27 @@ def resume_of(words: Sequence[str]) -> argparse.Namespace | None:
         words: After `kddp`.
 
     Returns:
-        With `command`, `resume` and `trust_code`; None for other words.
+        With `command`, `resume`, `trust_code` and `traceback`; None for other
+        words.
 
     Raises:
         SystemExit: If other options stand beside it.
     """
     is_asked = any(x.partition("=")[0] == "--resume" for x in words)
-    if words[:1] != ["compress"] or not is_asked or {"-h", "--help"} & {*words}:
+    if not is_asked or _SHOWS_HELP & {*words}:
         return None
     parser = argparse.ArgumentParser(
-        prog="kddp compress", add_help=False, allow_abbrev=False
+        prog="kddp", add_help=False, allow_abbrev=False
     )
+    parser.add_argument("command", choices=["compress"])
+    parser.add_argument("--traceback", action="store_true")
     add_resume_options(parser)
-    given, others = parser.parse_known_args(words[1:])
+    given, others = parser.parse_known_args(words)
     if others:
         parser.error(
             "`--resume` takes everything from the run in progress. Received "
             f"beside it: {' '.join(others)}. Leave it out, or begin another "
             "run with --out."
         )
-    given.command = "compress"
     given.trust_code = getattr(given, "trust_code", False)
     return given

@@ -79,5 +79,5 @@ def _sum_of(split: Split) -> str:
         if leaf is not None:
             value = np.ascontiguousarray(leaf)
             digest.update(f"{path}{value.dtype}{value.shape}".encode())
-            digest.update(value.tobytes())
+            digest.update(value.data)
     return f"{len(split)} examples, sha256 {digest.hexdigest()[:_DIGITS]}"

@@ -15,6 +15,7 @@ from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_record import (
     RunRecord,
     Target,
+    how_to_go_on,
     is_completed,
     note_completion,
     parts_of,
@@ -175,9 +176,11 @@ def run_in_progress(
         replace(record, overwrites=overwrite).write(parts)
         try:
             yield RunInProgress.at(unfinished.directory, parts)
-        except Exception:
+        except Exception as error:
             if not _has_trained(parts):
                 shutil.rmtree(parts)
+            elif kept := how_to_go_on(target, by_call=record.job is None):
+                error.add_note(f"The run ended early; {kept}")
             raise
         note_completion(parts, unfinished.directory.path)
 

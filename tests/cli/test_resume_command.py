@@ -216,3 +216,15 @@ def test_an_interrupted_run_says_how_to_go_on(number, when, tmp_path):
     assert [*(tmp_path / "tmp").iterdir()] == []
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nobody is left of its session
+
+
+def test_where_an_error_comes_from_may_be_asked_for(inside, capsys):
+    assert "nothing" in refusal(capsys, "nowhere", "--traceback")
+    assert cli.main(["--traceback", "compress", "--resume", "nowhere"]) == 2
+
+
+@pytest.mark.parametrize("command", ["demo", "export"])
+def test_only_compress_goes_on(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([command, "--resume", "run"])
+    assert "invalid choice" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from keras_kddp.compression import compress as compression
 from keras_kddp.compression import job
 from keras_kddp.compression.checks import preflight
 from keras_kddp.compression.config import CompressionConfig
+from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.training import Recipe
 from keras_kddp.models import digits_student, digits_teacher
 from keras_kddp.pruning.budget import int8_trial
@@ -42,7 +43,7 @@ def trained(monkeypatch):
         raise StopIteration
 
     monkeypatch.setattr(compression, "compress_checked", keep)
-    monkeypatch.setattr(job, "compress_checked", keep)
+    monkeypatch.setattr(job, "train_checked", keep)
     return kept
 
 
@@ -184,8 +185,9 @@ def test_the_command_checks_once_for_all_seeds(
 ):
     kept = []
     keep = lambda checked, *_: kept.append(checked)  # noqa: E731
-    monkeypatch.setattr(job, "compress_checked", keep)
-    monkeypatch.setattr(job.RunDirectory, "write_configuration", keep)
+    monkeypatch.setattr(job, "train_checked", keep)
+    monkeypatch.setattr(job, "concluded", lambda *_: None)
+    monkeypatch.setattr(RunDirectory, "write_configuration", keep)
     monkeypatch.setattr(job, "_show", keep)
     monkeypatch.setattr(job, "_check_agreement", keep)
     config = CompressionConfig(

@@ -339,3 +339,19 @@ def test_a_run_that_fails_before_it_has_trained_leaves_nothing(
     with pytest.raises(OSError, match="no room"):
         compressed(tmp_path / "run")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_run_that_fails_says_what_it_has_kept(broken, tmp_path, monkeypatch):
+    shutil.copytree(broken.parent, tmp_path / "copy")
+
+    def fail(*_, **__):
+        raise OSError("no room")
+
+    monkeypatch.setattr(phases._Ticks, "on_epoch_end", fail)
+    with pytest.raises(OSError, match="no room") as caught:
+        compressed(tmp_path / "copy" / "run", resume=True)
+    (note,) = caught.value.__notes__
+    place = tmp_path / "copy" / "run.unfinished"
+    assert f"is kept in '{place}'" in note
+    assert "compress(..., resume=True)" in note
+    assert [*place.rglob("*.checkpoint")]
