@@ -42,9 +42,12 @@ def ending_on_signals(last_words: Callable[[], str]) -> Iterator[None]:
     watcher.start()
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException as error:
+        # What TensorFlow calls back makes errors of its own of an interrupt.
+        if not ending.is_told and not isinstance(error, KeyboardInterrupt):
+            raise
         ending.say()
-        raise
+        raise KeyboardInterrupt from error
     finally:
         for number, handler in former.items():
             signal.signal(number, handler or signal.SIG_DFL)
@@ -59,14 +62,19 @@ class _Ending:
 
     Args:
         last_words: Returns what is said then.
+
+    Attributes:
+        is_told: Whether there was a signal.
     """
 
     def __init__(self, last_words: Callable[[], str]) -> None:
         self._last_words = last_words
         self._is_said = False
+        self.is_told = False
 
     def begin(self, number: int, frame: FrameType | None) -> None:
         """Ends what the main thread does."""
+        self.is_told = True
         raise KeyboardInterrupt
 
     def watch(self, reading: int) -> None:

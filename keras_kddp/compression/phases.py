@@ -86,6 +86,7 @@ class Clock:
         """Goes on from what is kept."""
         self._file = file
         self._counted = 0.0 if file is None else _seconds_in(file)
+        self._noted = self._counted
         self._since: float | None = None
 
     def __enter__(self) -> Self:
@@ -105,9 +106,10 @@ class Clock:
         return self._counted + time.monotonic() - self._since
 
     def note(self) -> None:
-        """Keeps the seconds for a later start."""
-        if self._file is not None:
-            write_text(self._file, f"{self.seconds:.3f}\n")
+        """Keeps the seconds for a later start, once a second at most."""
+        if self._file is not None and self.seconds >= self._noted + 1:
+            self._noted = self.seconds
+            write_text(self._file, f"{self._noted:.3f}\n")
 
 
 @dataclass(frozen=True)

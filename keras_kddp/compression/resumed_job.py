@@ -10,15 +10,12 @@ from rich.console import Console
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.job import run_job
 from keras_kddp.compression.model_sources import is_trained
-from keras_kddp.compression.run_in_progress import check_same, forget_completed
+from keras_kddp.compression.run_in_progress import check_same, former_record
 from keras_kddp.compression.run_record import (
     RunRecord,
     Target,
     file_sums,
     holds_run,
-    is_completed,
-    parts_of,
-    read_record,
 )
 
 
@@ -43,10 +40,7 @@ def resume_job(
         OSError: If there is no run in progress, or it cannot be read.
         RuntimeError: If an exported file disagrees with Keras.
     """
-    record = read_record(parts_of(directory))
-    if is_completed(directory):
-        forget_completed(directory)
-        record = None
+    record = former_record(directory)
     if record is None and holds_run(directory):
         sys.stdout.write(f"The run in {os.fspath(directory)} is finished.\n")
         return

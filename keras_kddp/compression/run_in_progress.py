@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_kddp.atomic_files import recovered
-from keras_kddp.atomic_files.exchange import finish
 from keras_kddp.atomic_files.lock import holding, remove_place
 from keras_kddp.compression.phases import Clock, Phase, Phases
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_record import (
     RunRecord,
     Target,
+    holds_run,
     how_to_go_on,
     is_completed,
     note_completion,
@@ -109,13 +109,21 @@ def check_beginning(target: Target, *, resume: bool, overwrite: bool) -> None:
         OSError: If the target cannot be written, holds what must not be
             overwritten, or another process makes a run there.
     """
-    former = read_record(parts_of(target))
+    former = former_record(target)
     if former is not None and not overwrite and not resume:
         _refuse_to_begin(target)
-    if resume and former is not None:
-        overwrite = overwrite or former.overwrites or is_completed(target)
-    is_known = resume and read_record(recovered(target) / PHASES) is not None
-    RunDirectory.at(target).check_target(overwrite=overwrite or is_known)
+    if resume and not overwrite:
+        overwrite = former is not None and former.overwrites
+        if read_record(recovered(target) / PHASES) is not None:
+            overwrite = True  # it is compared when this one is known
+        elif former is None and holds_run(target):
+            raise FileExistsError(
+                f"'{os.fspath(target)}' must hold no run, or one that was "
+                "finished with resume=True, which can be returned. Received "
+                "another. Load its student.keras, give overwrite=True to make "
+                "it anew, or choose another directory."
+            )
+    RunDirectory.at(target).check_target(overwrite=overwrite)
 
 
 def finished_run(target: Target, record: RunRecord) -> RunInProgress | None:
@@ -159,10 +167,10 @@ def run_in_progress(
         OSError: If the target cannot be written, holds what must not be
             overwritten, or another process makes a run there.
     """
-    former = read_record(parts_of(target))
+    former = former_record(target)
     if former is not None and resume:
         check_same(target, former, record)
-        overwrite = overwrite or former.overwrites or is_completed(target)
+        overwrite = overwrite or former.overwrites
     elif former is not None and not overwrite:
         _refuse_to_begin(target)
     elif resume and not overwrite:
@@ -207,21 +215,28 @@ def check_same(target: Target, former: RunRecord, record: RunRecord) -> None:
 
 
 def _differences(former: RunRecord, record: RunRecord) -> list[str]:
+    if (former.job is None) != (record.job is None):
+        was, is_now = former.begun_by, record.begun_by
+        return [f"it was begun by {was} and is asked for by {is_now}"]
     return [*differences(former.described(), record.described())]
 
 
-def forget_completed(target: Target) -> None:
-    """Removes what a run left that ended just after it was put in its place.
+def former_record(target: Target) -> RunRecord | None:
+    """Returns what a run is that was broken off; None where there is none.
+
+    What a run left that ended just after it was put in its place is removed.
 
     Args:
         target: Its run directory.
 
     Raises:
+        ValueError: If its record is damaged.
         OSError: If another process makes a run there.
     """
-    with holding(recovered(target)) as place:
-        finish(place, recovered(target))
-        remove_place(place)
+    if is_completed(target):
+        with holding(Path(os.path.realpath(target))) as place:
+            remove_place(place)
+    return read_record(parts_of(target))
 
 
 def _refuse_to_begin(target: Target) -> None:

@@ -48,12 +48,16 @@ class RunRecord:
         """
         write_json(folder / RECORD_FILE, asdict(self))
 
+    @property
+    def begun_by(self) -> str:
+        """What has begun the run."""
+        return "a call of compress" if self.job is None else "kddp compress"
+
     def described(self) -> dict[str, Any]:
         """Returns all that a run which goes on must have in common."""
-        by = "compress" if self.job is None else "kddp compress"
         # The run directory may have been moved.
         job = {n: x for n, x in (self.job or {}).items() if n != "out"}
-        described = {"begun by": by, **job, **self.follows_from}
+        described = {**job, **self.follows_from}
         plain: dict[str, Any] = json.loads(json.dumps(described))
         return plain  # as it is read again
 

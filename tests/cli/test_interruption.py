@@ -37,6 +37,24 @@ def test_a_signal_ends_what_runs_and_is_told(number, capsys):
     assert capsys.readouterr().err == "\nkddp: last words\n"
 
 
+def test_an_interrupt_that_became_another_error_is_one_still(capsys):
+    with pytest.raises(KeyboardInterrupt):
+        with ending_on_signals(lambda: "last words"):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            except KeyboardInterrupt:
+                raise RuntimeError("of a callback") from None
+    assert capsys.readouterr().err == "\nkddp: last words\n"
+
+
+def test_other_errors_are_left_as_they_are(capsys):
+    with pytest.raises(RuntimeError, match="of its own"):
+        with ending_on_signals(lambda: "last words"):
+            raise RuntimeError("of its own")
+    assert capsys.readouterr().err == ""
+
+
 def test_handlers_are_restored():
     mine = [signal.getsignal(number) for number in SIGNALS]
     with ending_on_signals(str):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -12,7 +13,11 @@ import keras_kddp as kddp
 from keras_kddp.atomic_files.lock import holding
 from keras_kddp.compression import compress as compress_module
 from keras_kddp.compression import conclusion, phases
-from keras_kddp.compression.run_in_progress import RunInProgress
+from keras_kddp.compression.run_in_progress import (
+    RunInProgress,
+    former_record,
+)
+from keras_kddp.compression.run_record import note_completion
 from keras_kddp.distillation.checkpoints import resumable
 
 CLASSES = 3
@@ -263,15 +268,19 @@ SMALLER = kddp.Budget(max_parameters=99)
         ("student", 25, "units was 24 and is 25"),
     ],
 )
-def test_another_run_does_not_go_on(name, value, difference, whole, broken):
+def test_another_run_does_not_go_on(name, value, difference, broken):
     models = {"teacher", "student"}
     given = {name: dense(value) if name in models else value}
-    for folder in (whole[0], broken):
-        before = files_beside(folder)
-        with pytest.raises(ValueError, match=difference) as caught:
-            compressed(folder, resume=True, **given)
-        assert "must go on as it began" in str(caught.value)
-        assert files_beside(folder) == before
+    before = files_beside(broken)
+    with pytest.raises(ValueError, match=difference) as caught:
+        compressed(broken, resume=True, **given)
+    assert "must go on as it began" in str(caught.value)
+    assert files_beside(broken) == before
+
+
+def test_another_run_is_not_returned_either(whole):
+    with pytest.raises(ValueError, match="epochs was 4 and is 5"):
+        compressed(whole[0], resume=True, epochs=5)
 
 
 def test_a_run_in_progress_is_never_deleted_silently(broken):
@@ -355,3 +364,34 @@ def test_a_run_that_fails_says_what_it_has_kept(broken, tmp_path, monkeypatch):
     assert f"is kept in '{place}'" in note
     assert "compress(..., resume=True)" in note
     assert [*place.rglob("*.checkpoint")]
+
+
+def test_a_run_of_the_command_is_not_that_of_a_call(broken, tmp_path):
+    shutil.copytree(broken.parent, tmp_path / "copy")
+    folder = tmp_path / "copy" / "run"
+    record = former_record(folder)
+    parts = folder.with_name("run.unfinished") / "parts"
+    replace(record, job={"epochs": 4}).write(parts)
+    with pytest.raises(ValueError, match="begun by kddp compress and is asked"):
+        compressed(folder, resume=True)
+
+
+def test_a_run_that_ended_when_it_was_in_place_is_finished(
+    whole, broken, tmp_path
+):
+    folder = tmp_path / "copy" / "run"
+    shutil.copytree(whole[0], folder)
+    place = folder.with_name("run.unfinished")
+    shutil.copytree(broken.with_name("run.unfinished"), place)
+    note_completion(place / "parts", folder)
+    found = compressed(folder, resume=True)
+    assert found.summary() == whole[1].summary()
+    assert not place.exists()
+
+
+def test_a_run_finished_without_resume_is_not_returned(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    shutil.rmtree(folder / "phases")
+    with pytest.raises(FileExistsError, match="finished with resume=True"):
+        compressed(folder, resume=True)
