@@ -23,7 +23,7 @@ sys.exit(main(sys.argv[1:]))
 WORDS = [
     *("compress", "--teacher", "digits_teacher"),
     *("--student", "digits_student", "--data", "digits", "--epochs", "6"),
-    *("--teacher-epochs", "3", "--l1", "2", "--batch-size", "64"),
+    *("--teacher-epochs", "3", "--l1", "0.5", "--batch-size", "64"),
     *("--learning-rate", "0.005", "--seed", "0", "1"),
     *("--controls", "kd", "same_size", "same_size_labels", "random"),
 ]
@@ -61,28 +61,38 @@ def steps(run: Path):
     return sum(written.values())
 
 
+def steps_until_end(process, run):
+    """Returns how many steps a run consists of, while it is made."""
+    most = 0
+    while process.poll() is None:
+        most = max(most, steps(run))
+        time.sleep(0.02)
+    return most
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
-    began = time.monotonic()
-    ended(start(*WORDS, "--out", whole))
-    lasted = time.monotonic() - began
+    with start(*WORDS, "--out", whole) as process:
+        most = steps_until_end(process, whole)
+        assert process.returncode == 0, process.stdout.read()
     random = np.random.default_rng(0)
+    goals = sorted(random.integers(0, int(0.9 * most), KILLS))
     words, places = [*WORDS, "--out", run], []
-    while len(places) < KILLS:
+    for goal in goals:
         with start(*words) as process:
-            # So many checkpoints or files later, and then somewhere behind.
-            goal = steps(run) + random.integers(0, 4)
+            if steps(run) >= goal:  # it is further: somewhere at its start
+                time.sleep(random.uniform(0, 10))
             while steps(run) < goal and process.poll() is None:
                 time.sleep(0.02)
-            time.sleep(random.uniform(0, 0.05 * lasted))
+            time.sleep(random.uniform(0, 0.5))
             assert process.poll() is None, process.stdout.read()
             process.kill()
         assert not run.exists()
         places.append(steps(run))
         if (tmp_path / "run.unfinished/parts/run.json").is_file():
             words = ["compress", "--resume", run]
-    print("\nkilled after so many steps:", places)
+    print(f"\nkilled after so many of {most} steps:", places)
     ended(start(*words))
     assert_same_run(run, whole)
     assert not (tmp_path / "run.unfinished").exists()
