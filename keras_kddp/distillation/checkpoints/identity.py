@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -73,7 +73,7 @@ def describe(value: Any) -> Any:
         fields = [field.name for field in dataclasses.fields(value)]
         return describe({name: getattr(value, name) for name in fields})
     if hasattr(value, "get_config") and not isinstance(value, type):
-        config = _quietly(lambda: describe(value.get_config()))
+        config = _config(value)
         return {"class": _name(type(value)), "config": config}
     return _name(value if hasattr(value, "__qualname__") else type(value))
 
@@ -134,13 +134,13 @@ def _describe_layers(model: Any) -> Any:
 
     Layers of users need not have one.
     """
-    whole = _quietly(lambda: describe(model.get_config()))
+    whole = _config(model)
     if whole is not None and "layers" in whole:
         return whole
     return {
         layer.name: {
             "class": _name(type(layer)),
-            "config": _quietly(lambda x=layer: describe(x.get_config())),
+            "config": _config(layer),
         }
         for layer in all_layers(model)
     }
@@ -157,21 +157,20 @@ def _describe_optimizer(optimizer: Any) -> list[Any]:
             for part in parts
         ]
         for part, schedule in zip(parts, schedules, strict=True):
-            config = _quietly(lambda x=part: describe(x.get_config()))
             described.append(
                 {
                     "class": _name(type(part)),
-                    "config": config,
+                    "config": _config(part),
                     "schedule": describe(schedule),
                 }
             )
     return described
 
 
-def _quietly(make: Callable[[], Any]) -> Any:
+def _config(value: Any) -> Any:
     """Returns what a configuration says; None where there is none."""
     try:
-        return make()
+        return describe(value.get_config())
     except (NotImplementedError, TypeError, ValueError):
         return None
 
