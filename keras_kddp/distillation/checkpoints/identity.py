@@ -37,7 +37,7 @@ def describe_model(model: Any) -> dict[str, Any]:
         "class": _name(type(model)),
         "model": _describe_layers(student),
         "variables": [
-            [variable.path, list(variable.shape), str(variable.dtype)]
+            [_place(variable), list(variable.shape), str(variable.dtype)]
             for variable in student.variables
         ],
         "optimizer": _describe_optimizer(model.optimizer),
@@ -136,7 +136,7 @@ def _describe_layers(model: Any) -> Any:
     """
     whole = _config(model)
     if whole is not None and "layers" in whole:
-        return whole
+        return {**whole, "name": None}  # Keras counts models
     return {
         layer.name: {
             "class": _name(type(layer)),
@@ -160,7 +160,7 @@ def _describe_optimizer(optimizer: Any) -> list[Any]:
             described.append(
                 {
                     "class": _name(type(part)),
-                    "config": _config(part),
+                    "config": _unnamed(_config(part)),
                     "schedule": describe(schedule),
                 }
             )
@@ -177,6 +177,21 @@ def _config(value: Any) -> Any:
 
 def _name(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
+
+
+def _unnamed(config: Any) -> Any:
+    """Returns a configuration without names, which Keras counts up."""
+    if isinstance(config, list):
+        return [_unnamed(x) for x in config]
+    if not isinstance(config, dict):
+        return config
+    return {k: _unnamed(x) for k, x in config.items() if k != "name"}
+
+
+def _place(variable: keras.Variable) -> str:
+    """Returns the path of a variable; Keras counts the seeds of a process."""
+    is_seed = variable.name == "seed_generator_state"
+    return variable.name if is_seed else variable.path
 
 
 def _version(package: str) -> str:
