@@ -13,7 +13,7 @@ Y = X[:, :3].argmax(axis=1)
 PHASES = {"warmup_epochs": 1, "ramp_epochs": 1, "finetune_epochs": 1}
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """Stands for a process that dies."""
 
 
@@ -28,7 +28,7 @@ class EndAt(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self.epoch:
-            raise Ended
+            raise EndedError
 
 
 class Doubling(keras.layers.Layer):
@@ -121,7 +121,7 @@ def resumed(make, folder, *ends):
                 EndAt(end),
                 disturbed=end != ends[0],
             )
-        except Ended:
+        except EndedError:
             continue
         raise AssertionError("The run was not ended.")
     return Outcome(make, ResumableCheckpoint(folder), disturbed=True)

@@ -18,11 +18,7 @@ def at_every_epoch(monkeypatch):
 
 
 def small_budget():
-    """Another callback stops it early."""
-    callbacks = [
-        keras.callbacks.EarlyStopping("loss", patience=3, min_delta=9.0),
-        pruning(budget=Budget(max_parameters=300)),
-    ]
+    callbacks = [pruning(budget=Budget(max_parameters=300))]
     schedule = optimizers.schedules.CosineDecay(0.02, 12)
     return distiller(optimizers.AdamW(schedule)), callbacks, {}
 
@@ -35,7 +31,7 @@ def taken_back():
 
 
 def averaged():
-    """A constant unit is folded into a new bias, and so are its averages."""
+    """A constant unit goes into a new bias; another callback stops early."""
     x = inputs = keras.Input((6,), name="x")
     x = keras.layers.Dense(8, "relu", name="first")(x)
     x = keras.layers.Dense(8, "relu", use_bias=False, name="second")(x)
@@ -46,7 +42,11 @@ def averaged():
     start.get_layer("first").set_weights([kernel, bias])
     start.get_layer("first").trainable = False
     optimizer = optimizers.SGD(0.05, 0.9, use_ema=True, ema_momentum=0.8)
-    callbacks = [pruning(), keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+    callbacks = [
+        keras.callbacks.EarlyStopping("loss", patience=4, min_delta=9.0),
+        keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+        pruning(),
+    ]
     return distiller(optimizer, start=start), callbacks, {}
 
 
