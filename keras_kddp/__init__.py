@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keras_kddp.layers.preparation import finalize, prepare
     from keras_kddp.profiling import ModelProfile, profile
     from keras_kddp.pruning.activity import UnitActivity, collect_activity
+    from keras_kddp.pruning.best_student import BestStudent
     from keras_kddp.pruning.budget.budget import Budget
     from keras_kddp.pruning.callback import DynamicPruning
     from keras_kddp.surgery import (
@@ -45,6 +46,7 @@ except PackageNotFoundError:  # a source folder that was never installed
 
 
 __all__ = [
+    "BestStudent",
     "Budget",
     "Compression",
     "FeatureHints",
@@ -72,6 +74,7 @@ __all__ = [
     "unit_groups",
 ]
 _HOMES = {
+    "BestStudent": "pruning.best_student",
     "Budget": "pruning.budget.budget",
     "Compression": "compression.results",
     "Distiller": "distillation.distiller",

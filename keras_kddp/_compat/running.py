@@ -2,11 +2,13 @@
 
 import random
 import sys
+from types import FrameType
 from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
+
+from keras_kddp._compat import global_generator, set_global_generator
 
 _CALLBACK_STATE = {
     "EarlyStopping": (
@@ -42,7 +44,7 @@ def surrounding_callbacks() -> Any:
     A callback is told its model, but not what stands beside it. Only the call
     of `set_model` shows it.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         found = frame.f_locals.get("self")
         if isinstance(found, keras.callbacks.CallbackList):
@@ -73,13 +75,10 @@ def _state_names(callback: Any) -> tuple[str, ...] | None:
 
 
 def random_states() -> dict[str, Any]:
-    """Returns the states of Python's, NumPy's and Keras' global generators.
-
-    Keras keeps its own in the private `global_state`.
-    """
+    """Returns the states of Python's, NumPy's and Keras' global generators."""
     kind, numbers, position, has_gauss, gauss = np.random.get_state()
     version, words, spare = random.getstate()
-    generator = global_state.get_global_attribute("global_seed_generator")
+    generator = global_generator()
     return {
         "python": {
             "version": version,
@@ -93,7 +92,7 @@ def random_states() -> dict[str, Any]:
             "has_gauss": has_gauss,
             "gauss": gauss,
         },
-        "keras": generator and np.array(generator.state),
+        "keras": None if generator is None else np.array(generator.state),
     }
 
 
@@ -111,10 +110,9 @@ def restore_random_states(states: dict[str, Any]) -> None:
             numpy["gauss"],
         )
     )
-    found = global_state.get_global_attribute("global_seed_generator")
-    generator = None
+    found, generator = global_generator(), None
     if states["keras"] is not None:
         # The one that is there, which steps may have been traced with.
         generator = found or keras.random.SeedGenerator(0, name="global")
         generator.state.assign(states["keras"])
-    global_state.set_global_attribute("global_seed_generator", generator)
+    set_global_generator(generator)

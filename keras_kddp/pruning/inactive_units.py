@@ -86,6 +86,11 @@ def _stuck_layers(found: InactiveUnits, share: float) -> dict[str, str]:
     }
 
 
+def live_units(activity: Mapping[str, UnitActivity]) -> int:
+    """Returns how many units ever fired."""
+    return sum(int(found.live.sum()) for found in activity.values())
+
+
 def find_inactive(
     graph: ChannelGraph,
     activity: Mapping[str, UnitActivity],

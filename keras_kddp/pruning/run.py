@@ -24,7 +24,7 @@ from keras_kddp.pruning.certificates import (
     Removal,
     certify,
 )
-from keras_kddp.pruning.inactive_units import find_inactive
+from keras_kddp.pruning.inactive_units import find_inactive, live_units
 from keras_kddp.pruning.notices import RunWarnings
 from keras_kddp.pruning.planned_removal import PlannedRemoval
 from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
@@ -51,6 +51,7 @@ class PruningRun:
     Attributes:
         settings: What `DynamicPruning` is told, as it is now.
         removals: What was removed so far.
+        is_good: The student of the last epoch is finite and accurate enough.
 
     Raises:
         ValueError: If the run cannot be pruned as it is asked for.
@@ -67,6 +68,7 @@ class PruningRun:
     ) -> None:
         """Checks the run, before anything is changed."""
         self.removals: list[Removal] = []
+        self.is_good = True
         self.settings = settings
         self._distiller = distiller
         self._phases = phases
@@ -152,7 +154,7 @@ class PruningRun:
         if is_good:
             self._warnings.note_activity(epoch, activity)
         logs["units"] = sum(len(graph.units[name]) for name in activity)
-        logs["live_units"] = _live_units(activity)
+        logs["live_units"] = live_units(activity)
         logs["parameters"] = count_parameters(graph.model)
         logs["penalty_strength"] = self._phases.strength(epoch)
         if self._guard is not None and is_good:
@@ -160,6 +162,7 @@ class PruningRun:
             may_go_back = self._phases.checks_after(epoch)
             self._goes_back = is_kept is False and may_go_back
             is_good = bool(is_kept)
+        self.is_good = is_good
         if is_good and self._phases.removes_after(epoch):
             self._planned = self._plan_removal(epoch, graph, activity)
 
@@ -191,7 +194,7 @@ class PruningRun:
             )
             ranking, count = ranking.led_by(leaving), len(leaving)
         units = ranking.units(count)
-        least = self.settings.minimum_change * _live_units(activity)
+        least = self.settings.minimum_change * live_units(activity)
         is_enough = sum(map(len, units.values())) >= least
         is_planned = bool(units) and (is_enough or is_last)
         self._warnings.note_found(found, self.settings, is_planned=is_planned)
@@ -295,8 +298,3 @@ class PruningRun:
             "data and in the teacher's outputs.",
             stacklevel=3,
         )
-
-
-def _live_units(activity: Activity) -> int:
-    """Returns how many units ever fired."""
-    return sum(int(found.live.sum()) for found in activity.values())

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -44,29 +44,59 @@ def write_checkpoint(folder: Path, number: int, stored: Stored) -> Path:
     Raises:
         OSError: If it cannot be written; the ones before are as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
     meta = np.frombuffer(json.dumps(stored.meta).encode(), np.uint8)
     arrays = {f"a{i}": x for i, x in enumerate(stored.arrays)}
-    np.savez(buffer, allow_pickle=False, **{_META: meta}, **arrays)
-    content = buffer.getbuffer()
     target = folder / f"{number:08d}{SUFFIX}"
     new = target.with_name(target.name + _TEMPORARY)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with new.open("wb") as file:
-            file.write(_MAGIC)
-            file.write(hashlib.sha256(content).digest())
-            file.write(content)
+            file.write(_MAGIC + bytes(_DIGEST_BYTES))
+            hashing = _Hashing(file)
+            np.savez(hashing, allow_pickle=False, **{_META: meta}, **arrays)
+            file.seek(len(_MAGIC))
+            file.write(hashing.digest())
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, target)
-    except BaseException:
+    except OSError as error:
         new.unlink(missing_ok=True)
-        raise
+        raise type(error)(
+            error.errno,
+            f"A checkpoint must be written to '{folder}'. Received: "
+            f"{error.strerror}. The ones before are whole: make room, and "
+            "start the same program again",
+        ) from error
     _sync(folder)
     for path in checkpoint_files(folder)[:-_KEPT]:
         path.unlink(missing_ok=True)
     return target
+
+
+class _Hashing(io.RawIOBase):
+    """Hands bytes on to a file, and computes their sum on the way.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self._sum = hashlib.sha256()
+
+    def writable(self) -> bool:
+        """Says that it can be written; it cannot be read or sought."""
+        return True
+
+    def write(self, part: Any) -> int:
+        """Writes and sums up bytes."""
+        self._sum.update(part)
+        return self._file.write(part)
+
+    def digest(self) -> bytes:
+        """Returns the sum of all that was written."""
+        return self._sum.digest()
 
 
 def newest_checkpoint(folder: Path) -> Stored | None:

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -37,7 +39,7 @@ def describe_model(model: Any) -> dict[str, Any]:
         "class": _name(type(model)),
         "model": _describe_layers(student),
         "variables": [
-            [variable.path, list(variable.shape), str(variable.dtype)]
+            [variable.name, list(variable.shape), str(variable.dtype)]
             for variable in student.variables
         ],
         "optimizer": _describe_optimizer(model.optimizer),
@@ -73,7 +75,7 @@ def describe(value: Any) -> Any:
         fields = [field.name for field in dataclasses.fields(value)]
         return describe({name: getattr(value, name) for name in fields})
     if hasattr(value, "get_config") and not isinstance(value, type):
-        config = _quietly(lambda: describe(value.get_config()))
+        config = _config(value)
         return {"class": _name(type(value)), "config": config}
     return _name(value if hasattr(value, "__qualname__") else type(value))
 
@@ -93,9 +95,11 @@ def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
                 now.get(key),
                 f"{place}.{key}" if place else key,
             )
-    elif _are_lists(before, now):
-        for index, (old, new) in enumerate(zip(before, now, strict=True)):
-            yield from differences(old, new, f"{place}[{_label(old, index)}]")
+    elif isinstance(before, list) and isinstance(now, list):
+        old, new = _labelled(before), _labelled(now)
+        for key in dict.fromkeys([*old, *new]):
+            name = f"{place}[{key}]"
+            yield from differences(old.get(key), new.get(key), name)
     elif before != now and not (before != before and now != now):  # NaN
         yield f"{place} was {_short(before)} and is {_short(now)}"
 
@@ -134,13 +138,13 @@ def _describe_layers(model: Any) -> Any:
 
     Layers of users need not have one.
     """
-    whole = _quietly(lambda: describe(model.get_config()))
+    whole = _config(model)
     if whole is not None and "layers" in whole:
-        return whole
+        return _renumbered({**whole, "name": None})  # counted up, too
     return {
         layer.name: {
             "class": _name(type(layer)),
-            "config": _quietly(lambda x=layer: describe(x.get_config())),
+            "config": _config(layer),
         }
         for layer in all_layers(model)
     }
@@ -157,27 +161,49 @@ def _describe_optimizer(optimizer: Any) -> list[Any]:
             for part in parts
         ]
         for part, schedule in zip(parts, schedules, strict=True):
-            config = _quietly(lambda x=part: describe(x.get_config()))
             described.append(
                 {
                     "class": _name(type(part)),
-                    "config": config,
+                    "config": _unnamed(_config(part)),
                     "schedule": describe(schedule),
                 }
             )
     return described
 
 
-def _quietly(make: Callable[[], Any]) -> Any:
+def _config(value: Any) -> Any:
     """Returns what a configuration says; None where there is none."""
     try:
-        return make()
+        return describe(value.get_config())
     except (NotImplementedError, TypeError, ValueError):
         return None
 
 
 def _name(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
+
+
+def _unnamed(config: Any) -> Any:
+    """Returns a configuration without names, which Keras counts up."""
+    if isinstance(config, list):
+        return [_unnamed(x) for x in config]
+    if not isinstance(config, dict):
+        return config
+    return {k: _unnamed(x) for k, x in config.items() if k != "name"}
+
+
+def _renumbered(described: Any) -> Any:
+    """Returns a description whose inputs are counted from 0.
+
+    Keras counts them up in a process; nothing is kept by their names.
+    """
+    names: dict[str, str] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return names.setdefault(found[0], f"input_layer_{len(names)}")
+
+    text = re.sub(r"\binput_layer(_\d+)?\b", number, json.dumps(described))
+    return json.loads(text)
 
 
 def _version(package: str) -> str:
@@ -187,19 +213,17 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _are_lists(before: Any, now: Any) -> bool:
-    are_lists = isinstance(before, list) and isinstance(now, list)
-    return are_lists and len(before) == len(now)
-
-
-def _label(entry: Any, index: int) -> str:
-    """Returns what an entry of a list is called: its name, or its place."""
-    if isinstance(entry, dict):
-        config = entry.get("config")
-        named = config if isinstance(config, dict) else entry
-        if isinstance(named.get("name"), str):
-            return str(named["name"])
-    return str(index)
+def _labelled(entries: list[Any]) -> dict[str, Any]:
+    """Returns the entries of a list by their names, or their places."""
+    found: dict[str, Any] = {}
+    for index, entry in enumerate(entries):
+        named = entry if isinstance(entry, dict) else {}
+        if isinstance(named.get("config"), dict):
+            named = named["config"]
+        name = named.get("name")
+        is_new = isinstance(name, str) and name not in found
+        found[str(name) if is_new else str(index)] = entry
+    return found
 
 
 def _short(value: Any) -> str:

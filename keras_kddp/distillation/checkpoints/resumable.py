@@ -99,6 +99,11 @@ class ResumableCheckpoint(RunsLast):
         self.keep = keep
         self._run: dict[str, Any] = {}
 
+    def set_model(self, model: keras.Model) -> None:
+        """Keeps the model, and refuses others that would go on with a run."""
+        super().set_model(model)
+        self._check_beside()
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Goes on with the run of the last checkpoint, if there is one."""
         set_first_epoch(self.model, None)
@@ -166,6 +171,16 @@ class ResumableCheckpoint(RunsLast):
             OSError: If it cannot be written.
         """
         self._write(self.params["epochs"], is_finished=True)
+
+    def _check_beside(self) -> None:
+        kinds = (ResumableCheckpoint, keras.callbacks.BackupAndRestore)
+        found = [type(x).__name__ for x in self.beside if isinstance(x, kinds)]
+        if len(found) > 1:
+            raise ValueError(
+                "One ResumableCheckpoint must be in `callbacks`, and no "
+                f"BackupAndRestore. Received: {found}: each would go on from "
+                "an epoch of its own. Leave one."
+            )
 
     def _write(self, epoch: int, *, is_finished: bool = False) -> None:
         history = run_history(self.beside)
