@@ -18,7 +18,7 @@ from keras_kddp.compression.choices import CONTROLS, PRUNED
 from keras_kddp.compression.controls import SAMPLES, train_control
 from keras_kddp.compression.finished_run import write_run
 from keras_kddp.compression.results import Compression, StudentResult
-from keras_kddp.compression.run_directory import RunDirectory
+from keras_kddp.compression.run_directory import RunDirectory, bytes_of_run
 from keras_kddp.compression.teaching import (
     warn_of_poor_teacher,
     with_teacher,
@@ -151,7 +151,9 @@ def compress(
     )
     if directory is None:
         return compress_checked(checked, teacher, None)
-    with directory.writing(overwrite=overwrite) as run:
+    with directory.writing(
+        overwrite=overwrite, bytes_needed=bytes_of_run(student)
+    ) as run:
         return compress_checked(checked, teacher, run.directory)
 
 

@@ -13,7 +13,7 @@ from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.controls import reinitialized
 from keras_kddp.compression.model_sources import is_trained, load_model
 from keras_kddp.compression.results import Compression
-from keras_kddp.compression.run_directory import RunDirectory
+from keras_kddp.compression.run_directory import RunDirectory, bytes_of_run
 from keras_kddp.compression.training import (
     Recipe,
     cosine_adamw,
@@ -59,7 +59,8 @@ def run_job(
     student = load_model(config.student)
     teacher = fresh(lambda: load_model(config.teacher), config.seeds[0])
     checked = _preflight(config, teacher, student, data)
-    with out.writing(overwrite=overwrite) as run:
+    room = len(config.seeds) * bytes_of_run(student, teacher)
+    with out.writing(overwrite=overwrite, bytes_needed=room) as run:
         found = _runs(config, checked, teacher, student, data, run.directory)
     title = f"{config.data}: accuracy on {len(data.test):,} test examples"
     _show(found, title, console or Console())
