@@ -2,29 +2,31 @@
 
 from keras_kddp.atomic_files.files import (
     replacing,
-    writable_directory,
     write_json,
     write_text,
 )
 from keras_kddp.atomic_files.folders import (
     Unfinished,
     changing_folder,
+    reading_folder,
     recovered,
     writing_folder,
 )
 from keras_kddp.atomic_files.lock import TargetError
-from keras_kddp.atomic_files.manifest import MANIFEST, write_manifest
-from keras_kddp.atomic_files.obstacles import check_target
+from keras_kddp.atomic_files.manifest import MANIFEST, sum_of, write_manifest
+from keras_kddp.atomic_files.obstacles import check_changeable, check_target
 
 __all__ = [
     "MANIFEST",
     "TargetError",
     "Unfinished",
     "changing_folder",
+    "check_changeable",
     "check_target",
+    "reading_folder",
     "recovered",
     "replacing",
-    "writable_directory",
+    "sum_of",
     "write_json",
     "write_manifest",
     "write_text",

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ def replacing(target: Path) -> Iterator[Path]:
         OSError: If no file can be written there; nothing was yielded then.
     """
     with contextlib.ExitStack() as held:
+        held.enter_context(telling_of_a_full_disk(target))
         try:
             path = resolved(target)
             if path.is_dir():
@@ -46,7 +46,6 @@ def replacing(target: Path) -> Iterator[Path]:
                 f"Received: path={str(target)!r} ({error}). Create the "
                 "directory first, or choose another."
             ) from error
-        held.enter_context(telling_of_a_full_disk(path))
         new = place / NEW / target.name
         yield new
         if path.exists():
@@ -73,15 +72,3 @@ def write_json(path: Path, content: Any) -> None:
         OSError: If the file cannot be written.
     """
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def writable_directory(directory: str | os.PathLike[str]) -> Path:
-    """Returns a directory that was made and written to.
-
-    Raises:
-        OSError: If that fails.
-    """
-    path = Path(directory)
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path):
-        return path

@@ -4,10 +4,12 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from keras_kddp.atomic_files.copies import check_linked, copy_value
 from keras_kddp.atomic_files.exchange import (
     finish,
     halfway,
@@ -19,16 +21,26 @@ from keras_kddp.atomic_files.lock import (
     OLD,
     PARTS,
     holding,
+    make_folder,
     place_of,
     remove_place,
 )
-from keras_kddp.atomic_files.manifest import sync, write_manifest
+from keras_kddp.atomic_files.manifest import (
+    read_manifest,
+    sync,
+    write_manifest,
+)
 from keras_kddp.atomic_files.obstacles import (
+    check_changeable,
     check_content,
+    check_no_more,
     check_target,
     resolved,
     telling_of_a_full_disk,
 )
+from keras_kddp.atomic_files.ownership import strangers
+
+Value = TypeVar("Value")
 
 _TRIES, _SECONDS = 100, 0.02  # that a reader waits for a writer's two renames
 
@@ -101,22 +113,33 @@ def changing_folder(
 ) -> Iterator[Path]:
     """Yields a copy of a value to add to, which replaces it on success.
 
+    What somebody else has put into it, or changed, stays the same file.
+
     Args:
         target: Folder of a value; a link is followed.
         kind: What it is; see `KINDS`.
 
     Raises:
-        TargetError: If it holds something else.
+        TargetError: If it cannot be replaced as a whole, or what somebody
+            else has put into it was written over.
         BlockingIOError: If a writer is at it.
         OSError: If there is no such folder, or it cannot be written.
     """
-    path = resolved(recovered(target))
-    check_target(path, kind, overwrite=True, bytes_needed=_size(path))
-    with telling_of_a_full_disk(path), _placed(path) as unfinished:
-        shutil.copytree(path, unfinished.new, dirs_exist_ok=True)
+    path = check_changeable(recovered(target))
+    with (
+        telling_of_a_full_disk(path),
+        _placed(path, keeps_parts=True, ends_parts=False) as unfinished,
+    ):
+        others = strangers(path, kind)
+        linked = copy_value(path, unfinished.new, others)
         yield unfinished.new
-        write_manifest(unfinished.new, kind)
-        check_content(path, kind, overwrite=True)
+        check_linked(unfinished.new, linked, path)
+        known = read_manifest(path)
+        sums = known.files if known is not None else {}
+        write_manifest(
+            unfinished.new, kind, {name: sums.get(name) for name in others}
+        )
+        check_no_more(path, kind, others)
         _put(unfinished.place, path)
 
 
@@ -147,9 +170,54 @@ def recovered(target: str | os.PathLike[str]) -> Path:
     return Path(target)
 
 
+def reading_folder(
+    target: str | os.PathLike[str], read: Callable[[Path], Value]
+) -> Value:
+    """Returns what is read from a value that nobody has replaced meanwhile.
+
+    Args:
+        target: Folder of a value; a link is followed.
+        read: Reads files of a folder; it is called again where the folder
+            was replaced under its hands.
+
+    Raises:
+        Exception: What `read` raises.
+    """
+    for left in reversed(range(_TRIES)):
+        path = recovered(target)
+        before = _identity(path)
+        try:
+            found = read(path)
+        except Exception:
+            if not left or before == _identity(path):
+                raise
+            continue
+        if not left or before == _identity(path):
+            break
+    return found
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """Returns what tells a folder from the one that replaces it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
 @contextlib.contextmanager
-def _placed(path: Path, *, keeps_parts: bool = False) -> Iterator[Unfinished]:
-    """Yields the folders of a writer, cleaned before and after."""
+def _placed(
+    path: Path, *, keeps_parts: bool = False, ends_parts: bool = True
+) -> Iterator[Unfinished]:
+    """Yields the folders of a writer, cleaned before and after.
+
+    Args:
+        path: What is written.
+        keeps_parts: Whether its parts outlive a failure.
+        ends_parts: Whether they are of no use on success; else they are of
+            another writer, which was broken off.
+    """
     with holding(path) as place:
         finish(place, path)
         _clean(place, keeps_parts=keeps_parts)
@@ -164,7 +232,10 @@ def _placed(path: Path, *, keeps_parts: bool = False) -> Iterator[Unfinished]:
             if not (place / PARTS).exists():
                 remove_place(place)
             raise
-        remove_place(place)
+        if ends_parts or not (place / PARTS).exists():
+            remove_place(place)
+        else:
+            _clean(place, keeps_parts=True)
 
 
 def _clean(place: Path, *, keeps_parts: bool) -> None:
@@ -183,17 +254,13 @@ def _put(place: Path, path: Path) -> None:
 def _made(folder: Path) -> Iterator[None]:
     """Makes a folder and those above it, for as long as all goes well."""
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        for path in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                make_folder(path)
         yield
     except BaseException:
         for path in missing:
             with contextlib.suppress(OSError):  # it holds something by now
                 path.rmdir()
         raise
-
-
-def _size(folder: Path) -> int:
-    """Returns the bytes of the files in a folder."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sum(path.stat().st_size for path in files)

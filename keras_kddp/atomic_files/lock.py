@@ -62,11 +62,15 @@ def _acquired(place: Path) -> int:
     """Returns the open lock of a place, which is made."""
     for left in reversed(range(_TRIES)):
         with contextlib.suppress(FileExistsError):
-            place.mkdir()
+            make_folder(place)
         try:
             descriptor = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:
             continue  # its writer has ended in between
+        except OSError:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+            raise
         try:
             if _is_locked(descriptor, place):
                 if not left:
@@ -80,6 +84,24 @@ def _acquired(place: Path) -> int:
             raise
         os.close(descriptor)
     raise BlockingIOError(_refusal(place))
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder.
+
+    Raises:
+        OSError: If there is something, or none can be made.
+    """
+    try:
+        path.mkdir()
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"'{path}' must lie where a folder can be made. Received: "
+            f"{error.strerror}. Choose another path",
+        ) from error
 
 
 def _is_locked(descriptor: int, place: Path) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,20 +58,25 @@ def _is_manifest(content: Any) -> bool:
     )
 
 
-def write_manifest(folder: Path, kind: str) -> None:
+def write_manifest(
+    folder: Path, kind: str, others: Mapping[str, str | None] | None = None
+) -> None:
     """Lists what a folder holds; all of it is on the disk then.
 
     Args:
         folder: Finished but for the list, which is written last.
         kind: See `KINDS`.
+        others: Paths of what somebody else has put there or changed -> the
+            sum that it was written with, or None.
 
     Raises:
         OSError: If the folder cannot be read, or the list not be written.
     """
+    others = others or {}
     files: dict[str, str] = {}
     folders: list[str] = []
     values: dict[str, str] = {}
-    for name, path in _entries(folder):
+    for name, path in _entries(folder, others):
         nested = read_manifest(path) if path.is_dir() else None
         if nested is not None:
             values[name] = nested.kind
@@ -79,6 +84,7 @@ def write_manifest(folder: Path, kind: str) -> None:
             folders.append(name)
         else:
             files[name] = sum_of(path, is_synced=True)
+    files |= {name: known for name, known in others.items() if known}
     content = {
         "version": _VERSION,
         "kind": kind,
@@ -92,15 +98,17 @@ def write_manifest(folder: Path, kind: str) -> None:
     sync(folder)
 
 
-def _entries(folder: Path, above: str = "") -> Iterator[tuple[str, Path]]:
+def _entries(
+    folder: Path, others: Collection[str], above: str = ""
+) -> Iterator[tuple[str, Path]]:
     """Yields what a folder holds, without its list and what has another."""
     for path in sorted(folder.iterdir()):
         name = above + path.name
-        if name == MANIFEST:
+        if name == MANIFEST or name in others:
             continue
         yield name, path
         if path.is_dir() and read_manifest(path) is None:
-            yield from _entries(path, name + "/")
+            yield from _entries(path, others, name + "/")
 
 
 def is_complete(folder: Path) -> bool:

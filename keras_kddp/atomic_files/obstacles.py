@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from keras_kddp.atomic_files.exchange import is_between
@@ -18,7 +18,12 @@ from keras_kddp.atomic_files.lock import (
 from keras_kddp.atomic_files.ownership import strangers
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_WORDS_OF_FULL = ("no space left", "errno = 28", "disk quota exceeded")
+_WORDS_OF_FULL = (
+    "no space left",
+    "errno = 28",
+    "disk quota exceeded",
+    "requested and",
+)
 _NAMED = 3  # so many strangers are named in a message
 
 
@@ -84,16 +89,50 @@ def check_target(
         OSError: If there are no rights, or is not the room.
     """
     path = resolved(target)
-    check_exchangeable(path)
-    check_rights(path, bytes_needed)
-    check_not_held(path)
-    check_place(place_of(path))
+    _check_place_and_room(path, bytes_needed=bytes_needed)
     if not is_between(place_of(path), path):
         check_content(path, kind, overwrite=overwrite)
     return path
 
 
-def check_exchangeable(path: Path) -> None:
+def check_changeable(target: str | os.PathLike[str]) -> Path:
+    """Finds all that would keep a folder from being added to.
+
+    Args:
+        target: A folder that is there.
+
+    Returns:
+        The folder, without links.
+
+    Raises:
+        OSError: As `check_target` says, whatever the folder holds.
+    """
+    path = resolved(target)
+    size = sum(
+        each.stat().st_size for each in path.rglob("*") if each.is_file()
+    )
+    _check_place_and_room(path, bytes_needed=size)
+    return path
+
+
+def _check_place_and_room(path: Path, *, bytes_needed: int = 0) -> None:
+    """Finds what would keep any folder from being put at a path.
+
+    Args:
+        path: Without links.
+        bytes_needed: Room that must be free on its disk.
+
+    Raises:
+        OSError: As `check_target` says.
+    """
+    _check_exchangeable(path)
+    _check_rights(path)
+    _check_room(path, bytes_needed)
+    check_not_held(path)
+    check_place(place_of(path))
+
+
+def _check_exchangeable(path: Path) -> None:
     """Checks that a folder is none that cannot be put elsewhere.
 
     Raises:
@@ -115,36 +154,54 @@ def check_exchangeable(path: Path) -> None:
     if os.path.lexists(path) and not path.is_dir():
         raise TargetError(
             f"'{path}' must be a folder, or nothing yet. Received a file, "
-            "which is something else. Choose another path."
+            "which holds something else. Choose another path."
         )
 
 
-def check_rights(path: Path, bytes_needed: int = 0) -> None:
-    """Checks that a folder can be made and filled.
+def _check_rights(path: Path) -> None:
+    """Checks that a folder can be made, filled and replaced.
 
     Raises:
         OSError: If it cannot.
     """
-    above = path.parent
-    while not os.path.lexists(above):
-        above = above.parent
+    above = _existing(path.parent)
     if not above.is_dir():
         raise NotADirectoryError(
             f"'{path}' must lie in a folder. Received '{above}', a file, above "
             "it. Choose another path."
         )
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"'{path}' must lie where you can write. Received '{above}', "
-            "where you cannot. Change its rights, or choose another path."
-        )
-    free = shutil.disk_usage(above).free
+    folders = [above]
+    if path.is_dir():
+        folders += [path, *(each for each in path.rglob("*") if each.is_dir())]
+    for folder in folders:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(
+                f"'{path}' must be a folder that you can write, with all that "
+                f"is in it, in one that you can write. Received '{folder}', "
+                "which you cannot. Change its rights, or choose another path."
+            )
+
+
+def _check_room(path: Path, bytes_needed: int) -> None:
+    """Checks that a disk has room.
+
+    Raises:
+        OSError: If it has not.
+    """
+    free = shutil.disk_usage(_existing(path.parent)).free
     if free < bytes_needed:
         raise OSError(
             errno.ENOSPC,
             f"About {bytes_needed:,} bytes must be free for '{path}'. Received "
             f"a disk with {free:,}. Make room, or choose another disk",
         )
+
+
+def _existing(path: Path) -> Path:
+    """Returns a path, or the first above it at which there is something."""
+    while not os.path.lexists(path):
+        path = path.parent
+    return path
 
 
 def check_content(path: Path, kind: str, *, overwrite: bool) -> None:
@@ -156,20 +213,36 @@ def check_content(path: Path, kind: str, *, overwrite: bool) -> None:
     """
     if not path.is_dir() or not any(path.iterdir()):
         return
-    words = KINDS[kind].words
-    if found := strangers(path, kind):
-        more = f" and {len(found) - _NAMED} more" * (len(found) > _NAMED)
-        raise TargetError(
-            f"'{path}' must be a folder that is new, empty, or {words} as it "
-            f"was written. Received a folder which holds something else, or "
-            f"changed files: {', '.join(found[:_NAMED])}{more}. Move them "
-            "away, or choose another path."
-        )
+    check_no_more(path, kind)
     if not overwrite:
         raise TargetError(
             f"'{path}' must be a folder that is new or empty. Received one "
-            f"that holds {words} already. Give overwrite=True (--overwrite on "
-            "the command line) to replace it, or choose another path."
+            f"that holds {KINDS[kind].words} already. Give overwrite=True "
+            "(--overwrite on the command line) to replace it, or choose "
+            "another path."
+        )
+
+
+def check_no_more(path: Path, kind: str, others: Sequence[str] = ()) -> None:
+    """Checks that a folder holds a value of a kind, and nothing else.
+
+    Args:
+        path: The folder.
+        kind: See `KINDS`.
+        others: What else it may hold.
+
+    Raises:
+        TargetError: If it holds more, or the value was changed.
+    """
+    found = [name for name in strangers(path, kind) if name not in others]
+    if found:
+        more = f" and {len(found) - _NAMED} more" * (len(found) > _NAMED)
+        raise TargetError(
+            f"'{path}' must be a folder that is new, empty, or "
+            f"{KINDS[kind].words} as it was written. Received a folder which "
+            f"holds something else, or changed files: "
+            f"{', '.join(found[:_NAMED])}{more}. Move them away, or choose "
+            "another path."
         )
 
 

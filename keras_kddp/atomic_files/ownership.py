@@ -60,7 +60,7 @@ def _changes(
             yield from (f"{name}/{each}" for each in found)
         elif name in manifest.folders:
             yield from _changes(folder, manifest, name + "/")
-        elif not _is_leftover(path):
+        elif not is_leftover(path):
             yield name
 
 
@@ -82,11 +82,11 @@ def _former_strangers(folder: Path, kind: str) -> Iterator[str]:
             if is_one and kinds:
                 found = _strangers(path, kinds[0])
                 yield from (f"{name}/{each}" for each in found)
-            elif not _is_leftover(path):
+            elif not is_leftover(path):
                 yield name
 
 
-def _is_leftover(path: Path) -> bool:
+def is_leftover(path: Path) -> bool:
     """Says whether a folder is what a killed writer has left."""
     if fnmatchcase(path.name, _FORMER_PLACE):
         return True

@@ -43,6 +43,7 @@ def export_run(given: argparse.Namespace) -> int:
     """
     directory = RunDirectory.at(given.directory)
     run = directory.read()
+    directory.check_changeable()
     check_export(given, run.student)
     if given.format == "saved_model":
         return _export_saved_model(given, run, directory)
@@ -108,7 +109,7 @@ def _write_files(
 ) -> list[TFLiteArtifact]:
     """Writes one file or bundle per quantization that was asked for."""
     write = _write_bundle if given.format == "micro" else _write_tflite
-    with directory.changing() as copy:
+    with directory.changing(run) as copy:
         files = [
             write(
                 run.student,

@@ -18,6 +18,7 @@ from keras_kddp.compression.conclusion import Trained, concluded
 from keras_kddp.compression.controls import train_control
 from keras_kddp.compression.phases import Phases
 from keras_kddp.compression.results import Compression
+from keras_kddp.compression.run_directory import bytes_of_run
 from keras_kddp.compression.run_identity import identity_of
 from keras_kddp.compression.run_in_progress import (
     RunInProgress,
@@ -168,7 +169,11 @@ def compress(
     if resume and (run := finished_run(run_dir, record)):
         return compress_checked(checked, teacher, run)
     with run_in_progress(
-        run_dir, record, resume=resume, overwrite=overwrite
+        run_dir,
+        record,
+        resume=resume,
+        overwrite=overwrite,
+        bytes_needed=bytes_of_run(student),
     ) as run:
         found = compress_checked(checked, teacher, run)
         if resume:

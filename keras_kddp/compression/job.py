@@ -15,6 +15,7 @@ from keras_kddp.compression.controls import reinitialized
 from keras_kddp.compression.model_sources import is_trained, load_model
 from keras_kddp.compression.phases import Phase
 from keras_kddp.compression.results import Compression
+from keras_kddp.compression.run_directory import bytes_of_run
 from keras_kddp.compression.run_identity import identity_of
 from keras_kddp.compression.run_in_progress import (
     RunInProgress,
@@ -74,7 +75,11 @@ def run_job(
         config.as_dict(),
     )
     with run_in_progress(
-        config.out, record, resume=resume, overwrite=overwrite
+        config.out,
+        record,
+        resume=resume,
+        overwrite=overwrite,
+        bytes_needed=len(config.seeds) * bytes_of_run(student, teacher),
     ) as run:
         data.say_notes()
         if not is_trained(config.teacher):

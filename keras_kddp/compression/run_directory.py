@@ -1,4 +1,4 @@
-"""The folder of a run: what each file is called, read, written, cleared."""
+"""The folder of a run: what is read, written, and replaced as a whole."""
 
 import contextlib
 import os
@@ -12,23 +12,26 @@ import keras
 from keras_kddp.atomic_files import (
     Unfinished,
     changing_folder,
+    check_changeable,
     check_target,
-    recovered,
+    reading_folder,
+    sum_of,
     write_json,
     write_manifest,
     writing_folder,
 )
-from keras_kddp.compression.choices import QUANTIZATION_NAMES
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.model_sources import model_file
+from keras_kddp.compression.run_names import RunNames
 from keras_kddp.compression.run_summary import RunSummary, read_summary
 from keras_kddp.pruning.certificates import Removal
 
-_BUNDLES = {
-    "none": "micro_float32",
-    "int8": "micro",
-    "int16x8": "micro_int16x8",
-}
+_STUDENT_BYTES = 4 + 4 + 1 + 1 + 7
+"""Per weight of the student: in its file, as float32, as int8, and in a bundle
+as bytes and as C text."""
+
+_TEACHER_BYTES = 4
+"""Per weight of a teacher that the run trains."""
 
 
 class Run(NamedTuple):
@@ -38,95 +41,23 @@ class Run(NamedTuple):
         student: The compact student, plain Keras.
         files: Paths of its .tflite files, sorted.
         summary: The numbers.
+        student_sum: SHA-256 of the student's file.
     """
 
     student: keras.Model
     files: list[Path]
     summary: RunSummary
+    student_sum: str
 
 
 @dataclass(frozen=True)
-class RunDirectory:
-    """The folder of a run, whether it is there yet or not.
-
-    Attributes:
-        path: The folder.
-        becomes: The folder that it will be when it is finished; None: it is
-            there already.
-    """
-
-    path: Path
-    becomes: Path | None = None
+class RunDirectory(RunNames):
+    """The folder of a run, whether it is there yet or not."""
 
     @classmethod
     def at(cls, path: str | os.PathLike[str]) -> "RunDirectory":
         """Returns the run directory of a path."""
         return cls(Path(path))
-
-    # Names.
-
-    @property
-    def student_file(self) -> Path:
-        """The compact student, plain Keras."""
-        return self.path / "student.keras"
-
-    @property
-    def teacher_file(self) -> Path:
-        """The teacher, where the run has trained it."""
-        return self.path / "teacher.keras"
-
-    @property
-    def summary_file(self) -> Path:
-        """The numbers; it is written last, and complete or not there."""
-        return self.path / "summary.json"
-
-    @property
-    def removals_file(self) -> Path:
-        """The removals, with the evidence for every unit that left."""
-        return self.path / "removals.json"
-
-    def tflite_file(self, quantization: str) -> Path:
-        """Returns the path of the .tflite file of a quantization.
-
-        Args:
-            quantization: As `keras_kddp.export.to_tflite` takes it.
-        """
-        return self.path / f"student_{QUANTIZATION_NAMES[quantization]}.tflite"
-
-    def bundle(self, quantization: str = "int8") -> Path:
-        """Returns the folder of the bundle for microcontrollers.
-
-        Args:
-            quantization: As `keras_kddp.export.to_microcontroller` takes it.
-        """
-        return self.path / _BUNDLES[quantization]
-
-    def saved_model(self, features: str | None = None) -> Path:
-        """Returns the folder of a SavedModel.
-
-        Args:
-            features: The layer that it ends at; None: it is the whole student.
-        """
-        return self.path / ("saved_model" if features is None else "features")
-
-    @property
-    def quantization_aware(self) -> "RunDirectory":
-        """The run directory of the student that was fine-tuned for int8."""
-        return self._in("qat")
-
-    def of_seed(self, seed: int) -> "RunDirectory":
-        """Returns the run directory of one of several seeds."""
-        return self._in(f"seed-{seed}")
-
-    @property
-    def final_path(self) -> Path:
-        """The folder of the finished run."""
-        return self.path if self.becomes is None else self.becomes
-
-    def _in(self, name: str) -> "RunDirectory":
-        """Returns a run directory in this one."""
-        final = self.becomes and self.becomes / name
-        return RunDirectory(self.path / name, final)
 
     # Reading.
 
@@ -137,7 +68,12 @@ class RunDirectory:
             OSError: If student, summary or files are missing.
             ValueError: If one is damaged.
         """
-        recovered(self.path)
+        return reading_folder(
+            self.path, lambda path: RunDirectory(path)._read()
+        )
+
+    def _read(self) -> Run:
+        """Returns what the directory holds while nobody replaces it."""
         files = sorted(self.path.glob("*.tflite"))
         needed = [self.student_file, self.summary_file]
         if not files or not all(each.is_file() for each in needed):
@@ -147,8 +83,12 @@ class RunDirectory:
                 "directory without. Name what `kddp compress --out` or `kddp "
                 "demo --out` wrote."
             )
-        student = model_file(self.student_file)
-        return Run(student, files, read_summary(self.summary_file))
+        return Run(
+            model_file(self.student_file),
+            files,
+            read_summary(self.summary_file),
+            sum_of(self.student_file),
+        )
 
     # Writing.
 
@@ -219,6 +159,15 @@ class RunDirectory:
             self.path, "run", overwrite=overwrite, bytes_needed=bytes_needed
         )
 
+    def check_changeable(self) -> None:
+        """Finds all that would keep files from being added here.
+
+        Raises:
+            TargetError: If it cannot be replaced as a whole.
+            OSError: If it cannot be written, or a writer is at it.
+        """
+        check_changeable(self.path)
+
     @contextlib.contextmanager
     def writing(
         self, *, overwrite: bool, bytes_needed: int = 0
@@ -244,15 +193,26 @@ class RunDirectory:
             yield UnfinishedRun(directory, unfinished)
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator["RunDirectory"]:
+    def changing(self, run: Run) -> Iterator["RunDirectory"]:
         """Yields a copy to add files to, which replaces this run as a whole.
 
+        Args:
+            run: What was read from here.
+
         Raises:
-            TargetError: If it holds something that no run has written.
+            ValueError: If another run is here by now.
+            TargetError: If something would be lost that no run has written.
             OSError: If it cannot be written; what was here is as it was.
         """
         with changing_folder(self.path, "run") as folder:
-            yield RunDirectory(folder, self.path)
+            copy = RunDirectory(folder, self.path)
+            if sum_of(copy.student_file) != run.student_sum:
+                raise ValueError(
+                    f"'{self.path}' must hold the student that was read from "
+                    "it. Received another: a new run has replaced it "
+                    "meanwhile. Start the command again."
+                )
+            yield copy
 
     def seal(self) -> None:
         """Lists the files of a finished run that is part of another folder.
@@ -279,6 +239,21 @@ class UnfinishedRun:
     def parts(self) -> Path:
         """A folder for what outlives a run that fails or is killed."""
         return self.unfinished.parts
+
+
+def bytes_of_run(
+    student: keras.Model, teacher: keras.Model | None = None
+) -> int:
+    """Returns about how many bytes a run directory takes.
+
+    Args:
+        student: As it starts: it only gets smaller.
+        teacher: The one that the run trains; None: none.
+    """
+    size = _STUDENT_BYTES * student.count_params()
+    if teacher is not None:
+        size += _TEACHER_BYTES * teacher.count_params()
+    return int(size)
 
 
 def _as_dict(removal: Removal) -> Mapping[str, Any]:

@@ -75,7 +75,7 @@ def write_saved_model(
         card["labels"] = labels
     if license_name is not None:
         card["license"] = license_name
-    with directory.changing() as copy:
+    with directory.changing(run) as copy:
         target = copy.saved_model(features)
         to_saved_model(run.student, target, features=features, card=card)
     return directory.saved_model(features)
@@ -137,7 +137,7 @@ def write_quantization_aware(
     """
     summary, job = run.summary, dict(run.summary.job or {})
     teacher = _teacher(directory, job)
-    with directory.changing() as copy:
+    with directory.changing(run) as copy:
         tuned = copy.quantization_aware
         with tuned.writing(overwrite=True) as unfinished:
             target = unfinished.directory

@@ -146,7 +146,12 @@ def finished_run(target: Target, record: RunRecord) -> RunInProgress | None:
 
 @contextlib.contextmanager
 def run_in_progress(
-    target: Target, record: RunRecord, *, resume: bool, overwrite: bool
+    target: Target,
+    record: RunRecord,
+    *,
+    resume: bool,
+    overwrite: bool,
+    bytes_needed: int = 0,
 ) -> Iterator[RunInProgress]:
     """Makes a run directory, from where a former start has left it.
 
@@ -158,6 +163,7 @@ def run_in_progress(
         resume: Go on with a run that was broken off, if there is one.
         overwrite: Put the run in the place of an earlier one; begin anew
             where one was broken off.
+        bytes_needed: Room that must be free on its disk.
 
     Yields:
         What is made and kept meanwhile.
@@ -177,7 +183,9 @@ def run_in_progress(
         finished = read_record(recovered(target) / PHASES)
         if finished is not None:
             check_same(target, finished, record)
-    with RunDirectory.at(target).writing(overwrite=overwrite) as unfinished:
+    with RunDirectory.at(target).writing(
+        overwrite=overwrite, bytes_needed=bytes_needed
+    ) as unfinished:
         parts = unfinished.parts
         if not resume:
             _empty(parts)

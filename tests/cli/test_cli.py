@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_kddp.atomic_files.lock import holding
 from keras_kddp.cli import commands as cli
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.export import read_metadata
@@ -496,18 +498,70 @@ def test_a_student_is_tuned_for_int8_into_a_run_of_its_own(
     assert metadata["finetuned_with"] == "TFMOT: quantization"
 
 
-def test_a_new_run_leaves_no_file_of_the_former(run, tmp_path):
-    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
-    for name in ("qat", "saved_model"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "qat" / "student_int8.tflite").write_bytes(b"old")
-    (tmp_path / "saved_model" / "card.json").write_text("{}")
-    (tmp_path / "student_float16.tflite").write_bytes(b"old")
-    (tmp_path / "micro" / "own.txt").write_text("mine")
+def test_an_earlier_run_is_replaced_only_where_that_is_asked_for(
+    run, inside, tmp_path, capsys
+):
+    out = shutil.copytree(run[0], tmp_path / "run")
+    (out / "student_float16.tflite").write_bytes(b"not in its list")
+    options = words(out=out, epochs=4, layers="hidden")
+    for more, message in (
+        ([], "holds something else, or changed files: student_float16"),
+        (["--overwrite"], "holds something else, or changed files: student_f"),
+    ):
+        assert cli.main([*options, *more, "--data", "none"]) == 2
+        assert message in capsys.readouterr().err
+    (out / "student_float16.tflite").unlink()
+    assert cli.main([*options, "--data", "none"]) == 2
+    assert "already. Give overwrite=True (--over" in capsys.readouterr().err
 
-    RunDirectory(tmp_path).clear()
+    assert cli.main([*options, "--overwrite", "--controls"]) in (0, 1)
 
-    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {
-        *("own.txt", "student.keras", "summary.json", "removals.json"),
-    } | {path.name for path in run[0].iterdir() if "teacher" in path.name}
+    assert json.loads((out / "summary.json").read_text())["job"]["epochs"] == 4
+    assert not (tmp_path / "run.unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        words(out="runs/one", data="none") + ["--overwrite"],
+        ["demo", "--out", "runs/one", "--overwrite"],
+        ["export", "runs/one", "--quantization", "none"],
+        ["export", "runs/one", "--format", "saved_model"],
+    ],
+    ids=["compress", "demo", "export", "export of a SavedModel"],
+)
+def test_a_second_command_into_a_folder_is_one_line_and_exit_code_2(
+    words, run, inside, capsys
+):
+    with holding(run[0]):
+        assert cli.main(words) == 2
+
+    shown = capsys.readouterr().err
+    assert "one' must have one writer at a time. Received a second" in shown
+    assert len(shown.splitlines()) == 1
+
+
+def test_a_run_that_was_replaced_meanwhile_gets_no_files(
+    run, inside, tmp_path, capsys, monkeypatch
+):
+    out = RunDirectory(Path(shutil.copytree(run[0], tmp_path / "run")))
+    found = out.read()._replace(student_sum="of another")
+
+    with pytest.raises(ValueError, match="a new run has replaced it meanwhi"):
+        with out.changing(found):
+            raise AssertionError("nothing may be written")
+
+
+def test_what_is_exported_goes_beside_what_the_user_has_put_there(
+    run, inside, tmp_path
+):
+    out = shutil.copytree(run[0], tmp_path / "run")
+    (out / "notes.txt").write_text("mine")
+
+    given = ["export", str(out), "--quantization", "float16", "none"]
+    assert cli.main(given) == 0
+
+    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "student_float16.tflite").is_file()
+    assert (out / "student_float16.json").is_file()
+    assert not (tmp_path / "run.unfinished").exists()

@@ -89,7 +89,7 @@ def test_the_demo_leaves_its_run_directory(short, tmp_path, capsys):
 def test_the_same_seed_gives_the_same_student_to_the_bit(short, tmp_path):
     console = Console(quiet=True)
     first, second = (
-        demo.run_demo(tmp_path, seed=5, console=console).student
+        demo.run_demo(tmp_path, seed=5, console=console, overwrite=True).student
         for _ in range(2)
     )
     assert first.count_params() == second.count_params()
@@ -135,7 +135,9 @@ def test_help_is_printed(capsys):
 @pytest.mark.slow
 def test_the_demo_keeps_its_promise_over_eight_seeds(tmp_path):
     found = [
-        demo.run_demo(tmp_path, seed=seed, console=Console(quiet=True))
+        demo.run_demo(
+            tmp_path / str(seed), seed=seed, console=Console(quiet=True)
+        )
         for seed in range(8)
     ]
     scores = np.array(

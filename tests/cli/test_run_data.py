@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from types import SimpleNamespace
+import shutil
 
 import keras
 import numpy as np
@@ -19,7 +19,8 @@ from keras_kddp.compression.run_summary import (
     read_summary,
 )
 from keras_kddp.data.datasets import load_dataset
-from keras_kddp.export import to_tflite
+from keras_kddp.export import TFMOTResult, to_tflite
+from keras_kddp.export.tflite.artifact import artifact_of
 
 
 @pytest.fixture(scope="module")
@@ -93,23 +94,24 @@ def test_a_student_tuned_for_int8_keeps_the_version_of_its_data(
 ):
     data = write(run, 1)
     found = run.read()
-    tuned = SimpleNamespace(
-        model=found.student,
-        history=[{"loss": 1.0}],
-        tflite=SimpleNamespace(path=found.files[0]),
-    )
     given = {}
-    monkeypatch.setattr(
-        run_exports,
-        "finetune_with_tfmot",
-        lambda *_, **options: given.update(options) or tuned,
-    )
+
+    def tune(student, train, path, **options):
+        given.update(options)
+        shutil.copyfile(found.files[0], path)
+        artifact = artifact_of(path, student, "int8")
+        return TFMOTResult(student, artifact, {}, {}, ({"loss": 1.0},))
+
+    monkeypatch.setattr(run_exports, "finetune_with_tfmot", tune)
     loaded = load_dataset(data, as_before=True)
 
     with pytest.warns(UserWarning, match="the labels alone teach"):
-        run_exports.write_quantization_aware(
+        tuned = run_exports.write_quantization_aware(
             found, run, loaded, epochs=1, metadata={}, time_limit=seconds
         )
+
+    assert tuned.tflite.path == run.path / "qat" / "student_int8.tflite"
+    assert tuned.tflite.path.with_suffix(".json").is_file()
 
     assert given["time_limit"] == max(seconds, 600)
     summary = read_summary(run.quantization_aware.summary_file)

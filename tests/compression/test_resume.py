@@ -13,6 +13,7 @@ import keras_kddp as kddp
 from keras_kddp.atomic_files.lock import holding
 from keras_kddp.compression import compress as compress_module
 from keras_kddp.compression import conclusion, phases
+from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_in_progress import (
     RunInProgress,
     former_record,
@@ -395,3 +396,18 @@ def test_a_run_finished_without_resume_is_not_returned(whole, tmp_path):
     shutil.rmtree(folder / "phases")
     with pytest.raises(FileExistsError, match="finished with resume=True"):
         compressed(folder, resume=True)
+
+
+def test_adding_files_to_a_run_keeps_what_another_has_trained(
+    whole, broken, tmp_path
+):
+    folder = tmp_path / "copy" / "run"
+    shutil.copytree(whole[0], folder)
+    place = folder.with_name("run.unfinished")
+    shutil.copytree(broken.with_name("run.unfinished"), place)
+    kept = [*place.rglob("*.checkpoint")]
+    with RunDirectory.at(folder).changing() as copy:
+        (copy.path / "student_float16.tflite").touch()
+    assert (folder / "student_float16.tflite").is_file()
+    assert [*place.rglob("*.checkpoint")] == kept
+    assert sorted(x.name for x in place.iterdir()) == ["lock", "parts"]

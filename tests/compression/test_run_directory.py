@@ -136,15 +136,3 @@ def test_a_directory_without_files_is_no_run(tmp_path):
     assert isinstance(found.student, keras.Model)
     assert found.files == [run.tflite_file("int8")]
     assert found.summary == RunSummary()
-
-
-def test_clearing_leaves_what_is_not_of_a_run(tmp_path):
-    run = RunDirectory(tmp_path)
-    run.bundle("int16x8").mkdir()
-    (run.bundle("int16x8") / "model.tflite").write_bytes(b"old")
-    run.saved_model().mkdir()
-    (run.saved_model() / "notes.txt").write_text("no card: not ours")
-    run.teacher_file.write_bytes(b"a teacher")
-    run.clear()
-    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {"notes.txt", "teacher.keras"}

@@ -292,7 +292,7 @@ def test_a_place_that_no_bundle_can_be_at_is_refused(is_file, tmp_path):
         parents=True
     )
 
-    with pytest.raises(ValueError, match="`directory` must be a folder, or"):
+    with pytest.raises(ValueError, match="b' must be a folder(, or| that is)"):
         to_microcontroller(make_model(), path, X)
 
     assert (

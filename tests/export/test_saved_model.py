@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import randomize
+from interrupted import without_exchange
 
 import keras_kddp.export.saved_model.to_saved_model as module
 from keras_kddp import prepare, remove_units
@@ -290,14 +291,15 @@ def test_the_former_one_comes_back_where_the_new_cannot_be_put(
     student, tmp_path, monkeypatch
 ):
     target = to_saved_model(student, tmp_path / "m")
-    real = os.replace
+    real = os.rename
 
     def failing(source, destination):
         if source.name == "new":
             raise KeyboardInterrupt
         real(source, destination)
 
-    monkeypatch.setattr(os, "replace", failing)
+    without_exchange(monkeypatch)
+    monkeypatch.setattr(os, "rename", failing)
     with pytest.raises(KeyboardInterrupt):
         to_saved_model(student, target, features="hidden")
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,17 @@ def remove_checkpoints(folder: Path) -> None:
         path.unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
+
+
+def make_writable(folder: Path) -> None:
+    """Makes a folder, if it is not there, and writes to it.
+
+    Raises:
+        OSError: If that fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder):
+        pass
 
 
 def check_folder(folder: Path) -> None:

@@ -12,7 +12,6 @@ from keras_kddp._compat.running import (
     restore_random_states,
     set_first_epoch,
 )
-from keras_kddp.atomic_files import writable_directory
 from keras_kddp.distillation.checkpoints.beside import (
     RunsLast,
     callback_settings,
@@ -22,6 +21,7 @@ from keras_kddp.distillation.checkpoints.beside import (
 )
 from keras_kddp.distillation.checkpoints.files import (
     check_folder,
+    make_writable,
     newest_checkpoint,
     next_number,
     remove_checkpoints,
@@ -120,7 +120,7 @@ class ResumableCheckpoint(RunsLast):
         }
         stored = newest_checkpoint(self.directory)
         if stored is None:
-            writable_directory(self.directory)
+            make_writable(self.directory)
             return
         check_same_run(stored.meta["run"], self._run, [*self._run])
         if stored.meta["finished"]:

@@ -1,5 +1,6 @@
 """A teacher's outputs, computed once and handed out beside the inputs."""
 
+import math
 import os
 from collections.abc import Iterator
 from itertools import chain
@@ -108,7 +109,12 @@ class TeacherCache:
             self._checksums = np.array([*chain(*sums)])
             found = read_outputs(folder, self._key(teachers, x))
         elif folder is not None:
-            with writing_folder(folder, _KIND, overwrite=False) as unfinished:
+            with writing_folder(
+                folder,
+                _KIND,
+                overwrite=False,
+                bytes_needed=_bytes_of(teachers[0], x, views),
+            ) as unfinished:
                 found = self._computed(teachers, x, batch_size, True, verbose)
                 key = self._key(teachers, x)
                 found = write_outputs(unfinished.new, key, found)
@@ -262,6 +268,17 @@ class TeacherCache:
         dataset = checked_dataset(dataset)
         self._check_no_views("zip")
         return zip_outputs(dataset, self._outputs, self._checksums)
+
+
+def _bytes_of(teacher: keras.Model, x: Batches, views: int) -> int:
+    """Returns about how many bytes outputs take in float16; 0: unknown."""
+    if not are_arrays(x):
+        return 0
+    numbers = [
+        math.prod(size or 1 for size in output.shape[1:])
+        for output in keras.tree.flatten(teacher.outputs)
+    ]
+    return 2 * row_count(x) * views * sum(numbers)
 
 
 def _checked_folder(path: Any) -> Path | None:

@@ -44,6 +44,7 @@ MICRO = ("none", "int8", "int16x8")
 """The quantizations that TFLM runs."""
 
 _KIND = "bundle"
+_WEIGHT_BYTES = 8  # as a byte and as C text
 _GOLDEN_SAMPLES = 4
 _CHECKED_SAMPLES = 64
 _MARGIN = 1.1  # of the measured arena
@@ -131,7 +132,12 @@ def to_microcontroller(
     check_finite(rows)
     target = Path(directory)
     check_target(target, _KIND, overwrite=True)
-    with writing_folder(target, _KIND, overwrite=True) as unfinished:
+    with writing_folder(
+        target,
+        _KIND,
+        overwrite=True,
+        bytes_needed=_WEIGHT_BYTES * model.count_params(),
+    ) as unfinished:
         built = unfinished.new
         artifact = to_tflite(
             model,

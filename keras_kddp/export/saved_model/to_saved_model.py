@@ -33,6 +33,7 @@ from keras_kddp.model_io import Tensor, input_structure
 from keras_kddp.profiling import profile
 
 _KIND = "saved_model"
+_WEIGHT_BYTES = 4
 
 
 def to_saved_model(
@@ -85,7 +86,12 @@ def to_saved_model(
     plain = _headless(plain_copy(model), features)
     entries = _entries(plain, card)
     text = card_text(entries)
-    with writing_folder(target, _KIND, overwrite=True) as unfinished:
+    with writing_folder(
+        target,
+        _KIND,
+        overwrite=True,
+        bytes_needed=_WEIGHT_BYTES * plain.count_params(),
+    ) as unfinished:
         folder = unfinished.new
         _save(plain, folder)
         _check_saved(plain, folder)
