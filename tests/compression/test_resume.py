@@ -406,7 +406,8 @@ def test_adding_files_to_a_run_keeps_what_another_has_trained(
     place = folder.with_name("run.unfinished")
     shutil.copytree(broken.with_name("run.unfinished"), place)
     kept = [*place.rglob("*.checkpoint")]
-    with RunDirectory.at(folder).changing() as copy:
+    directory = RunDirectory.at(folder)
+    with directory.changing(directory.read()) as copy:
         (copy.path / "student_float16.tflite").touch()
     assert (folder / "student_float16.tflite").is_file()
     assert [*place.rglob("*.checkpoint")] == kept
