@@ -75,7 +75,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     with start(*WORDS, "--out", whole) as process:
         most = steps_until_end(process, whole)
-        # 1: so short a training may leave classes that int8 tells apart no more.
+        # 1: so short a training may leave classes that int8 cannot tell apart.
         code = process.returncode
         assert code in (0, 1), process.stdout.read()
     random = np.random.default_rng(0)
