@@ -98,7 +98,8 @@ class Outcome:
             x.removals for x in callbacks if isinstance(x, DynamicPruning)
         ]
         self.random = random.random(), np.random.rand()
-        self.random += (keras.random.normal((2,)).numpy().tolist(),)
+        drawn = keras.ops.convert_to_numpy(keras.random.normal((2,)))
+        self.random += (drawn.tolist(),)
         self.values = values(self.model)
 
 

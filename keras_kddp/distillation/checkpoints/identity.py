@@ -31,8 +31,8 @@ def describe_model(model: Any) -> dict[str, Any]:
     """Returns what a model is made of: its layers, loss and optimizer.
 
     Args:
-        model: A built and compiled model; of a Distiller, its student and its
-            distillation losses count.
+        model: A built and compiled model; of a Distiller, its student, its
+            distillation losses and the shapes of its teacher count.
     """
     student = getattr(model, "student", model)
     described = {
@@ -45,6 +45,11 @@ def describe_model(model: Any) -> dict[str, Any]:
         "optimizer": _describe_optimizer(model.optimizer),
         "loss": describe(getattr(model, "loss", None)),
     }
+    if getattr(model, "teacher", None) is not None:
+        described["teacher"] = [
+            [variable.name, list(variable.shape)]
+            for variable in model.teacher.weights
+        ]
     for name in (
         "distillation_losses",
         "distillation_loss_weights",

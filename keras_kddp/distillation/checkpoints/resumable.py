@@ -60,7 +60,7 @@ class ResumableCheckpoint(RunsLast):
     Keras' EarlyStopping, ReduceLROnPlateau, ModelCheckpoint and SwapEMAWeights
     go on where they were. So does a callback of your own that has
     `checkpoint_state()`, which returns a dict of numbers, text and arrays, and
-    `restore_checkpoint_state(state)`.
+    `restore_checkpoint_state(state)`. A CSVLogger needs `append=True`.
 
     Args:
         directory: A folder of its own: new, or with the checkpoints of this
@@ -170,7 +170,7 @@ class ResumableCheckpoint(RunsLast):
         Raises:
             OSError: If it cannot be written.
         """
-        self._write(self.params["epochs"], is_finished=True)
+        self._write(self.params.get("epochs", 0), is_finished=True)
 
     def _check_beside(self) -> None:
         kinds = (ResumableCheckpoint, keras.callbacks.BackupAndRestore)
