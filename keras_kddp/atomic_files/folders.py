@@ -21,6 +21,7 @@ from keras_kddp.atomic_files.lock import (
     OLD,
     PARTS,
     holding,
+    is_place,
     make_folder,
     place_of,
     remove_place,
@@ -201,6 +202,22 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def unfinished_at(target: str | os.PathLike[str]) -> Path | None:
+    """Returns the folder with the parts of a value that is not finished.
+
+    Args:
+        target: The folder that it shall become; a link is followed.
+
+    Returns:
+        None where there are no parts.
+
+    Raises:
+        OSError: If links lead nowhere.
+    """
+    place = place_of(resolved(target))
+    return place if is_place(place) and (place / PARTS).is_dir() else None
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """Folders that are one value: what is theirs, who writes, what is refused."""
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from keras_kddp.atomic_files import (
     TargetError,
     changing_folder,
     check_target,
+    exchange,
     lock,
     obstacles,
     recovered,
@@ -421,6 +424,31 @@ def test_a_writer_that_was_killed_holds_nothing(tmp_path):
     assert names(tmp_path) == ["run"]
 
 
+def test_a_process_that_was_copied_leaves_the_lock_to_the_original(tmp_path):
+    script = (
+        "import os, sys, time, signal\n"
+        "from keras_kddp.atomic_files import writing_folder\n"
+        "with writing_folder(sys.argv[1], 'run', overwrite=True) as found:\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os.close(1)\n"
+        "        time.sleep(60)\n"
+        "    print(child, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "run")],
+        check=False,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        write(tmp_path / "run")
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)
+
+    assert names(tmp_path) == ["run"]
+
+
 def test_what_is_locked_while_it_is_removed_is_made_again(
     tmp_path, monkeypatch
 ):
@@ -527,3 +555,45 @@ def test_too_little_room_is_refused(tmp_path):
     with pytest.raises(OSError, match="About 1,.* bytes must be free for"):
         check(tmp_path / "run", bytes_needed=10**18)
     assert names(tmp_path) == []
+
+
+# How a value is put in place.
+
+
+class Library:
+    """A C library whose exchange fails."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def renameat2(self, *_):
+        ctypes.set_errno(self.number)
+        return -1
+
+
+@pytest.mark.parametrize(
+    "library",
+    [object(), Library(errno.ENOSYS), Library(errno.EINVAL)],
+    ids=["without a function", "of an old system", "on a file system without"],
+)
+def test_where_two_folders_cannot_be_exchanged_there_are_two_renames(
+    library, run, monkeypatch
+):
+    monkeypatch.setattr(exchange.ctypes, "CDLL", lambda *_, **__: library)
+
+    write(run, "new")
+
+    assert (run / "summary.json").read_text() == "new"
+    assert names(run.parent) == ["run"]
+
+
+def test_an_exchange_that_fails_leaves_what_was_there(run, monkeypatch):
+    monkeypatch.setattr(
+        exchange.ctypes, "CDLL", lambda *_, **__: Library(errno.EIO)
+    )
+
+    with pytest.raises(OSError, match="Input/output error"):
+        write(run, "new")
+
+    assert (run / "summary.json").read_text() == "old"
+    assert names(run.parent) == ["run"]
