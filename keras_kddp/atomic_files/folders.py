@@ -87,8 +87,8 @@ def writing_folder(
         target: The folder; a link is followed, those above it are made.
         kind: What it becomes; see `KINDS`.
         overwrite: Whether a value of this kind may be replaced.
-        keeps_parts: Whether `parts` outlives a failure, and is found as it
-            was left.
+        keeps_parts: Whether it uses `parts`, which outlives a failure, is
+            found as it was left, and is removed on success.
         bytes_needed: Room that must be free on its disk.
 
     Raises:
@@ -100,7 +100,7 @@ def writing_folder(
         target, kind, overwrite=overwrite, bytes_needed=bytes_needed
     )
     with _made(path.parent), telling_of_a_full_disk(path):
-        with _placed(path, keeps_parts=keeps_parts) as unfinished:
+        with _placed(path, has_parts=keeps_parts) as unfinished:
             check_content(path, kind, overwrite=overwrite)
             yield unfinished
             write_manifest(unfinished.new, kind)
@@ -221,29 +221,26 @@ def unfinished_at(target: str | os.PathLike[str]) -> Path | None:
 
 
 @contextlib.contextmanager
-def _placed(path: Path, *, keeps_parts: bool = False) -> Iterator[Unfinished]:
-    """Yields the folders of a writer, cleaned before and after."""
+def _placed(path: Path, *, has_parts: bool = False) -> Iterator[Unfinished]:
+    """Yields the folders of a writer, cleaned before and after.
+
+    The parts of a run stay until a run has succeeded: they may be the work of
+    hours, and to whoever writes something else they are nothing.
+    """
     with holding(path) as place:
-        finish(place, path)
-        _clean(place, keeps_parts=keeps_parts)
         unfinished = Unfinished(place)
         try:
+            finish(place, path)
+            for name in (NEW, OLD):
+                shutil.rmtree(place / name, ignore_errors=True)
             unfinished.new.mkdir()
             if path.is_dir():
                 shutil.copymode(path, unfinished.new)
             yield unfinished
         except BaseException:
-            _clean(place, keeps_parts=keeps_parts)
-            if not (place / PARTS).exists():
-                remove_place(place)
+            remove_place(place)
             raise
-        remove_place(place)
-
-
-def _clean(place: Path, *, keeps_parts: bool) -> None:
-    """Removes what a writer before has left, or this one."""
-    for name in (NEW, OLD) if keeps_parts else (NEW, OLD, PARTS):
-        shutil.rmtree(place / name, ignore_errors=True)
+        remove_place(place, with_parts=has_parts)
 
 
 def _put(place: Path, path: Path) -> None:

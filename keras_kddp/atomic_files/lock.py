@@ -213,13 +213,15 @@ def check_not_held(target: Path) -> None:
             raise BlockingIOError(_refusal(place_of(path)))
 
 
-def remove_place(place: Path) -> None:
+def remove_place(place: Path, *, with_parts: bool = False) -> None:
     """Removes the folder of a writer, as far as it can be; the lock last.
 
     Args:
         place: Held by the caller.
+        with_parts: Whether the finished parts of a run go too; with them the
+            folder stays.
     """
-    for name in (NEW, OLD, PARTS):
+    for name in (NEW, OLD, PARTS) if with_parts else (NEW, OLD):
         shutil.rmtree(place / name, ignore_errors=True)
     with contextlib.suppress(OSError):
         if {path.name for path in place.iterdir()} == {LOCK}:
