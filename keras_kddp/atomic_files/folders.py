@@ -131,7 +131,8 @@ def changing_folder(
         others = strangers(path, kind)
         linked = copy_value(path, unfinished.new, others)
         yield unfinished.new
-        check_linked(unfinished.new, linked, path)
+        for folder in (unfinished.new, path):
+            check_linked(folder, linked, path)
         known = read_manifest(path)
         sums = known.files if known is not None else {}
         write_manifest(

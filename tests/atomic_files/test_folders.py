@@ -270,6 +270,24 @@ def test_what_comes_while_a_run_is_written_is_not_lost(verb, run):
     assert (run / "summary.json").read_text() == "old"
 
 
+def test_a_stranger_that_is_edited_while_files_are_added_is_not_lost(run):
+    a_file(run)
+
+    with pytest.raises(TargetError, match="notes.txt' must be free, or as a"):
+        with changing_folder(run, "run"):
+            (run / "edited").write_text("mine, and newer")
+            (run / "edited").replace(run / "notes.txt")  # as editors do
+
+    assert (run / "notes.txt").read_text() == "mine, and newer"
+
+
+def test_a_cache_is_never_written_over(tmp_path):
+    write(tmp_path / "cache", kind="teacher_cache")
+
+    with pytest.raises(TargetError, match="holds a TeacherCache already. Rem"):
+        write(tmp_path / "cache", kind="teacher_cache", overwrite=False)
+
+
 def test_many_strangers_are_counted(run):
     for name in "abcde":
         (run / name).touch()
@@ -472,7 +490,7 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    fcntl = SimpleNamespace(LOCK_EX=2, LOCK_NB=4, flock=flock)
+    fcntl = SimpleNamespace(LOCK_SH=1, LOCK_EX=2, LOCK_NB=4, flock=flock)
     monkeypatch.setitem(sys.modules, "fcntl", fcntl)
 
     with pytest.raises(OSError, match="must lock files.*No locks available"):
