@@ -12,8 +12,8 @@ PART := all
 SLOW_all := tests
 SLOW_graphs := tests/surgery
 SLOW_files := tests/export
-SLOW_runs := tests/benchmarks tests/cli tests/compression tests/docs \
-  tests/pruning tests/test_crash.py
+SLOW_runs := tests/atomic_files tests/benchmarks tests/cli tests/compression \
+  tests/docs tests/pruning tests/test_crash.py
 # What has to hold on JAX and on torch as on TensorFlow.
 BACKEND_TESTS := tests/test_identities.py tests/layers/test_masks.py \
   tests/data/test_shuffling.py \

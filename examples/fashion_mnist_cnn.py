@@ -44,6 +44,7 @@ def main(folder: str, teacher_epochs: str, epochs: str) -> None:
         l1=0.1,
         controls=["kd"],
         run_dir="runs/fashion_example",
+        overwrite=True,
     )
     for removal in found.removals:
         print(removal)

@@ -8,6 +8,7 @@ all that would follow: what a dying process would still tidy up included.
 import contextlib
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -120,3 +121,32 @@ def watched_exchange(monkeypatch):
 def without_exchange(monkeypatch):
     """Takes the file system's exchange away, so that there are two renames."""
     monkeypatch.setattr(exchange, "_exchanged", lambda *_: False)
+
+
+@contextlib.contextmanager
+def snapshots(root, copies):
+    """Copies a folder at each write that happens below it, and at the end.
+
+    Args:
+        root: The folder.
+        copies: Where the copies go; yields the list of their paths.
+    """
+    found = []
+
+    def take(event="", arguments=()):
+        if event and not _is_write(event, arguments, _MAKING | _MOVING, root):
+            return
+        _listening.remove(take)
+        try:
+            copy = Path(copies, f"{len(found):03d}")
+            shutil.copytree(root, copy, symlinks=True)
+            found.append(copy)
+        finally:
+            _listening.append(take)
+
+    _listening.append(take)
+    try:
+        yield found
+        take()
+    finally:
+        _listening.remove(take)

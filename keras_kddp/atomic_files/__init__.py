@@ -10,6 +10,7 @@ from keras_kddp.atomic_files.folders import (
     changing_folder,
     reading_folder,
     recovered,
+    unfinished_at,
     writing_folder,
 )
 from keras_kddp.atomic_files.lock import TargetError
@@ -27,6 +28,7 @@ __all__ = [
     "recovered",
     "replacing",
     "sum_of",
+    "unfinished_at",
     "write_json",
     "write_manifest",
     "write_text",

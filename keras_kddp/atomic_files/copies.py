@@ -53,7 +53,7 @@ def check_linked(
     """Checks that what is not of a value was left alone.
 
     Args:
-        folder: The copy, changed by now.
+        folder: The copy, changed by now, or the value itself.
         linked: From `copy_value`.
         target: The value.
 

@@ -21,6 +21,7 @@ from keras_kddp.atomic_files.lock import (
     OLD,
     PARTS,
     holding,
+    is_place,
     make_folder,
     place_of,
     remove_place,
@@ -86,8 +87,8 @@ def writing_folder(
         target: The folder; a link is followed, those above it are made.
         kind: What it becomes; see `KINDS`.
         overwrite: Whether a value of this kind may be replaced.
-        keeps_parts: Whether `parts` outlives a failure, and is found as it
-            was left.
+        keeps_parts: Whether it uses `parts`, which outlives a failure, is
+            found as it was left, and is removed on success.
         bytes_needed: Room that must be free on its disk.
 
     Raises:
@@ -99,7 +100,7 @@ def writing_folder(
         target, kind, overwrite=overwrite, bytes_needed=bytes_needed
     )
     with _made(path.parent), telling_of_a_full_disk(path):
-        with _placed(path, keeps_parts=keeps_parts) as unfinished:
+        with _placed(path, has_parts=keeps_parts) as unfinished:
             check_content(path, kind, overwrite=overwrite)
             yield unfinished
             write_manifest(unfinished.new, kind)
@@ -126,14 +127,12 @@ def changing_folder(
         OSError: If there is no such folder, or it cannot be written.
     """
     path = check_changeable(recovered(target))
-    with (
-        telling_of_a_full_disk(path),
-        _placed(path, keeps_parts=True, ends_parts=False) as unfinished,
-    ):
+    with telling_of_a_full_disk(path), _placed(path) as unfinished:
         others = strangers(path, kind)
         linked = copy_value(path, unfinished.new, others)
         yield unfinished.new
-        check_linked(unfinished.new, linked, path)
+        for folder in (unfinished.new, path):
+            check_linked(folder, linked, path)
         known = read_manifest(path)
         sums = known.files if known is not None else {}
         write_manifest(
@@ -206,42 +205,43 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
-@contextlib.contextmanager
-def _placed(
-    path: Path, *, keeps_parts: bool = False, ends_parts: bool = True
-) -> Iterator[Unfinished]:
-    """Yields the folders of a writer, cleaned before and after.
+def unfinished_at(target: str | os.PathLike[str]) -> Path | None:
+    """Returns the folder with the parts of a value that is not finished.
 
     Args:
-        path: What is written.
-        keeps_parts: Whether its parts outlive a failure.
-        ends_parts: Whether they are of no use on success; else they are of
-            another writer, which was broken off.
+        target: The folder that it shall become; a link is followed.
+
+    Returns:
+        None where there are no parts.
+
+    Raises:
+        OSError: If links lead nowhere.
+    """
+    place = place_of(resolved(target))
+    return place if is_place(place) and (place / PARTS).is_dir() else None
+
+
+@contextlib.contextmanager
+def _placed(path: Path, *, has_parts: bool = False) -> Iterator[Unfinished]:
+    """Yields the folders of a writer, cleaned before and after.
+
+    The parts of a run stay until a run has succeeded: they may be the work of
+    hours, and to whoever writes something else they are nothing.
     """
     with holding(path) as place:
-        finish(place, path)
-        _clean(place, keeps_parts=keeps_parts)
         unfinished = Unfinished(place)
         try:
+            finish(place, path)
+            for name in (NEW, OLD):
+                shutil.rmtree(place / name, ignore_errors=True)
             unfinished.new.mkdir()
             if path.is_dir():
                 shutil.copymode(path, unfinished.new)
             yield unfinished
         except BaseException:
-            _clean(place, keeps_parts=keeps_parts)
-            if not (place / PARTS).exists():
-                remove_place(place)
-            raise
-        if ends_parts or not (place / PARTS).exists():
             remove_place(place)
-        else:
-            _clean(place, keeps_parts=True)
-
-
-def _clean(place: Path, *, keeps_parts: bool) -> None:
-    """Removes what a writer before has left, or this one."""
-    for name in (NEW, OLD) if keeps_parts else (NEW, OLD, PARTS):
-        shutil.rmtree(place / name, ignore_errors=True)
+            raise
+        remove_place(place, with_parts=has_parts)
 
 
 def _put(place: Path, path: Path) -> None:

@@ -16,6 +16,7 @@ NEW, OLD, PARTS, LOCK = "new", "old", "parts", "lock"
 of a run in progress, and who writes."""
 
 _PROGRAM = "keras_kddp"
+_SIGNATURE = 120  # bytes
 _TRIES, _SECONDS = 10, 0.01
 _held: set[int] = set()
 
@@ -104,14 +105,18 @@ def make_folder(path: Path) -> None:
         ) from error
 
 
-def _is_locked(descriptor: int, place: Path) -> bool:
+def _is_locked(
+    descriptor: int, place: Path, *, only_asks: bool = False
+) -> bool:
     """Locks a file; says whether another has locked it."""
     try:
         import fcntl  # here: Windows has none
     except ImportError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # What is open for reading cannot be locked against readers on NFS.
+        kind = fcntl.LOCK_SH if only_asks else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError as error:
@@ -136,8 +141,8 @@ def _sign(descriptor: int) -> None:
     """Writes into a lock who holds it."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     text = json.dumps({"program": _PROGRAM, "pid": os.getpid(), "since": now})
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, text.encode(), 0)
+    # Of one length, so that who reads it meanwhile never reads two in one.
+    os.pwrite(descriptor, text.ljust(_SIGNATURE).encode(), 0)
 
 
 def _signature(place: Path) -> dict[str, object]:
@@ -169,7 +174,7 @@ def is_held(place: Path) -> bool:
     except OSError:
         return False
     try:
-        return _is_locked(descriptor, place)
+        return _is_locked(descriptor, place, only_asks=True)
     finally:
         os.close(descriptor)
 
@@ -213,13 +218,15 @@ def check_not_held(target: Path) -> None:
             raise BlockingIOError(_refusal(place_of(path)))
 
 
-def remove_place(place: Path) -> None:
+def remove_place(place: Path, *, with_parts: bool = False) -> None:
     """Removes the folder of a writer, as far as it can be; the lock last.
 
     Args:
         place: Held by the caller.
+        with_parts: Whether the finished parts of a run go too; with them the
+            folder stays.
     """
-    for name in (NEW, OLD, PARTS):
+    for name in (NEW, OLD, PARTS) if with_parts else (NEW, OLD):
         shutil.rmtree(place / name, ignore_errors=True)
     with contextlib.suppress(OSError):
         if {path.name for path in place.iterdir()} == {LOCK}:

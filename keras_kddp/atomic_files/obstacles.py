@@ -24,6 +24,10 @@ _WORDS_OF_FULL = (
     "disk quota exceeded",
     "requested and",
 )
+_ADVICE = {
+    True: "Give overwrite=True (--overwrite on the command line) to replace it",
+    False: "Remove it",
+}
 _NAMED = 3  # so many strangers are named in a message
 
 
@@ -217,9 +221,8 @@ def check_content(path: Path, kind: str, *, overwrite: bool) -> None:
     if not overwrite:
         raise TargetError(
             f"'{path}' must be a folder that is new or empty. Received one "
-            f"that holds {KINDS[kind].words} already. Give overwrite=True "
-            "(--overwrite on the command line) to replace it, or choose "
-            "another path."
+            f"that holds {KINDS[kind].words} already. {_ADVICE[kind == 'run']}"
+            ", or choose another path."
         )
 
 

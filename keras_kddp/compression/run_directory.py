@@ -16,6 +16,7 @@ from keras_kddp.atomic_files import (
     check_target,
     reading_folder,
     sum_of,
+    unfinished_at,
     write_json,
     write_manifest,
     writing_folder,
@@ -81,7 +82,7 @@ class RunDirectory(RunNames):
                 f"'{self.path}' must hold {self.student_file.name}, "
                 f"{self.summary_file.name} and .tflite files. Received a "
                 "directory without. Name what `kddp compress --out` or `kddp "
-                "demo --out` wrote."
+                f"demo --out` wrote.{self._told_of_parts()}"
             )
         return Run(
             model_file(self.student_file),
@@ -89,6 +90,13 @@ class RunDirectory(RunNames):
             read_summary(self.summary_file),
             sum_of(self.student_file),
         )
+
+    def _told_of_parts(self) -> str:
+        """Returns a sentence on a run that has not ended, if there is one."""
+        place = unfinished_at(self.path)
+        if place is None:
+            return ""
+        return f" A run that has not ended has left its parts in '{place}'."
 
     # Writing.
 

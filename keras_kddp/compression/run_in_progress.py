@@ -243,7 +243,7 @@ def former_record(target: Target) -> RunRecord | None:
     """
     if is_completed(target):
         with holding(Path(os.path.realpath(target))) as place:
-            remove_place(place)
+            remove_place(place, with_parts=True)
     return read_record(parts_of(target))
 
 

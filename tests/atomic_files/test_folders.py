@@ -1,10 +1,12 @@
 """Folders that are one value: what is theirs, who writes, what is refused."""
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from keras_kddp.atomic_files import (
     TargetError,
     changing_folder,
     check_target,
+    exchange,
     lock,
     obstacles,
     recovered,
@@ -267,6 +270,24 @@ def test_what_comes_while_a_run_is_written_is_not_lost(verb, run):
     assert (run / "summary.json").read_text() == "old"
 
 
+def test_a_stranger_that_is_edited_while_files_are_added_is_not_lost(run):
+    a_file(run)
+
+    with pytest.raises(TargetError, match="notes.txt' must be free, or as a"):
+        with changing_folder(run, "run"):
+            (run / "edited").write_text("mine, and newer")
+            (run / "edited").replace(run / "notes.txt")  # as editors do
+
+    assert (run / "notes.txt").read_text() == "mine, and newer"
+
+
+def test_a_cache_is_never_written_over(tmp_path):
+    write(tmp_path / "cache", kind="teacher_cache")
+
+    with pytest.raises(TargetError, match="holds a TeacherCache already. Rem"):
+        write(tmp_path / "cache", kind="teacher_cache", overwrite=False)
+
+
 def test_many_strangers_are_counted(run):
     for name in "abcde":
         (run / name).touch()
@@ -421,6 +442,31 @@ def test_a_writer_that_was_killed_holds_nothing(tmp_path):
     assert names(tmp_path) == ["run"]
 
 
+def test_a_process_that_was_copied_leaves_the_lock_to_the_original(tmp_path):
+    script = (
+        "import os, sys, time, signal\n"
+        "from keras_kddp.atomic_files import writing_folder\n"
+        "with writing_folder(sys.argv[1], 'run', overwrite=True) as found:\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os.close(1)\n"
+        "        time.sleep(60)\n"
+        "    print(child, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "run")],
+        check=False,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        write(tmp_path / "run")
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)
+
+    assert names(tmp_path) == ["run"]
+
+
 def test_what_is_locked_while_it_is_removed_is_made_again(
     tmp_path, monkeypatch
 ):
@@ -444,7 +490,7 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    fcntl = SimpleNamespace(LOCK_EX=2, LOCK_NB=4, flock=flock)
+    fcntl = SimpleNamespace(LOCK_SH=1, LOCK_EX=2, LOCK_NB=4, flock=flock)
     monkeypatch.setitem(sys.modules, "fcntl", fcntl)
 
     with pytest.raises(OSError, match="must lock files.*No locks available"):
@@ -527,3 +573,45 @@ def test_too_little_room_is_refused(tmp_path):
     with pytest.raises(OSError, match="About 1,.* bytes must be free for"):
         check(tmp_path / "run", bytes_needed=10**18)
     assert names(tmp_path) == []
+
+
+# How a value is put in place.
+
+
+class Library:
+    """A C library whose exchange fails."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def renameat2(self, *_):
+        ctypes.set_errno(self.number)
+        return -1
+
+
+@pytest.mark.parametrize(
+    "library",
+    [object(), Library(errno.ENOSYS), Library(errno.EINVAL)],
+    ids=["without a function", "of an old system", "on a file system without"],
+)
+def test_where_two_folders_cannot_be_exchanged_there_are_two_renames(
+    library, run, monkeypatch
+):
+    monkeypatch.setattr(exchange.ctypes, "CDLL", lambda *_, **__: library)
+
+    write(run, "new")
+
+    assert (run / "summary.json").read_text() == "new"
+    assert names(run.parent) == ["run"]
+
+
+def test_an_exchange_that_fails_leaves_what_was_there(run, monkeypatch):
+    monkeypatch.setattr(
+        exchange.ctypes, "CDLL", lambda *_, **__: Library(errno.EIO)
+    )
+
+    with pytest.raises(OSError, match="Input/output error"):
+        write(run, "new")
+
+    assert (run / "summary.json").read_text() == "old"
+    assert names(run.parent) == ["run"]

@@ -19,6 +19,7 @@ from keras_kddp.atomic_files import (
     reading_folder,
     recovered,
     replacing,
+    unfinished_at,
     write_manifest,
     write_text,
     writing_folder,
@@ -195,21 +196,28 @@ def test_finished_parts_outlive_a_kill_and_a_failure_and_no_success(tmp_path):
 
     assert seen == [False] + [True] * (len(seen) - 1)
     assert content_of(target) == NEW
-    write(target, NEW)
+    write(target, NEW, keeps_parts=True)
     assert names(tmp_path) == ["run"]
 
 
-def test_parts_that_nobody_asks_for_are_removed(tmp_path):
+def test_parts_stay_until_a_run_has_succeeded(place):
+    target = place()
+    part = target.parent / "run.unfinished" / "parts" / "teacher.keras"
     with pytest.raises(KeyboardInterrupt):
         with writing_folder(
-            tmp_path / "run", "run", overwrite=False, keeps_parts=True
+            target, "run", overwrite=True, keeps_parts=True
         ) as unfinished:
-            unfinished.parts.joinpath("part").touch()
+            (unfinished.parts / part.name).write_text("hours of work")
             raise KeyboardInterrupt
 
-    write(tmp_path / "run", NEW)
+    add(target)  # an export of the run that is still there
+    assert content_of(target) == ADDED
+    assert part.read_text() == "hours of work"
+    assert unfinished_at(target) == part.parents[1]
 
-    assert names(tmp_path) == ["run"]
+    write(target, NEW, keeps_parts=True)
+    assert names(target.parent) == ["run"]
+    assert unfinished_at(target) is None
 
 
 def between_renames(target, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from keras_kddp.compression.choices import CONTROLS
 from keras_kddp.compression.config import CompressionConfig
-from keras_kddp.compression.run_directory import RunDirectory
+from keras_kddp.compression.run_directory import RunDirectory, bytes_of_run
 from keras_kddp.compression.run_summary import (
     CONTROL_ENTRIES,
     VERSION,
@@ -136,3 +136,37 @@ def test_a_directory_without_files_is_no_run(tmp_path):
     assert isinstance(found.student, keras.Model)
     assert found.files == [run.tflite_file("int8")]
     assert found.summary == RunSummary()
+
+
+def test_a_run_that_has_not_ended_is_named(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with RunDirectory.at(tmp_path / "run").writing(overwrite=False) as run:
+            (run.parts / "teacher.keras").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(FileNotFoundError, match="its parts in '.*run.unfinish"):
+        RunDirectory.at(tmp_path / "run").read()
+
+
+def test_a_run_is_there_once_it_is_finished(tmp_path):
+    run = RunDirectory.at(tmp_path / "run")
+    run.check_target(overwrite=False)
+    with run.writing(overwrite=False) as new:
+        assert new.directory.final_path == run.path
+        assert new.directory.of_seed(1).final_path == run.path / "seed-1"
+        new.directory.of_seed(1).path.mkdir()
+        new.directory.of_seed(1).write_summary(RunSummary())
+        new.directory.of_seed(1).seal()
+        assert not run.path.exists()
+
+    assert run.of_seed(1).summary_file.is_file()
+    with pytest.raises(ValueError, match="holds a run directory already"):
+        run.check_target(overwrite=False)
+    run.check_target(overwrite=True)
+
+
+def test_the_room_that_a_run_takes_follows_from_its_weights():
+    student = digits_student(4)
+    weights = 64 * 4 + 4 + 4 * 10 + 10
+    assert bytes_of_run(student) == 17 * weights
+    assert bytes_of_run(student, student) == (17 + 4) * weights

@@ -24,6 +24,7 @@ STUB = Path(__file__).parent / "tflm_stub"
 FILES = {
     *("README.md", "golden.cc", "golden.h", "main.cc", "model.cc", "model.h"),
     *("model.json", "model.tflite", "op_resolver.h"),
+    ".keras_kddp.json",
 }
 
 
@@ -300,6 +301,19 @@ def test_a_place_that_no_bundle_can_be_at_is_refused(is_file, tmp_path):
         if is_file
         else not any((path / "main.cc").iterdir())
     )
+
+
+def test_a_bundle_that_was_edited_is_not_replaced(tmp_path):
+    path = tmp_path / "b"
+    to_microcontroller(make_model(), path, X)
+    to_microcontroller(make_model(), path, X, name="again")
+    assert "again" in (path / "model.h").read_text()
+    (path / "main.cc").write_text("my own firmware")
+
+    with pytest.raises(ValueError, match="or changed files: main.cc. Move"):
+        to_microcontroller(make_model(), path, X)
+
+    assert (path / "main.cc").read_text() == "my own firmware"
 
 
 def test_an_output_with_two_names_is_numbered_as_in_the_file(tmp_path):

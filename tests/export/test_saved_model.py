@@ -287,6 +287,28 @@ def test_a_saved_model_is_replaced_and_nothing_else(tmp_path, student):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "other"]
 
 
+def test_a_card_that_was_edited_is_not_replaced(tmp_path, student):
+    target = to_saved_model(student, tmp_path / "m")
+    (target / "README.md").write_text("my own words")
+
+    with pytest.raises(ValueError, match="or changed files: README.md. Move"):
+        to_saved_model(student, target)
+
+    assert (target / "README.md").read_text() == "my own words"
+
+
+def test_what_a_link_points_at_is_replaced_and_the_link_stays(
+    tmp_path, student
+):
+    target = to_saved_model(student, tmp_path / "m")
+    (tmp_path / "link").symlink_to(target)
+
+    to_saved_model(student, tmp_path / "link", features="hidden")
+
+    assert (tmp_path / "link").is_symlink()
+    assert tf.saved_model.load(str(target))(X).shape == (24, 16)
+
+
 def test_the_former_one_comes_back_where_the_new_cannot_be_put(
     student, tmp_path, monkeypatch
 ):

@@ -1,13 +1,21 @@
 """Teacher outputs on disk, of several teachers, and of augmented views."""
 
+import shutil
+from functools import partial
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from cached_examples import LOGITS, X, Y, make_student, make_teacher
 from classifiers import CROSSENTROPY
+from interrupted import full, killed, states
 
 import keras_kddp as kddp
+import keras_kddp.distillation.teacher.cache as module
+from keras_kddp.atomic_files import obstacles
+from keras_kddp.atomic_files.lock import holding
 from keras_kddp.data.packing import unpacked
 from keras_kddp.distillation.teacher.views import Views
 
@@ -172,6 +180,68 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_pass(tmp_path):
         kddp.TeacherCache(teacher, X, path=tmp_path / "file" / "cache")
 
     assert Counting.rows == 0
+
+
+def test_a_second_writer_of_a_cache_is_refused_before_the_pass(tmp_path):
+    teacher = counting_teacher()
+    Counting.rows = 0
+
+    with holding(tmp_path / "cache"):
+        with pytest.raises(BlockingIOError, match="one writer at a time"):
+            kddp.TeacherCache(teacher, X, path=tmp_path / "cache")
+
+    assert Counting.rows == 0
+
+
+def test_too_little_room_for_a_cache_is_found_before_the_pass(
+    tmp_path, monkeypatch
+):
+    teacher = counting_teacher()
+    Counting.rows = 0
+    monkeypatch.setattr(
+        obstacles.shutil, "disk_usage", lambda _: SimpleNamespace(free=23)
+    )
+
+    # 2 views of 3 rows of 2 logits, 2 bytes each.
+    with pytest.raises(OSError, match="About 24 bytes must be free.* with 23"):
+        kddp.TeacherCache(
+            teacher, X, path=tmp_path / "cache", augment=shift, views=2
+        )
+
+    assert Counting.rows == 0
+
+
+def test_a_pass_that_was_interrupted_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "teacher_outputs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kddp.TeacherCache(make_teacher(), X, path=tmp_path / "a" / "cache")
+
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_state_of_a_cache_is_none_or_the_complete_one(tmp_path):
+    teacher = make_teacher()
+    write = partial(
+        kddp.TeacherCache, teacher, X, path=tmp_path / "c" / "cache"
+    )
+    for stop in (killed, full):
+        for _ in states(tmp_path / "c", write, stop=stop):
+            np.testing.assert_allclose(logits(write()), LOGITS, rtol=1e-3)
+            assert not (tmp_path / "c" / "cache.unfinished" / "new").exists()
+            shutil.rmtree(tmp_path / "c")
+        shutil.rmtree(tmp_path / "c")
+
+
+@pytest.mark.parametrize("link", ["loop", "lost"])
+def test_a_link_that_leads_nowhere_is_no_cache(link, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "lost").symlink_to(tmp_path / "no disk" / "cache")
+
+    with pytest.raises(OSError, match="lead back to themsel|folder is not the"):
+        kddp.TeacherCache(make_teacher(), X, path=tmp_path / link)
 
 
 def test_logits_beyond_float16_are_refused(tmp_path):
