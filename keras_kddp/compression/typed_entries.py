@@ -96,7 +96,5 @@ _CHECKS: dict[Any, Callable[[Any], bool]] = {
     tuple[float, float] | None: _perhaps(_is_range),
     Mapping[str, int] | None: _perhaps(_by_name(_is_count)),
     Mapping[str, Any] | None: _perhaps(_by_name(_is_anything)),
-    Sequence[Mapping[str, float]] | None: _perhaps(
-        _are(_by_name(_is_logged))
-    ),
+    Sequence[Mapping[str, float]] | None: _perhaps(_are(_by_name(_is_logged))),
 }
