@@ -12,6 +12,7 @@ from keras_kddp.cli.export_options import (
     add_bench,
     add_export,
     add_time_limit,
+    add_trust,
 )
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.option_types import seed
@@ -112,6 +113,7 @@ def _add_verify(commands: Any) -> None:
         default=argparse.SUPPRESS,
     )
     add_time_limit(command)
+    add_trust(command)
     command.set_defaults(load=_load_verify)
 
 

@@ -20,6 +20,7 @@ from keras_kddp.compression.controls import SAMPLES, train_control
 from keras_kddp.compression.finished_run import write_run
 from keras_kddp.compression.results import Compression, StudentResult
 from keras_kddp.compression.run_directory import RunDirectory
+from keras_kddp.compression.run_teacher import teacher_sha256
 from keras_kddp.compression.teaching import (
     warn_of_poor_teacher,
     with_teacher,
@@ -170,6 +171,7 @@ def compress_checked(
     """
     started = time.monotonic()
     rows, judged = checked.splits["train"].x, checked.judged
+    start = finalize(checked.student)
     trained = _train(checked, teacher)
 
     def measured(model: keras.Model) -> StudentResult:
@@ -179,13 +181,15 @@ def compress_checked(
         result=measured(trained.compact),
         teacher_answers=answers_of(teacher, judged),
         history=trained.history,
-        before=profile(finalize(checked.student)),
+        before=profile(start),
         removals=trained.removals,
         units_before=_count_units(checked.student, checked.layers),
         controls={n: measured(x) for n, x in trained.controls.items()},
         split_sizes={n: len(split) for n, split in checked.splits.items()},
         seed=checked.recipe.seed,
         seconds=round(time.monotonic() - started, 1),
+        start=start,
+        teacher_sha256=teacher_sha256(teacher),
     )
     if directory is not None:
         compression = write_run(compression, directory, rows, judged)

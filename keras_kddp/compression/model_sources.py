@@ -19,6 +19,11 @@ def is_trained(source: str) -> bool:
     return source.endswith(".keras")
 
 
+def is_code(source: str) -> bool:
+    """Says whether a text names a function of a module, which would run."""
+    return ":" in source and not is_trained(source)
+
+
 def load_model(source: str) -> keras.Model:
     """Returns the model that a text names.
 

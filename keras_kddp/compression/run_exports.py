@@ -1,16 +1,13 @@
 """What else is made of the student of a run: for reuse, and tuned for int8."""
 
 import contextlib
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
-
-from keras_kddp.compression.model_sources import load_model
 from keras_kddp.compression.run_directory import Run, RunDirectory
 from keras_kddp.compression.run_summary import RunSummary
+from keras_kddp.compression.run_teacher import run_teacher
 from keras_kddp.data.datasets import Dataset
 from keras_kddp.export import (
     TFMOTResult,
@@ -114,7 +111,8 @@ def write_quantization_aware(
 ) -> TFMOTResult:
     """Fine-tunes a run's student for int8, into a run directory of its own.
 
-    The teacher is the run's; without one the labels alone teach.
+    The teacher is the run's, see `run_teacher`; without one the labels alone
+    teach.
 
     Args:
         run: With the student, which stays as it is, and what the run found.
@@ -130,12 +128,13 @@ def write_quantization_aware(
 
     Raises:
         ImportError: If TFMOT is not installed.
-        ValueError: If TFMOT does not take the student.
+        ValueError: If TFMOT does not take the student, or what stands for the
+            teacher is another one.
         TFMOTError: If TFMOT fails.
     """
     summary, target = run.summary, directory.quantization_aware
     job = dict(summary.job or {})
-    teacher = _teacher(directory, job)
+    teacher = run_teacher(directory, summary)
     target.path.mkdir(exist_ok=True)
     try:
         found = finetune_with_tfmot(
@@ -161,21 +160,7 @@ def write_quantization_aware(
             history=found.history,
             job=job,
             input_range=summary.input_range,
+            teacher_sha256=summary.teacher_sha256,
         )
     )
     return found
-
-
-def _teacher(
-    directory: RunDirectory, job: Mapping[str, Any]
-) -> keras.Model | None:
-    """Returns the teacher of a run, from its directory or its own file."""
-    for path in (directory.teacher_file, Path(job.get("teacher", ""))):
-        if path.suffix == ".keras" and path.is_file():
-            return load_model(str(path))
-    warnings.warn(
-        f"'{directory.path}' has no teacher, neither as teacher.keras nor as "
-        "the file that it names: the labels alone teach.",
-        stacklevel=3,
-    )
-    return None
