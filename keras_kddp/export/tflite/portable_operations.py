@@ -7,6 +7,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
+from keras_kddp.export.tflite.flatbuffer import checked_model
 from keras_kddp.export.tflite.operations import operations_of
 
 _IDENTIFIER = b"TFL3"
@@ -29,7 +30,7 @@ def with_portable_operations(content: bytes) -> bytes:
     """
     if _REWRITTEN.isdisjoint(operations_of(content)):
         return content
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    model = schema.ModelT.InitFromObj(checked_model(content))
     for graph in model.subgraphs:
         graph.operators = [
             new
