@@ -2,6 +2,7 @@
 
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,6 +22,7 @@ DAMAGES = (
     TypeError,
     ValueError,
     zipfile.BadZipFile,
+    tokenize.TokenError,  # of the header of an array
     zlib.error,
 )
 """What NumPy and zipfile raise for a file that is damaged."""
@@ -43,15 +45,20 @@ def read_npz_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         if file.read(4) != b"PK\x03\x04":
             file.seek(0)
             _refuse_single(path, file)
-        check_archive(path, file)
-        with zipfile.ZipFile(file) as archive:
-            return {
-                member.filename.removesuffix(".npy"): _read_member(
-                    archive, member
-                )
-                for member in archive.infolist()
-                if member.filename.endswith(".npy")
-            }
+        try:
+            check_archive(path, file)
+            return _read_members(file)
+        except OSError as error:  # of a place before the beginning
+            raise zipfile.BadZipFile(f"no whole archive: {error}") from error
+
+
+def _read_members(file: IO[bytes]) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
+        return {
+            member.filename.removesuffix(".npy"): _read_member(archive, member)
+            for member in archive.infolist()
+            if member.filename.endswith(".npy")
+        }
 
 
 def _refuse_single(path: str | os.PathLike[str], file: IO[bytes]) -> None:

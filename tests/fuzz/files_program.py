@@ -59,7 +59,9 @@ def damaged_bytes(content, draw):
         elif kind == "repeat":
             content[place:place] = content[place : place + 100]
         else:
-            word = draw.choice([0, 1, 2**31 - 1, 2**32 - 1, 2**20, len(content)])
+            word = draw.choice(
+                [0, 1, 2**31 - 1, 2**32 - 1, 2**20, len(content)]
+            )
             content[place : place + 4] = struct.pack("<I", word)
     return bytes(content), kind
 
@@ -153,7 +155,8 @@ def damaged(path, draw):
     return damaged_bytes(content, draw)
 
 
-SPECS = """digits idx: npz: tfds: idx:. npz:. npz:data.npz npz:data.npz,scale=255
+SPECS = """digits idx: npz: tfds: idx:. npz:. npz:data.npz
+npz:data.npz,scale=255
 npz:data.npz,group=x_train npz:data.npz,scale=nan npz:data.npz,scale=1e400
 idx:/dev npz:/dev/zero npz:/dev/null npz:/dev/stdin tfds:stranger tfds:a/b:1.0
 tfds:stranger:run tfds:../../x tfds:x,train=train[:9e9%] tfds:huggingface:x
@@ -165,7 +168,9 @@ def damaged_spec(draw):
     spec = draw.choice(SPECS)
     for _ in range(draw.choice([0, 0, 1, 3])):
         place = draw.randrange(len(spec) + 1)
-        piece = draw.choice([":", ",", "=", "/", "..", "\0", "é", "train=", "9"])
+        piece = draw.choice(
+            [":", ",", "=", "/", "..", "\0", "é", "train=", "9"]
+        )
         spec = spec[:place] + piece + spec[place + draw.randrange(2) :]
     if draw.random() < 0.05:
         spec += "x" * 5000
@@ -182,8 +187,8 @@ def read_keras(folder, draw):
 
 def read_tflite(folder, draw):
     from keras_kddp.export import read_metadata
-    from keras_kddp.export.tflite.names import FileNames
     from keras_kddp.export.tflite.metadata import with_metadata
+    from keras_kddp.export.tflite.names import FileNames
     from keras_kddp.export.tflite.operations import operations_of
     from keras_kddp.export.tflite.portable_operations import (
         with_portable_operations,

@@ -1,6 +1,6 @@
 """Damaged and hostile files: no crash, no hang, no code, nothing lost.
 
-About 1,400 cases in three minutes, each kind in processes of their own with a
+1,700 cases in three minutes, each kind in processes of their own with a
 limit of memory and of time. To see one kind:
 
     pytest -m slow tests/fuzz/test_fuzz_files.py -k tflite
@@ -25,14 +25,14 @@ from keras_kddp.export import to_tflite
 PROGRAM = Path(__file__).with_name("files_program.py")
 CASES = {
     "keras": 400,
-    "tflite": 300,
-    "data": 200,
+    "tflite": 400,
+    "data": 300,
     "spec": 150,
-    "summary": 200,
-    "cache": 150,
+    "summary": 250,
+    "cache": 200,
 }
-BATCH = 100
-SECONDS = 240  # for a batch
+BATCH = 400
+SECONDS = 500  # for a batch
 STRANGER = """
 from pathlib import Path
 import keras
@@ -124,7 +124,8 @@ def test_no_file_crashes_hangs_runs_or_loses_anything(kind, whole, tmp_path):
     assert wrong == []
     refused = Counter(each["said"].split(":")[0] for each in found)["refused"]
     assert refused > 0.3 * len(found)  # what is changed is changed
-    assert all(len(each["said"]) > 30 for each in found if each["said"][4:])
+    said = [each["said"] for each in found if each["said"] != "read"]
+    assert min(map(len, said)) > 60  # each says what is wrong
     assert not Path(canary).exists()
     assert sums_of(whole) == before
     left = {path.name for path in (*tmp_path.iterdir(), *around.iterdir())}

@@ -1,5 +1,6 @@
 """A .tflite file whose offsets stay inside of it."""
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,17 +34,28 @@ def checked_model(content: bytes) -> Any:
     Raises:
         ValueError: If it is damaged.
     """
-    try:
+    with told_as_damage():
         if content[4:8] != b"TFL3":
             raise ValueError(f"{len(content):,} bytes that start otherwise")
         model = schema.Model.GetRootAsModel(content, 0)
         _Walk(len(content)).check(model)
+        return model
+
+
+@contextlib.contextmanager
+def told_as_damage() -> Iterator[None]:
+    """Tells whatever goes wrong inside as a damage of the file.
+
+    Raises:
+        ValueError: If something does.
+    """
+    try:
+        yield
     except _DAMAGES as error:
         raise ValueError(
             "A .tflite file must be whole, TFL3 behind its first four bytes. "
             f"Received a damaged one: {error}. Write or fetch it again."
         ) from error
-    return model
 
 
 class _Walk:

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
 from keras_kddp.data.outside_files import check_regular, parsed_json
-from keras_kddp.export.tflite.flatbuffer import checked_model
+from keras_kddp.export.tflite.flatbuffer import checked_model, told_as_damage
 from keras_kddp.export.tflite.names import FileNames
 
 _NAME = "keras_kddp"
@@ -32,9 +32,14 @@ def with_metadata(
         content: A .tflite file.
         entries: What JSON can hold.
         names: Those of inputs, outputs and layers.
+
+    Raises:
+        ValueError: If the file is damaged.
     """
-    model = schema.ModelT.InitFromObj(checked_model(content))
-    names.give_to(model)
+    checked = checked_model(content)
+    with told_as_damage():
+        model = schema.ModelT.InitFromObj(checked)
+        names.give_to(model)
     model.description = None
     kept = [part for part in model.metadata or () if part.name in _KEPT]
     free = [part for part in model.metadata or () if part.name not in _KEPT]
@@ -51,7 +56,8 @@ def with_metadata(
     model.buffers[entry.buffer].data = np.frombuffer(text.encode(), "uint8")
     model.metadata = [*kept, entry]
     builder = _SharingBuilder(len(content) + 1024)
-    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    with told_as_damage():
+        builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
 
 
