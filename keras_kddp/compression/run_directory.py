@@ -122,7 +122,7 @@ class RunDirectory:
             OSError: If student, summary or files are missing.
             ValueError: If one is damaged.
         """
-        files = sorted(self.path.glob("*.tflite"))
+        files = sorted(filter(Path.is_file, self.path.glob("*.tflite")))
         needed = [self.student_file, self.summary_file]
         if not files or not all(each.is_file() for each in needed):
             raise FileNotFoundError(

@@ -20,6 +20,8 @@ what Keras and `numpy.savez` write, unpack to their own size.
 MOST_JSON_BYTES = 1 << 25
 """32 MiB: of a configuration; that of the largest models of Keras has 3."""
 
+_MOST_RECORD_BYTES = 1 << 22  # 4 MiB: of numbers of a run, or of a key
+_MOST_MEMBERS = 100_000
 _CODECS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -76,14 +78,20 @@ def check_archive(path: str | os.PathLike[str], file: Any) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-    names = [member.filename for member in members]
+    if len(members) > _MOST_MEMBERS:
+        raise ValueError(
+            f"'{path}' must hold at most {_MOST_MEMBERS:,} members. Received: "
+            f"{len(members):,}. It is not what it says; do not use it."
+        )
+    seen = set[str]()
     for member in members:
-        if not _stays_inside(member) or names.count(member.filename) > 1:
+        if not _stays_inside(member) or member.filename in seen:
             raise ValueError(
                 f"'{path}' must hold plain files, each once, under names that "
                 f"stay inside of it. Received: {member.filename!r}. It is not "
                 "what it says; do not use it."
             )
+        seen.add(member.filename)
         check_unpacked(
             f"{path}: {member.filename}", member.file_size, member.compress_size
         )
@@ -107,20 +115,24 @@ def _stays_inside(member: zipfile.ZipInfo) -> bool:
     )
 
 
-def parsed_json(text: str | bytes, name: object) -> Any:
+def parsed_json(
+    text: str | bytes, name: object, most_bytes: int = MOST_JSON_BYTES
+) -> Any:
     """Returns what JSON says.
 
     Args:
         text: It.
         name: Of what it stands in.
+        most_bytes: What it may have; JSON takes up to thirty times as much
+            memory.
 
     Raises:
         ValueError: If it is no JSON, too long or too deep.
     """
-    if len(text) > MOST_JSON_BYTES:
+    if len(text) > most_bytes:
         raise ValueError(
-            f"'{name}' must be JSON of at most {MOST_JSON_BYTES:,} bytes. "
-            f"Received: {len(text):,}. It is not what it says."
+            f"'{name}' must be JSON of at most {most_bytes:,} bytes. Received "
+            "more. It is not what it says."
         )
     try:
         return json.loads(text)
@@ -139,7 +151,8 @@ def read_json(path: Path) -> Any:
     """
     check_regular(path)
     with path.open("rb") as file:
-        return parsed_json(file.read(MOST_JSON_BYTES + 1), path)
+        text = file.read(_MOST_RECORD_BYTES + 1)
+    return parsed_json(text, path, _MOST_RECORD_BYTES)
 
 
 def _memory() -> int:

@@ -13,6 +13,7 @@ import pytest
 
 from keras_kddp._compat import is_in_safe_mode
 from keras_kddp.compression.model_sources import model_file
+from keras_kddp.data import outside_files
 
 WEIGHTS = "model.weights.h5"
 
@@ -138,6 +139,14 @@ def test_a_member_that_stands_there_twice_is_refused(parts, tmp_path):
     path = write(tmp_path, parts, **{"config.json": parts["config.json"]})
     with pytest.raises(ValueError, match="each once"):
         model_file(path)
+
+
+def test_an_archive_of_very_many_members_is_refused(
+    parts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(outside_files, "_MOST_MEMBERS", 2)
+    with pytest.raises(ValueError, match="at most 2 members. Received: 3"):
+        model_file(write(tmp_path, parts))
 
 
 def promise(path, name, size):
