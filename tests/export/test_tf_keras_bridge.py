@@ -247,15 +247,11 @@ models = {
 for name, model in models.items():
     model.save(f"{sys.argv[1]}/{name}.h5")
 canary = f"{sys.argv[1]}/ran"
-run = keras.Sequential([L.Lambda(
-    lambda x: (open("CANARY", "w").close(), x)[1], input_shape=(4,))])
-code = run.layers[0].function
-run.layers[0].function = lambda x: x
-run.layers[0].function.__code__ = code.__code__.replace(co_consts=tuple(
-    canary if each == "CANARY" else each for each in code.__code__.co_consts))
+touching = eval(f"lambda x: (open({canary!r}, 'w').close(), x)[1]")
+run = keras.Sequential([L.Lambda(touching, input_shape=(4,))])
 run.save(f"{sys.argv[1]}/lambda.h5")
 run.save(f"{sys.argv[1]}/lambda.keras")
-os.path.exists(canary) and os.remove(canary)
+os.remove(canary)
 models["sequential"].save(f"{sys.argv[1]}/module.keras")
 with open(f"{sys.argv[1]}/stranger.py", "w") as file:
     file.write(f"open({canary!r}, 'w')")
