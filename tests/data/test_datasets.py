@@ -351,6 +351,27 @@ def test_an_array_has_the_numbers_that_it_promises(shape, tmp_path):
         load_dataset(spec)
 
 
+def test_an_array_of_fields_is_refused(tmp_path):
+    spec = write_npz(tmp_path, **arrays())
+    file = io.BytesIO()
+    fields = np.zeros(2, [("é", "i4")])
+    np.lib.format.write_array(file, fields, version=(3, 0))
+    with zipfile.ZipFile(tmp_path / "data.npz", "a") as archive:
+        archive.writestr("more.npy", file.getvalue())
+    with pytest.raises(ValueError, match="a .npy file of version .3, 0., of f"):
+        load_dataset(spec)
+
+
+def test_a_changed_number_of_an_npz_file_is_refused(tmp_path):
+    spec = write_npz(tmp_path, **arrays())
+    path = tmp_path / "data.npz"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x93NUMPY") + 130] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="Bad CRC-32"):
+        load_dataset(spec)
+
+
 def test_packed_members_of_gigabytes_are_refused(tmp_path):
     spec = write_npz(tmp_path, **arrays())
     path = tmp_path / "data.npz"
