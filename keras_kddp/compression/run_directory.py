@@ -193,7 +193,8 @@ class RunDirectory:
         Student, summary and removals are written over; what is not of a run
         stays.
         """
-        for file in (*self._exports(), *self.quantization_aware._results()):
+        tuned = self.quantization_aware._results()
+        for file in (*self._exports(), *tuned, self.before_file):
             file.unlink(missing_ok=True)
         for folder in (self.saved_model(), self.saved_model("any layer")):
             if (folder / "card.json").is_file():
