@@ -15,6 +15,7 @@ from keras.src.losses.loss import (
     scale_loss_for_distribution,
     unscale_loss_for_distribution,
 )
+from keras.src.saving.serialization_lib import SafeModeScope, in_safe_mode
 from keras.src.utils import naming
 
 
@@ -264,3 +265,20 @@ def adopted_variable(
     )
     adopted._value = variable
     return adopted
+
+
+def is_in_safe_mode() -> bool | None:
+    """Says whether Keras reads a config in safe mode; None: it reads none.
+
+    Keras hands the flag to nested objects in the private `global_state` only.
+    """
+    return in_safe_mode()
+
+
+def safe_mode() -> contextlib.AbstractContextManager[Any]:
+    """Returns a scope in which everything is read in safe mode.
+
+    The argument of `load_model` loses to
+    `keras.config.enable_unsafe_deserialization()`; the private scope does not.
+    """
+    return SafeModeScope(True)

@@ -1,6 +1,7 @@
 """Files and folders that are complete or not there."""
 
 from keras_kddp.atomic_files.files import (
+    as_json,
     replacing,
     write_json,
     write_text,
@@ -21,6 +22,7 @@ __all__ = [
     "MANIFEST",
     "TargetError",
     "Unfinished",
+    "as_json",
     "changing_folder",
     "check_changeable",
     "check_target",

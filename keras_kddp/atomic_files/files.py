@@ -71,4 +71,13 @@ def write_json(path: Path, content: Any) -> None:
         TypeError: If JSON cannot hold the content.
         OSError: If the file cannot be written.
     """
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, as_json(content))
+
+
+def as_json(content: Any) -> str:
+    """Returns what `write_json` writes.
+
+    Raises:
+        TypeError: If JSON cannot hold the content.
+    """
+    return json.dumps(content, indent=2) + "\n"

@@ -12,6 +12,7 @@ from keras_kddp.cli.export_options import (
     add_bench,
     add_export,
     add_time_limit,
+    add_trust,
 )
 from keras_kddp.cli.interruption import INTERRUPTED, ending_on_signals
 from keras_kddp.cli.resume_options import add_resume, resume_of
@@ -151,6 +152,7 @@ def _add_verify(commands: Any) -> None:
         default=argparse.SUPPRESS,
     )
     add_time_limit(command)
+    add_trust(command)
     command.set_defaults(load=_load_verify)
 
 

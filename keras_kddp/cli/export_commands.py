@@ -3,13 +3,19 @@
 import argparse
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_kddp.cli.export_checks import check_export
-from keras_kddp.cli.run_data import data_name, run_data
-from keras_kddp.compression.model_sources import load_model
+from keras_kddp.cli.run_data import data_name, run_data, trusts_code
+from keras_kddp.compression.model_sources import (
+    is_code,
+    is_trained,
+    load_model,
+    model_file,
+)
 from keras_kddp.compression.run_directory import Run, RunDirectory
 from keras_kddp.compression.run_exports import (
     write_quantization_aware,
@@ -75,15 +81,38 @@ def bench_run(given: argparse.Namespace) -> int:
         ValueError: If the run is damaged, or its data are unknown.
         OSError: If a file is missing.
     """
-    run = RunDirectory.at(given.directory).read()
+    directory = RunDirectory.at(given.directory)
+    run = directory.read()
     data = run_data(given, run)
-    models = {"after": run.student}
-    source = run.summary.of_job("student")
-    if source:
-        models = {"before": load_model(source), "after": run.student}
+    models = _unpruned(given, run, directory) | {"after": run.student}
     found = bench(models, data.train.x, time_limit=given.time_limit)
     sys.stdout.write(f"{found}\n")
     return 0
+
+
+def _unpruned(
+    given: argparse.Namespace, run: Run, directory: RunDirectory
+) -> dict[str, keras.Model]:
+    """Returns the student of a run as it started, or says why not.
+
+    A run of before does not hold it, and may name code that makes it.
+    """
+    if directory.before_file.is_file():
+        return {"before": model_file(directory.before_file)}
+    source = run.summary.of_job("student")
+    if not source:
+        return {}
+    if is_code(source) and not trusts_code(given):
+        reason = "which is code: give --trust-code if you trust it"
+    elif is_trained(source) and not Path(source).is_file():
+        reason = "which is not there"
+    else:
+        return {"before": load_model(source)}
+    sys.stderr.write(
+        f"kddp: {directory.path}: the student that was not pruned is left out: "
+        f"the run names {source[:200]!r}, {reason}\n"
+    )
+    return {}
 
 
 def _export_saved_model(

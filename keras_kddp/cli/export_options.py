@@ -28,6 +28,7 @@ def add_export(commands: Any) -> None:
     _add_saved_model_options(command)
     add_time_limit(command, _CONVERTERS)
     _add_data(command)
+    add_trust(command)
     command.set_defaults(load=_load_export)
 
 
@@ -42,6 +43,7 @@ def add_bench(commands: Any) -> None:
     command.add_argument("directory", help="run directory")
     add_time_limit(command, _CONVERTERS)
     _add_data(command)
+    add_trust(command)
     command.set_defaults(load=_load_bench)
 
 
@@ -117,6 +119,16 @@ def add_time_limit(command: argparse.ArgumentParser, others: str = "") -> None:
         metavar="SECONDS",
         default=RUN_SECONDS,
         help=f"that a runtime may take for one sample{others}",
+    )
+
+
+def add_trust(command: argparse.ArgumentParser) -> None:
+    """Adds `--trust-code`, of the commands that read a run directory."""
+    command.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="run and download what the summary of the run names: "
+        "module:function, tfds:NAME",
     )
 
 

@@ -28,10 +28,17 @@ def data_name(given: argparse.Namespace, summary: RunSummary) -> str:
     return str(name)
 
 
+def trusts_code(given: argparse.Namespace) -> bool:
+    """Says whether a command may run what the summary of a run names."""
+    return bool(getattr(given, "trust_code", False))
+
+
 def load_run_data(given: argparse.Namespace, summary: RunSummary) -> Dataset:
     """Returns the data of a run, read as the version read them that made it.
 
-    Those that the command names are read as this version does.
+    Those that the command names are read as this version does. Of those that
+    the run names itself nothing is downloaded, and no code is fetched, unless
+    the command trusts it.
 
     Args:
         given: With `directory`, and with `data` where the command names some.
@@ -45,6 +52,7 @@ def load_run_data(given: argparse.Namespace, summary: RunSummary) -> Dataset:
     return load_dataset(
         data_name(given, summary),
         as_before=summary.reads_data_as_before and not is_named,
+        is_trusted=is_named or trusts_code(given),
     )
 
 

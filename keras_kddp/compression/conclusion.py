@@ -13,6 +13,7 @@ from keras_kddp.compression.phases import Clock
 from keras_kddp.compression.results import Compression, StudentResult
 from keras_kddp.compression.returned_run import with_files
 from keras_kddp.compression.run_in_progress import RunInProgress
+from keras_kddp.compression.run_teacher import teacher_sha256
 from keras_kddp.compression.training import answers_of
 from keras_kddp.data.splits import Split
 from keras_kddp.layers.preparation import finalize
@@ -83,17 +84,20 @@ def _compression(
     def measured(model: keras.Model) -> StudentResult:
         return _measured(model, checked.layers, rows, judged)
 
+    start = finalize(checked.student)
     return Compression(
         result=measured(trained.compact),
         teacher_answers=answers_of(teacher, judged),
         history=trained.history,
-        before=profile(finalize(checked.student)),
+        before=profile(start),
         removals=trained.removals,
         units_before=_count_units(checked.student, checked.layers),
         controls={n: measured(x) for n, x in trained.controls.items()},
         split_sizes={n: len(split) for n, split in checked.splits.items()},
         seed=checked.recipe.seed,
         seconds=0.0,
+        start=start,
+        teacher_sha256=teacher_sha256(teacher),
     )
 
 

@@ -32,7 +32,8 @@ def write_run(
 ) -> Compression:
     """Writes a run directory and returns the compression with it.
 
-    `student.keras` (plain), `student_float32.tflite`, `student_int8.tflite`,
+    `student.keras` (plain), `before.keras` (the student as it started),
+    `student_float32.tflite`, `student_int8.tflite`,
     each run on every runtime that is here over the whole test split, `micro`
     (a bundle for microcontrollers, where TFLM is here and runs the student),
     `removals.json` with the evidence for every unit that left, and
@@ -52,6 +53,7 @@ def write_run(
         ExportError: If the student cannot be converted.
     """
     directory.write_student(compression.student)
+    compression.start.save(directory.before_file)
     files = _write_files(compression.student, directory, calibration, test)
     compression = replace(compression, files=files.moved(directory.final_path))
     summary = replace(

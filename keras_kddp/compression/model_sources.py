@@ -11,11 +11,17 @@ from typing import Any
 import keras
 
 from keras_kddp import models
+from keras_kddp.compression.model_archives import load_safely
 
 
 def is_trained(source: str) -> bool:
     """Says whether a text names a model file, which comes with weights."""
     return source.endswith(".keras")
+
+
+def is_code(source: str) -> bool:
+    """Says whether a text names a function of a module, which would run."""
+    return ":" in source and not is_trained(source)
 
 
 def load_model(source: str) -> keras.Model:
@@ -53,18 +59,21 @@ def load_model(source: str) -> keras.Model:
 
 
 def model_file(path: str | os.PathLike[str]) -> keras.Model:
-    """Returns the model in a `.keras` file.
+    """Returns the model in a `.keras` file, which may be a stranger's.
+
+    It is read in safe mode even where `keras.config` turns that off: a
+    function of your own may read it otherwise.
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If Keras cannot read it.
+        ValueError: If Keras cannot read it, or it would run code.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"'{path}' must be a .keras file. Received a path with no file."
         )
     try:
-        return keras.models.load_model(path, compile=False)
+        return load_safely(path)
     # Whatever zip, JSON, HDF5 and the layers themselves say of a damaged file.
     except Exception as error:
         raise ValueError(

@@ -99,6 +99,9 @@ class Compression:
         seed: Of weights, shuffling and Dropout.
         seconds: How long training and measuring took, without the checks
             before and the export behind.
+        start: The student as it started, plain Keras.
+        teacher_sha256: Hash of the teacher's weights and layers; None where its
+            layers have no configuration.
         files: The run directory; None where none was asked for.
     """
 
@@ -112,6 +115,8 @@ class Compression:
     split_sizes: Mapping[str, int]
     seed: int
     seconds: float
+    start: keras.Model
+    teacher_sha256: str | None
     files: RunFiles | None = None
 
     @property
@@ -168,6 +173,7 @@ class Compression:
             seed=self.seed,
             seconds=self.seconds,
             verdicts=self.verdicts,
+            teacher_sha256=self.teacher_sha256,
             **controls,
             **self._file_numbers(),
         )

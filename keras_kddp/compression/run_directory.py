@@ -75,7 +75,7 @@ class RunDirectory(RunNames):
 
     def _read(self) -> Run:
         """Returns what the directory holds while nobody replaces it."""
-        files = sorted(self.path.glob("*.tflite"))
+        files = sorted(filter(Path.is_file, self.path.glob("*.tflite")))
         needed = [self.student_file, self.summary_file]
         if not files or not all(each.is_file() for each in needed):
             raise FileNotFoundError(

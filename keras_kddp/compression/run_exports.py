@@ -1,16 +1,13 @@
 """What else is made of the student of a run: for reuse, and tuned for int8."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
-
-from keras_kddp.compression.model_sources import load_model
 from keras_kddp.compression.run_directory import Run, RunDirectory
 from keras_kddp.compression.run_summary import RunSummary
+from keras_kddp.compression.run_teacher import run_teacher
 from keras_kddp.data.datasets import Dataset
 from keras_kddp.export import (
     TFMOTResult,
@@ -116,7 +113,8 @@ def write_quantization_aware(
 ) -> TFMOTResult:
     """Fine-tunes a run's student for int8, into a run directory of its own.
 
-    The teacher is the run's; without one the labels alone teach.
+    The teacher is the run's, see `run_teacher`; without one the labels alone
+    teach.
 
     Args:
         run: With the student, which stays as it is, and what the run found.
@@ -132,11 +130,12 @@ def write_quantization_aware(
 
     Raises:
         ImportError: If TFMOT is not installed.
-        ValueError: If TFMOT does not take the student.
+        ValueError: If TFMOT does not take the student, or what stands for the
+            teacher is another one.
         TFMOTError: If TFMOT fails.
     """
     summary, job = run.summary, dict(run.summary.job or {})
-    teacher = _teacher(directory, job)
+    teacher = run_teacher(directory, summary)
     with directory.changing(run) as copy:
         tuned = copy.quantization_aware
         with tuned.writing(overwrite=True) as unfinished:
@@ -160,22 +159,8 @@ def write_quantization_aware(
                     history=found.history,
                     job=job,
                     input_range=summary.input_range,
+                    teacher_sha256=summary.teacher_sha256,
                 )
             )
     path = directory.quantization_aware.tflite_file("int8")
     return replace(found, tflite=replace(found.tflite, path=path))
-
-
-def _teacher(
-    directory: RunDirectory, job: Mapping[str, Any]
-) -> keras.Model | None:
-    """Returns the teacher of a run, from its directory or its own file."""
-    for path in (directory.teacher_file, Path(job.get("teacher", ""))):
-        if path.suffix == ".keras" and path.is_file():
-            return load_model(str(path))
-    warnings.warn(
-        f"'{directory.path}' has no teacher, neither as teacher.keras nor as "
-        "the file that it names: the labels alone teach.",
-        stacklevel=3,
-    )
-    return None

@@ -32,6 +32,11 @@ class RunNames:
         return self.path / "student.keras"
 
     @property
+    def before_file(self) -> Path:
+        """The student as it started, for what compares with it."""
+        return self.path / "before.keras"
+
+    @property
     def teacher_file(self) -> Path:
         """The teacher, where the run has trained it."""
         return self.path / "teacher.keras"

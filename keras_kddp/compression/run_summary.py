@@ -1,10 +1,12 @@
 """The numbers of a run, as `summary.json` has them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+from keras_kddp.compression.typed_entries import wrong_entry
+from keras_kddp.data.outside_files import read_json
 
 VERSION = 2
 """Of what `summary.json` holds; 0: written before it was numbered.
@@ -50,6 +52,8 @@ class RunSummary:
         input_range: Smallest and largest number of the training inputs.
         data_notes: What was done to the data of the job, a sentence each.
         history: Of a fine-tuning: loss and accuracy by name, one per epoch.
+        teacher_sha256: Of the teacher's weights and layers; see
+            `keras_kddp.distillation.teacher.outputs.fingerprint`.
         job: The configuration; see `CompressionConfig`.
         others: Entries that this version does not know.
     """
@@ -82,6 +86,7 @@ class RunSummary:
     input_range: tuple[float, float] | None = None
     data_notes: Sequence[str] | None = None
     history: Sequence[Mapping[str, float]] | None = None
+    teacher_sha256: str | None = None
     job: Mapping[str, Any] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
 
@@ -130,25 +135,22 @@ def read_summary(path: Path) -> RunSummary:
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is not JSON, of a newer version, or what is read
-            again has other types.
+        ValueError: If it is not JSON, of a newer version, or an entry has
+            another type than it is written with.
     """
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"'{path}' must be JSON. Received: {error}."
-        ) from error
+    entries = read_json(path)
     version = entries.get("version") if isinstance(entries, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise ValueError(
             f"'{path}' must be of version {VERSION} or below. Received version "
-            f"{version}: a newer keras-kddp wrote it. Install that one."
+            f"{str(version)[:20]}: a newer keras-kddp wrote it. Install that "
+            "one."
         )
-    if not _is_summary(entries):
+    wrong = wrong_entry(entries, RunSummary)
+    if wrong is not None:
         raise ValueError(
             f"'{path}' must be the summary of a run, a JSON object. Received: "
-            f"{str(entries)[:200]}."
+            f"{wrong}."
         )
     known = {name: entries[name] for name in _NAMES if name in entries}
     others = {n: value for n, value in entries.items() if n not in _NAMES}
@@ -157,23 +159,3 @@ def read_summary(path: Path) -> RunSummary:
         low, high = found.input_range
         found = replace(found, input_range=(low, high))
     return found
-
-
-def _is_summary(entries: Any) -> bool:
-    """Says whether what is read again has the right types."""
-    return (
-        isinstance(entries, dict)
-        and isinstance(entries.get("version", 0), int)
-        and isinstance(entries.get("job", {}), dict)
-        and isinstance(entries.get("job", {}).get("data", ""), str)
-        and isinstance(entries.get("job", {}).get("student", ""), str)
-        and _is_range(entries.get("input_range", [0, 1]))
-    )
-
-
-def _is_range(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(isinstance(bound, (int, float)) for bound in value)
-    )

@@ -2,13 +2,15 @@
 
 import gzip
 import math
-import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keras_kddp.data.array_files import DAMAGES, read_npz_arrays
+from keras_kddp.data.outside_files import check_regular, check_unpacked
 from keras_kddp.data.sources import (
     SPLITS,
     Source,
@@ -67,35 +69,45 @@ def _read_idx_array(folder: Path, stem: str, rank: int) -> np.ndarray:
             "folder without it. Fashion-MNIST: apt-get install "
             "dataset-fashion-mnist, then idx:/usr/share/datasets/fashion-mnist."
         )
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"'{path}' must be a complete gzip file. Received: {error}."
-            ) from error
-    return _parse_idx(path, content, rank)
+    is_packed = path.suffix == ".gz"
+    try:
+        with gzip.open(path) if is_packed else path.open("rb") as file:
+            return _parse_idx(path, file, rank, is_packed=is_packed)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"'{path}' must be a complete gzip file. Received: {error}."
+        ) from error
 
 
-def _parse_idx(path: Path, content: bytes, rank: int) -> np.ndarray:
+def _parse_idx(
+    path: Path, file: Any, rank: int, *, is_packed: bool
+) -> np.ndarray:
     """Returns the array: magic, sizes and numbers are big-endian."""
-    is_idx = content[:2] == b"\0\0" and content[2:3] in _IDX_DTYPES
-    header = 4 + 4 * rank
-    if not is_idx or content[3:4] != bytes([rank]) or len(content) < header:
+    size = check_regular(path)
+    header = file.read(4 + 4 * rank)
+    is_idx = header[:2] == b"\0\0" and header[2:3] in _IDX_DTYPES
+    is_whole = len(header) == 4 + 4 * rank
+    if not is_idx or header[3:4] != bytes([rank]) or not is_whole:
         raise ValueError(
             f"'{path}' must be an IDX file of {rank} dimensions. Received: "
-            f"{len(content):,} bytes that start with {content[:4].hex(' ')}."
+            f"{size:,} bytes that start with {header[:4].hex(' ')}."
         )
-    dtype = np.dtype(_IDX_DTYPES[content[2:3]])
-    shape = np.frombuffer(content, ">u4", rank, offset=4).tolist()
-    expected = header + math.prod(shape) * dtype.itemsize
-    if len(content) != expected:
+    dtype = np.dtype(_IDX_DTYPES[header[2:3]])
+    shape = np.frombuffer(header, ">u4", rank, offset=4).tolist()
+    expected = math.prod(shape) * dtype.itemsize
+    content = b""
+    received = size - len(header)
+    if is_packed or received == expected:
+        check_unpacked(path, expected, size)
+        content = file.read(expected)
+        received = len(content) + len(file.read(1))
+    if received != expected:
         raise ValueError(
-            f"'{path}' must be {expected:,} bytes for its shape {shape}. "
-            f"Received: {len(content):,} bytes. Fetch the file again."
+            f"'{path}' must be {len(header) + expected:,} bytes for its shape "
+            f"{shape}. Received: {len(header) + received:,} bytes. Fetch the "
+            "file again."
         )
-    return np.frombuffer(content, dtype, offset=header).reshape(shape)
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def read_npz(text: str, *, is_name: bool = False) -> Source:
@@ -171,31 +183,16 @@ def _npz_groups(
 def _read_npz_arrays(path: str) -> dict[str, np.ndarray]:
     """Returns every array of a file of `numpy.savez`, by name."""
     try:
-        # Opened here: NumPy leaves a damaged file open.
-        with open(path, "rb") as file:
-            read = np.load(file)
-            if not isinstance(read, np.ndarray):
-                return {name: read[name] for name in read.files}
+        return read_npz_arrays(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"'{path}' must be a file of numpy.savez. Received a path with no "
             "file. Options follow its name as ,scale=NUMBER and ,group=KEY."
         ) from error
-    except (
-        EOFError,
-        NotImplementedError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except DAMAGES as error:
         raise ValueError(
             f"'{path}' must be a complete file of numpy.savez with arrays of "
-            f"numbers, no objects. Received: {error}."
+            f"numbers, no objects. Received: {error}. Put inputs and labels "
+            "into one file: numpy.savez(FILE, x_train=..., y_train=..., "
+            "x_test=..., y_test=...)."
         ) from error
-    raise ValueError(
-        f"'{path}' must be a file of numpy.savez. Received one array, as "
-        f"numpy.save writes it, of shape {read.shape}. Put inputs and labels "
-        "into one file: numpy.savez(FILE, x_train=..., y_train=..., "
-        "x_test=..., y_test=...)."
-    )

@@ -63,7 +63,9 @@ class Dataset:
             sys.stderr.write(f"kddp: {self.name}: {note}\n")
 
 
-def load_dataset(spec: str, *, as_before: bool = False) -> Dataset:
+def load_dataset(
+    spec: str, *, as_before: bool = False, is_trusted: bool = True
+) -> Dataset:
     """Returns the data set that a text names.
 
     Args:
@@ -78,6 +80,8 @@ def load_dataset(spec: str, *, as_before: bool = False) -> Dataset:
         as_before: Read the text as runs did whose `summary.json` is of version
             0 or 1: npz has no options, its uint8 images are made [0, 1] with
             a channel axis too, and validation is the last twelfth.
+        is_trusted: Whether the text is the user's own. Of a stranger's tfds
+            is read where it is prepared, with code that is installed.
 
     Returns:
         uint8 images of idx and tfds as float32 in [0, 1] with a channel axis;
@@ -98,7 +102,7 @@ def load_dataset(spec: str, *, as_before: bool = False) -> Dataset:
             "The data must be digits, idx:DIR, npz:FILE or "
             f"tfds:NAME. Received: {spec!r}."
         )
-    source, prepare = _read(kind, name, as_before=as_before)
+    source, prepare = _read(kind, name, as_before, is_trusted)
     splits, notes = {}, [*source.notes]
     if as_before:
         notes.insert(0, "read as the version read it that made the run")
@@ -137,7 +141,7 @@ def _notes_of_repeats(splits: dict[str, Split]) -> list[str]:
 
 
 def _read(
-    kind: str, name: str, *, as_before: bool
+    kind: str, name: str, as_before: bool, is_trusted: bool
 ) -> tuple[Source, Preparation]:
     """Returns what was read, and what is to be done to its inputs."""
     if kind == "npz":
@@ -145,7 +149,9 @@ def _read(
         divisor = source.options.get("scale")
         numbers = as_numbers if divisor is None else divider(divisor)
         return source, as_images if as_before else numbers
-    return (read_idx if kind == "idx" else read_tfds)(name), as_images
+    if kind == "idx":
+        return read_idx(name), as_images
+    return read_tfds(name, is_trusted=is_trusted), as_images
 
 
 def _cut(

@@ -14,7 +14,11 @@ from keras_kddp.extras import absence_of, require
 _LONG_LIST = re.compile(r"(?:\n\s*- \S+){9,}")
 
 
-def read_tfds(text: str) -> Source:
+# NAME/CONFIG:VERSION of what is installed; community:NAME fetches its code.
+_PLAIN = re.compile(r"\w+(/[\w.+-]+)*(:[\d.*]+)?")
+
+
+def read_tfds(text: str, *, is_trusted: bool = True) -> Source:
     """Returns splits of a data set of tensorflow-datasets.
 
     Prepares (and downloads) it first where that has not been done; the
@@ -25,6 +29,8 @@ def read_tfds(text: str) -> Source:
         text: `NAME` or `NAME,train=SPLIT,validation=SPLIT,test=SPLIT`, with
             SPLIT such as `train[:90%]`; a data set of inputs with their
             labels. With `,group=FEATURE` that feature tells the groups.
+        is_trusted: Whether the text is the user's own. Otherwise nothing is
+            downloaded, and no code that is not installed is fetched.
 
     Raises:
         ImportError: If tensorflow-datasets is not installed.
@@ -43,7 +49,8 @@ def read_tfds(text: str) -> Source:
                 f"Received: {word!r}."
             )
         (options if split == "group" else names)[split] = value
-    parts, info = _loaded(name, names)
+    load = _loaded if is_trusted else _prepared
+    parts, info = load(name, names)
     _warn_of_overlaps(name, names, info.splits)
     group = options.get("group")
     splits = {
@@ -66,7 +73,20 @@ def read_tfds(text: str) -> Source:
     return Source(splits, options, [note] if left and group is None else [])
 
 
-def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
+def _prepared(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
+    """Returns what `_loaded` does, of a data set that is here already."""
+    if not _PLAIN.fullmatch(name):
+        raise ValueError(
+            f"tfds:{name} must be a data set of the installed "
+            "tensorflow-datasets, as a run names it that may be a stranger's. "
+            "Received one that fetches code. Name it with --data to do so."
+        )
+    return _loaded(name, names, download=False)
+
+
+def _loaded(
+    name: str, names: dict[str, str], *, download: bool = True
+) -> tuple[dict[str, Any], Any]:
     """Returns the splits, each a dict of features, and the data set's info."""
     require(
         "tfds: is read by",
@@ -77,14 +97,20 @@ def _loaded(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
 
     try:
         parts, info = tfds.load(
-            name, split=list(names.values()), batch_size=-1, with_info=True
+            name,
+            split=list(names.values()),
+            batch_size=-1,
+            with_info=True,
+            download=download,
         )
     # Whatever the data set's own script, the network or the file system says.
     except Exception as error:
+        mend = "" if download else ". Name it with --data to have it fetched."
         raise ValueError(
             f"tfds:{name} must be a data set that is prepared or can be "
             f"downloaded, with the splits {sorted(names.values())}. Received: "
             f"{type(error).__name__}: {_LONG_LIST.sub(' ...', str(error))}"
+            f"{mend}"
         ) from error
     return dict(zip(names, tfds.as_numpy(parts), strict=True)), info
 

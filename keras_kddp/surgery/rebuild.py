@@ -3,6 +3,7 @@
 import contextlib
 import types
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -14,6 +15,12 @@ from keras_kddp.surgery.hidden_state import check_hidden_state
 from keras_kddp.surgery.layer_state import is_custom
 
 Config = dict[str, Any]
+
+is_own_model: ContextVar[bool] = ContextVar("is_own_model", default=False)
+"""Whether what is made from a config is a copy of a model that is here.
+
+Keras takes every config for a stranger's; a layer that refuses those asks here.
+"""
 
 
 def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
@@ -45,10 +52,14 @@ def rebuild(model: keras.Model, edit: Callable[[Config], None]) -> keras.Model:
         entry.pop("build_config", None)  # it would build at the old widths
         entry["config"].pop("build_input_shape", None)
     edit(config)
-    with _explained_failure(model), _compat.untouched_seeds():
-        new_model = type(model).from_config(
-            config, custom_objects=_custom_objects(model) | makers
-        )
+    token = is_own_model.set(True)
+    try:
+        with _explained_failure(model), _compat.untouched_seeds():
+            new_model = type(model).from_config(
+                config, custom_objects=_custom_objects(model) | makers
+            )
+    finally:
+        is_own_model.reset(token)
     new_model.dtype_policy = model.dtype_policy  # a config leaves it out
     _carry_flags(model, new_model)
     return new_model

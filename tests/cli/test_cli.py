@@ -141,6 +141,7 @@ def run(folder):
 def test_compress_leaves_every_file_and_prints_the_table(run):
     directory, done = run
     assert {path.name for path in directory.iterdir()} == {
+        "before.keras",
         "teacher.keras",
         "removals.json",
         "student.keras",
@@ -452,6 +453,59 @@ def test_options_are_checked_before_a_file_is_written(
     }
 
 
+CANARY = """
+from pathlib import Path
+Path("ran").touch()
+
+def student():
+    raise SystemExit("ran")
+"""
+
+
+@pytest.mark.parametrize("command", ["bench", "verify", "export"])
+def test_a_run_directory_runs_no_code(command, run, tmp_path, monkeypatch):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "before.keras").unlink()
+    (tmp_path / "stranger.py").write_text(CANARY)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary["job"] |= {
+        "student": "stranger:student",
+        "teacher": "stranger:student",
+        "data": f"npz:{run[0].parents[1] / 'data.npz'}",
+    }
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    monkeypatch.chdir(tmp_path)
+
+    assert cli.main([command, "."]) == 0
+
+    assert not Path("ran").exists()
+    if command == "bench":
+        with pytest.raises(SystemExit, match="ran"):
+            cli.main([command, ".", "--trust-code"])
+
+
+def test_bench_says_what_it_leaves_out_of_a_run_of_before(
+    run, inside, tmp_path, capsys
+):
+    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+    before = tmp_path / "before.keras"
+    assert keras.saving.load_model(before).get_layer("hidden").units == 24
+    assert cli.main(["bench", str(tmp_path)]) == 0
+    assert "before" in capsys.readouterr().out
+    before.unlink()
+    assert cli.main(["bench", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert "before" not in shown.out
+    assert "'own_models:student', which is code: give --trust-c" in shown.err
+    assert cli.main(["bench", str(tmp_path), "--trust-code"]) == 0
+    assert "before" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary["job"]["student"] = "gone.keras"
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert cli.main(["bench", str(tmp_path)]) == 0
+    assert "'gone.keras', which is not there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["verify", "bench"])
 def test_a_time_limit_goes_to_what_runs_the_files(command, run, inside, capsys):
     words = [command, str(run[0]), "--time-limit", "0"]
@@ -496,6 +550,19 @@ def test_a_student_is_tuned_for_int8_into_a_run_of_its_own(
     assert (tmp_path / "student.keras").read_bytes() == before
     metadata = read_metadata(tmp_path / "qat" / "student_int8.tflite")
     assert metadata["finetuned_with"] == "TFMOT: quantization"
+
+
+def test_another_teacher_is_not_the_teacher_of_the_run(
+    run, inside, tmp_path, capsys
+):
+    out = shutil.copytree(run[0], tmp_path / "run")
+    shutil.copy(out / "before.keras", out / "teacher.keras")
+
+    assert cli.main(["export", str(out), "--qat"]) == 2
+
+    message = capsys.readouterr().err
+    assert "must be the one that the run learned from, of SHA-256" in message
+    assert not (out / "qat").exists()
 
 
 def test_an_earlier_run_is_replaced_only_where_that_is_asked_for(

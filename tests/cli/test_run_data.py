@@ -119,6 +119,13 @@ def test_a_student_tuned_for_int8_keeps_the_version_of_its_data(
     assert summary.reads_data_as_before
 
 
+@pytest.mark.parametrize("command", ["verify", "export", "bench"])
+def test_data_that_a_run_names_are_not_fetched(command, run, capsys):
+    write(run, VERSION, data="tfds:community:set")
+    assert cli.main([command, str(run.path)]) == 2
+    assert "Received one that fetches code" in capsys.readouterr().err
+
+
 def test_a_former_job_is_not_taken_for_one_of_now(run):
     write(run, 1)
     run.write_summary(run.read().summary)

@@ -141,6 +141,7 @@ def test_every_control_has_the_declared_size_it_should(complete):
 def test_the_run_directory_is_complete(complete):
     found, folder = complete
     assert {path.name for path in folder.iterdir()} == {
+        "before.keras",
         "removals.json",
         "student.keras",
         "student_float32.tflite",
@@ -153,6 +154,8 @@ def test_the_run_directory_is_complete(complete):
     }
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary) >= SUMMARY_FIELDS
+    before = keras.models.load_model(folder / "before.keras")
+    assert before.count_params() == summary["parameters_before"]
     loaded = keras.models.load_model(folder / "student.keras")
     assert accuracy(loaded, Split(*TEST)) == summary["kddp_accuracy"]
     int8 = folder / "student_int8.tflite"

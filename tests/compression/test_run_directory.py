@@ -1,6 +1,7 @@
 """A run directory: its names, its summary, what is read and cleared."""
 
 import json
+import os
 
 import keras
 import pytest
@@ -42,6 +43,7 @@ def test_names_are_those_of_every_run(tmp_path):
     names = {
         run.student_file: "student.keras",
         run.teacher_file: "teacher.keras",
+        run.before_file: "before.keras",
         run.summary_file: "summary.json",
         run.removals_file: "removals.json",
         run.tflite_file("none"): "student_float32.tflite",
@@ -116,6 +118,27 @@ def test_every_control_has_an_entry():
         ),
         ('{"job": {"data": 1}}', "must be the summary of a run"),
         ('{"input_range": [0, "1"]}', "must be the summary of a run"),
+        ('{"input_range": [0, 1, 2]}', "Received: input_range="),
+        ('{"input_range": [0, NaN]}', "Received: input_range="),
+        ('{"kddp_accuracy": NaN}', "Received: kddp_accuracy=nan"),
+        ('{"kddp_accuracy": Infinity}', "Received: kddp_accuracy=inf"),
+        ('{"kddp_accuracy": "0.9"}', "Received: kddp_accuracy='0.9'"),
+        ('{"kddp_accuracy": true}', "Received: kddp_accuracy=True"),
+        ('{"seed": -1}', "Received: seed=-1"),
+        ('{"units_after": 1.5}', "Received: units_after=1.5"),
+        ('{"split_sizes": [3]}', "Received: split_sizes="),
+        ('{"split_sizes": {"test": "3"}}', "Received: split_sizes="),
+        ('{"verdicts": "better"}', "Received: verdicts='better'"),
+        ('{"history": {"loss": 1}}', "Received: history="),
+        ('{"teacher_sha256": 1}', "Received: teacher_sha256=1"),
+        ('{"job": [1]}', "Received: job="),
+        ('{"job": {"student": null}}', "Received: job: student=None"),
+        ('{"job": {"teacher": 3}}', "Received: job: teacher=3"),
+        ('{"job": {"data": "npz:a\\u0000"}}', "Received: job: data="),
+        ('{"job": {"temperature": "4"}}', "Received: job: temperature='4'"),
+        ('{"job": {"batch_size": 1e400}}', "Received: job: batch_size=inf"),
+        ('{"job": {"seeds": [0, "1"]}}', "Received: job: seeds="),
+        ('{"job": {"layers": "hidden"}}', "Received: job: layers='hidden'"),
     ],
 )
 def test_what_is_no_summary_is_refused(text, message, tmp_path):
@@ -123,6 +146,30 @@ def test_what_is_no_summary_is_refused(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_summary(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f'{{"seed": 1{"0" * 400}}}', "Received: seed=10000"),
+        (f'{{"seed": 1{"0" * 5000}}}', "must be JSON. Received: Exceeds"),
+        (f'{{"version": 1{"0" * 400}}}', "Received version 10000"),
+        ("[" * 100_000, "must be JSON. Received: maximum recursion"),
+        (" " * (2**22 + 1), "must be JSON of at most 4,194,304 bytes"),
+    ],
+    ids=["large", "digits", "version", "deep", "long"],
+)
+def test_a_summary_that_is_too_much_is_refused(text, message, tmp_path):
+    path = tmp_path / "summary.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_summary(path)
+
+
+def test_a_pipe_is_no_summary(tmp_path):
+    os.mkfifo(tmp_path / "summary.json")
+    with pytest.raises(OSError, match="must be a file. Received a folder, a p"):
+        read_summary(tmp_path / "summary.json")
 
 
 def test_a_directory_without_files_is_no_run(tmp_path):

@@ -1,6 +1,10 @@
 """Data sets by the texts that name them, and what is said of bad ones."""
 
+import gzip
+import io
+import os
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -325,6 +329,103 @@ def test_a_truncated_npz_file_is_refused(keep, tmp_path):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="must be a complete file of numpy"):
         load_dataset(spec)
+
+
+def npy_header(shape, dtype="<f4"):
+    """Returns a .npy file that promises numbers, and has none."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": dtype, "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "shape", [(10**12,), (10**12, 0), (-1, -4), (0, 10**9), (2,)]
+)
+def test_an_array_has_the_numbers_that_it_promises(shape, tmp_path):
+    spec = write_npz(tmp_path, **arrays())
+    with zipfile.ZipFile(tmp_path / "data.npz", "a") as archive:
+        archive.writestr("more.npy", npy_header(shape))
+    with pytest.raises(ValueError, match="'more.npy' promises .* and has 0 by"):
+        load_dataset(spec)
+
+
+def test_an_array_of_fields_is_refused(tmp_path):
+    spec = write_npz(tmp_path, **arrays())
+    file = io.BytesIO()
+    fields = np.zeros(2, [("é", "i4")])
+    np.lib.format.write_array(file, fields, version=(3, 0))
+    with zipfile.ZipFile(tmp_path / "data.npz", "a") as archive:
+        archive.writestr("more.npy", file.getvalue())
+    with pytest.raises(ValueError, match="a .npy file of version .3, 0., of f"):
+        load_dataset(spec)
+
+
+def test_a_changed_number_of_an_npz_file_is_refused(tmp_path):
+    spec = write_npz(tmp_path, **arrays())
+    path = tmp_path / "data.npz"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x93NUMPY") + 130] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="Bad CRC-32"):
+        load_dataset(spec)
+
+
+def test_packed_members_of_gigabytes_are_refused(tmp_path):
+    spec = write_npz(tmp_path, **arrays())
+    path = tmp_path / "data.npz"
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("more.npy", npy_header((10**9,)))
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"more.npy") - 46 + 24  # size, unpacked
+    content[place : place + 4] = (4 * 10**9).to_bytes(4, "little")
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="must unpack to at most 268,435,456"):
+        load_dataset(spec)
+
+
+def test_other_parts_of_an_npz_file_are_left(tmp_path):
+    spec = write_npz(tmp_path, **arrays())
+    with zipfile.ZipFile(tmp_path / "data.npz", "a") as archive:
+        archive.writestr("readme.txt", "of the data")
+    assert len(load_dataset(spec).test) == 6
+
+
+def test_a_packed_idx_file_promises_what_it_has(tmp_path):
+    spec = write_idx(tmp_path, arrays())
+    path = tmp_path / f"{IDX_NAMES['x_train']}.gz"
+    head = gzip.decompress(path.read_bytes())[:4]
+    sizes = np.array([10**6, 28, 28], ">u4").tobytes()
+    path.write_bytes(gzip.compress(head + sizes))
+    with pytest.raises(ValueError, match="that promises 784,000,000"):
+        load_dataset(spec)
+
+
+def test_a_pipe_is_no_data(tmp_path):
+    os.mkfifo(tmp_path / "data.npz")
+    with pytest.raises(OSError, match="a folder, a pipe or a device"):
+        load_dataset(f"npz:{tmp_path / 'data.npz'}")
+
+
+@pytest.mark.parametrize("name", ["community:set", "http://x/y", "../set"])
+def test_a_strangers_tfds_fetches_no_code(name):
+    with pytest.raises(
+        ValueError, match="fetches code. Name it with --data to"
+    ):
+        load_dataset(f"tfds:{name}", is_trusted=False)
+
+
+def test_a_strangers_tfds_is_read_and_not_downloaded(
+    prepared_tfds, monkeypatch
+):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(prepared_tfds))
+    found = load_dataset("tfds:tiny_images", is_trusted=False)
+    assert len(found.test) == 6
+    with pytest.raises(ValueError, match="Name it with --data to have it"):
+        load_dataset("tfds:mnist", is_trusted=False)
 
 
 def test_a_single_array_is_no_npz_file(tmp_path):

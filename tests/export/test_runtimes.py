@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import signal
+import struct
 import sys
 import time
 
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from keras_kddp.export import (
     CrashError,
@@ -22,6 +24,10 @@ from keras_kddp.export import (
 )
 from keras_kddp.export.runtimes import process
 from keras_kddp.export.tflite.calibration import CALIBRATED
+from keras_kddp.export.tflite.operations import operations_of
+from keras_kddp.export.tflite.portable_operations import (
+    with_portable_operations,
+)
 from keras_kddp.export.tflite.to_tflite import QUANTIZATIONS
 
 X = np.random.default_rng(0).uniform(size=(60, 8, 8, 1)).astype("float32")
@@ -222,6 +228,40 @@ def test_a_file_without_metadata_is_refused(content, tmp_path):
 
     with pytest.raises(ValueError, match="must be a .tflite file of keras_kdd"):
         read_metadata(path)
+
+
+def test_damaged_parts_of_a_file_are_an_error_of_the_readers(files):
+    content = files["int8"].path.read_bytes()
+    assert operations_of(content)
+    for seed in range(200):
+        changed = damaged(content, seed)
+        for read in (operations_of, with_portable_operations):
+            try:
+                read(changed)
+            except ValueError as error:
+                assert "must be whole, TFL3" in str(error)  # noqa: PT017
+
+
+def knotted(content, count):
+    """Returns a file whose vector of tensors claims a number of them."""
+    model = schema.Model.GetRootAsModel(content, 0)
+    table = model.Subgraphs(0)._tab
+    place = table.Vector(table.Offset(4)) - 4
+    return content[:place] + struct.pack("<I", count) + content[place + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (2**31, "more parts than it has bytes for"),
+        (1, "it names part . of 1"),
+        (20_000, "Received a damaged one"),
+    ],
+)
+def test_a_file_names_only_parts_that_it_has(count, message, files):
+    content = knotted(files["int8"].path.read_bytes(), count)
+    with pytest.raises(ValueError, match=message):
+        operations_of(content)
 
 
 def damaged(content, seed):

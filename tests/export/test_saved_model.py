@@ -15,6 +15,7 @@ from interrupted import without_exchange
 
 import keras_kddp.export.saved_model.to_saved_model as module
 from keras_kddp import prepare, remove_units
+from keras_kddp.compression.model_sources import model_file
 from keras_kddp.export import ExportError, SavedModelLayer, to_saved_model
 from keras_kddp.models import fashion_cnn_student
 
@@ -167,9 +168,39 @@ def test_a_model_with_the_layer_is_saved_and_loaded(body, tmp_path):
     model.fit(X, Y, epochs=1, verbose=0)
     model.save(tmp_path / "model.keras")
 
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=False)
 
     np.testing.assert_allclose(again(X), model(X), atol=1e-6)
+
+
+def test_a_file_with_the_layer_runs_nothing_in_safe_mode(body, tmp_path):
+    model, _ = with_head(body)
+    wrapped = keras.Sequential([keras.Input((*X.shape[1:],)), model])
+    for number, each in enumerate((model, wrapped)):
+        path = tmp_path / f"{number}.keras"
+        each.save(path)
+        with pytest.raises(ValueError, match="a source that you trust"):
+            keras.saving.load_model(path)
+        with pytest.raises(ValueError, match="a source that you trust"):
+            model_file(path)
+    config = SavedModelLayer(body).get_config()
+    with pytest.raises(ValueError, match="a source that you trust"):
+        SavedModelLayer.from_config(config, safe_mode=True)
+
+
+def test_a_model_with_the_layer_is_cloned_and_cut(body):
+    layer = SavedModelLayer(body)
+    inputs = keras.Input((*X.shape[1:],))
+    hidden = keras.layers.Dense(4, "relu", name="hidden")(layer(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+
+    assert keras.models.clone_model(model).count_params() > 0
+    smaller = remove_units(prepare(model), {"hidden": [0]})
+
+    assert smaller.get_layer("hidden").units == 3
+    np.testing.assert_allclose(
+        smaller.get_layer(layer.name)(X), layer(X), atol=1e-6
+    )
 
 
 def test_two_layers_of_one_folder_have_weights_of_their_own(body):

@@ -1,9 +1,12 @@
 """Models that travel between Keras 3 and tf_keras."""
 
+import json
 import os
 import subprocess
 import sys
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -243,6 +246,15 @@ models = {
 }
 for name, model in models.items():
     model.save(f"{sys.argv[1]}/{name}.h5")
+canary = f"{sys.argv[1]}/ran"
+touching = eval(f"lambda x: (open({canary!r}, 'w').close(), x)[1]")
+run = keras.Sequential([L.Lambda(touching, input_shape=(4,))])
+run.save(f"{sys.argv[1]}/lambda.h5")
+run.save(f"{sys.argv[1]}/lambda.keras")
+os.remove(canary)
+models["sequential"].save(f"{sys.argv[1]}/module.keras")
+with open(f"{sys.argv[1]}/stranger.py", "w") as file:
+    file.write(f"open({canary!r}, 'w')")
 """
 
 
@@ -280,6 +292,32 @@ def test_files_of_keras_2_are_read(files, name):
 def test_what_keras_3_has_not_is_refused_by_name(files, name, reason):
     with pytest.raises(ValueError, match=reason):
         from_tf_keras(files / f"{name}.h5")
+
+
+def test_no_code_of_a_file_runs(files, monkeypatch):
+    path = files / "module.keras"
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    config["config"]["layers"][-1] |= {"module": "stranger"}
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    monkeypatch.setenv("PYTHONPATH", str(files))
+
+    with pytest.raises(ValueError, match="a part of the module 'stranger'"):
+        from_tf_keras(path)
+    for suffix in ("h5", "keras"):
+        with pytest.raises(ValueError, match="a part of the module '__main__'"):
+            from_tf_keras(files / f"lambda.{suffix}")
+    with h5py.File(files / "lambda.h5", "a") as file:
+        text = file.attrs["model_config"]
+        file.attrs["model_config"] = text.replace("__main__", "keras")
+    with pytest.raises(ValueError, match="potential risk of arbitrary"):
+        from_tf_keras(files / "lambda.h5")
+
+    assert not (files / "ran").exists()
 
 
 def test_names_of_inputs_and_layers_do_not_clash(tmp_path):

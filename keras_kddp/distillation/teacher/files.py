@@ -1,5 +1,6 @@
 """Teacher outputs on disk, with the key that says whose they are."""
 
+import hashlib
 import json
 import zlib
 from collections.abc import Sequence
@@ -8,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from keras_kddp.atomic_files import write_json
+from keras_kddp.atomic_files import as_json, write_json
+from keras_kddp.data.array_files import DAMAGES, map_npy
+from keras_kddp.data.outside_files import read_json
 from keras_kddp.data.packing import TeacherOutput
 
 _KEY = "key.json"
 _NUMBERS = 1 << 22  # read at once
-_FORMAT = 2
+_FORMAT = 3
+"""3: with a sum of the key itself."""
 
 
 def read_outputs(path: Path, key: dict[str, Any]) -> list[TeacherOutput]:
@@ -55,18 +59,24 @@ def _read_complete(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
         ValueError: If one is missing or damaged.
     """
     try:
-        written = json.loads((path / _KEY).read_text())
+        written = read_json(path / _KEY)
         found = [
-            np.load(path / f"outputs_{index}.npy", mmap_mode="r")
+            map_npy(path / f"outputs_{index}.npy")
             for index in range(len(written["are_logarithms"]))
         ]
         sums = [_checksum(values) for values in found]
-    except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
+    except (*DAMAGES, KeyError, OSError) as error:
         raise ValueError(
             f"`path` must be a new folder, or that of a TeacherCache. Received "
             f"'{path}', which cannot be read as one ({error}). Delete it, or "
             "choose another."
         ) from error
+    if written.get("format") == _FORMAT and not _is_untouched(path, written):
+        raise ValueError(
+            f"The cache in '{path}' must have a {_KEY} of the SHA-256 that "
+            f"stands in it. Received another one: it was changed or damaged. "
+            "Delete the folder to make it anew."
+        )
     if not found or sums != written.get("checksums"):
         raise ValueError(
             f"The cache in '{path}' must hold outputs of the checksums "
@@ -74,6 +84,20 @@ def _read_complete(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
             "to make it anew."
         )
     return written, found
+
+
+def _sum_of_key(content: dict[str, Any]) -> str:
+    """Returns the SHA-256 of all entries of a key but itself."""
+    entries = {n: value for n, value in content.items() if n != "sha256"}
+    text = json.dumps(entries, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_untouched(path: Path, written: dict[str, Any]) -> bool:
+    """Says whether a key is, to the byte, what was written."""
+    is_whole = written.get("sha256") == _sum_of_key(written)
+    content = (path / _KEY).read_bytes()
+    return is_whole and content == as_json(written).encode()
 
 
 def _checksum(values: np.ndarray) -> str:
@@ -116,7 +140,7 @@ def write_outputs(
         "checksums": [*map(_checksum, arrays)],
         "are_logarithms": [output.are_logarithms for output in outputs],
     }
-    write_json(folder / _KEY, content)
+    write_json(folder / _KEY, content | {"sha256": _sum_of_key(content)})
     return [
         output._replace(values=array)
         for output, array in zip(outputs, arrays, strict=True)

@@ -98,7 +98,11 @@ def _layer(
     path: Path, model: keras.Model, kind: str, number: int | None
 ) -> str | None:
     """Returns the layer that an operation of a file comes from."""
-    for operation in read_operations(path.read_bytes()):
+    try:
+        operations = [*read_operations(path.read_bytes())]
+    except ValueError:  # damaged: the runtime's own words are all there is
+        return None
+    for operation in operations:
         if operation.kind == kind and number in (None, operation.place):
             return _made_by(operation, LayerNames(model))
     return None

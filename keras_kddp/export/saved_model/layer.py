@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
+from keras_kddp.surgery.rebuild import is_own_model
 
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
@@ -14,7 +15,8 @@ class SavedModelLayer(keras.layers.Layer):
     """Runs and fine-tunes a reusable SavedModel.
 
     Its variables are this layer's weights: `fit` trains them, `.keras` files
-    keep them, `trainable = False` freezes them. `keras.layers.TFSMLayer` runs
+    keep them (load those with `safe_mode=False`, as a SavedModel can run
+    code), `trainable = False` freezes them. `keras.layers.TFSMLayer` runs
     a SavedModel, but cannot be trained.
 
     Args:
@@ -74,6 +76,39 @@ class SavedModelLayer(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the directory, which must exist where it is loaded again."""
         return {**super().get_config(), "directory": self.directory}
+
+    @classmethod
+    def from_config(
+        cls,
+        config: dict[str, Any],
+        custom_objects: Any = None,
+        safe_mode: bool | None = None,
+    ) -> "SavedModelLayer":
+        """Returns the layer from `get_config()`, unless in safe mode.
+
+        Args:
+            config: From `get_config()`.
+            custom_objects: Not needed here; other layers have it.
+            safe_mode: Whether the config may be a stranger's. None: where
+                Keras reads a config in safe mode, as `load_model` does unless
+                it is told otherwise; not where a model that is here is copied.
+
+        Raises:
+            ValueError: If it may be a stranger's: a SavedModel runs code.
+        """
+        if safe_mode is None:
+            safe_mode = (
+                bool(_compat.is_in_safe_mode()) and not is_own_model.get()
+            )
+        if safe_mode:
+            raise ValueError(
+                "A `SavedModelLayer` must come from a source that you trust: "
+                "it loads a SavedModel from outside of the file, which can run "
+                "code. Received: the config of one, for the directory "
+                f"{config.get('directory')!r}, in safe mode. If you trust it, "
+                "pass `safe_mode=False` to the loading function."
+            )
+        return cls(**config)
 
 
 def _loaded(directory: Path) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
+from keras_kddp.data.outside_files import check_regular, parsed_json
+from keras_kddp.export.tflite.flatbuffer import checked_model, told_as_damage
 from keras_kddp.export.tflite.names import FileNames
 
 _NAME = "keras_kddp"
@@ -31,9 +32,14 @@ def with_metadata(
         content: A .tflite file.
         entries: What JSON can hold.
         names: Those of inputs, outputs and layers.
+
+    Raises:
+        ValueError: If the file is damaged.
     """
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    names.give_to(model)
+    checked = checked_model(content)
+    with told_as_damage():
+        model = schema.ModelT.InitFromObj(checked)
+        names.give_to(model)
     model.description = None
     kept = [part for part in model.metadata or () if part.name in _KEPT]
     free = [part for part in model.metadata or () if part.name not in _KEPT]
@@ -50,7 +56,8 @@ def with_metadata(
     model.buffers[entry.buffer].data = np.frombuffer(text.encode(), "uint8")
     model.metadata = [*kept, entry]
     builder = _SharingBuilder(len(content) + 1024)
-    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    with told_as_damage():
+        builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -87,16 +94,17 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged or holds nothing of ours.
     """
+    check_regular(path)
     content = Path(path).read_bytes()
     found = None
     try:
-        model = schema.Model.GetRootAsModel(content, 0)
+        model = checked_model(content)
         for index in range(model.MetadataLength()):
             entry = model.Metadata(index)
             if entry.Name() == _NAME.encode():
                 buffer = model.Buffers(entry.Buffer())
-                found = json.loads(buffer.DataAsNumpy().tobytes())
-    except (AttributeError, IndexError, TypeError, ValueError, struct.error):
+                found = parsed_json(buffer.DataAsNumpy().tobytes(), path)
+    except (AttributeError, TypeError, ValueError):
         found = None
     if not isinstance(found, dict):
         raise ValueError(

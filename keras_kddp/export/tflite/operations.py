@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_kddp.export.tflite.flatbuffer import checked_model
+
 _NAMES = {
     code: name
     for name, code in vars(schema.BuiltinOperator).items()
@@ -16,7 +18,8 @@ class Operation(NamedTuple):
     """One operation of a file.
 
     Attributes:
-        kind: Name of the builtin operator, such as `"CONV_2D"`.
+        kind: Name of the builtin operator, such as `"CONV_2D"`; of one that
+            the schema has not, `"OPERATOR_999"`.
         place: Its number in its graph, from 0.
         inputs: Names of the tensors that it takes; "" for one left out.
         outputs: Names of the tensors that it makes.
@@ -33,8 +36,11 @@ def read_operations(content: bytes) -> Iterator[Operation]:
 
     Args:
         content: A .tflite file.
+
+    Raises:
+        ValueError: If it is damaged.
     """
-    model = schema.Model.GetRootAsModel(content, 0)
+    model = checked_model(content)
     for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
         for place in range(graph.OperatorsLength()):
             operator = graph.Operators(place)
@@ -44,7 +50,7 @@ def read_operations(content: bytes) -> Iterator[Operation]:
             taken = map(operator.Inputs, range(operator.InputsLength()))
             made = map(operator.Outputs, range(operator.OutputsLength()))
             yield Operation(
-                _NAMES[number],
+                _NAMES.get(number, f"OPERATOR_{number}"),
                 place,
                 tuple(_name(graph, index) for index in taken),
                 tuple(_name(graph, index) for index in made),
@@ -52,9 +58,13 @@ def read_operations(content: bytes) -> Iterator[Operation]:
 
 
 def operations_of(content: bytes) -> tuple[str, ...]:
-    """Returns the names of the operations of a file, each once, in order."""
+    """Returns the names of the operations of a file, each once, in order.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
     return tuple(dict.fromkeys(each.kind for each in read_operations(content)))
 
 
 def _name(graph: Any, index: int) -> str:
-    return graph.Tensors(index).Name().decode() if index >= 0 else ""
+    return (graph.Tensors(index).Name() or b"").decode() if index >= 0 else ""

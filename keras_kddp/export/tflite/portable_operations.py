@@ -7,6 +7,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
+from keras_kddp.export.tflite.flatbuffer import checked_model, told_as_damage
 from keras_kddp.export.tflite.operations import operations_of
 
 _IDENTIFIER = b"TFL3"
@@ -26,19 +27,24 @@ def with_portable_operations(content: bytes) -> bytes:
 
     Args:
         content: A .tflite file.
+
+    Raises:
+        ValueError: If it is damaged.
     """
     if _REWRITTEN.isdisjoint(operations_of(content)):
         return content
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
-    for graph in model.subgraphs:
-        graph.operators = [
-            new
-            for operator in graph.operators or ()  # a branch may have none
-            for new in _rewritten(model, graph, operator)
-        ]
-    _drop_unused_codes(model)
+    checked = checked_model(content)
     builder = Builder(len(content) + 1024)
-    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    with told_as_damage():
+        model = schema.ModelT.InitFromObj(checked)
+        for graph in model.subgraphs:
+            graph.operators = [
+                new
+                for operator in graph.operators or ()  # a branch may have none
+                for new in _rewritten(model, graph, operator)
+            ]
+        _drop_unused_codes(model)
+        builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
 
 

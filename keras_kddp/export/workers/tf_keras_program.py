@@ -1,18 +1,25 @@
 """What the process with tf_keras does: models in, models of the other out."""
 
+import json
 import runpy
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy
 import tensorflow
 import tf_keras
+from tf_keras.protobuf.saved_metadata_pb2 import SavedMetadata
+from tf_keras.src.saving.serialization_lib import SafeModeScope
 
 _models: Any = runpy.run_path(
     str(Path(__file__).with_name("portable_models.py"))
 )
 _NotSharedError: Any = _models["NotSharedError"]
 _SAMPLES = 8
+_MODULES = ("keras", "tf_keras", "builtins", "tensorflow")
 
 
 def answer(action: str, **request: Any) -> dict[str, Any]:
@@ -38,7 +45,11 @@ def _save(
 def _load(
     path: str, weights: str, samples: str, outputs: str
 ) -> dict[str, Any]:
-    model = tf_keras.models.load_model(path, compile=False)
+    for text in _configurations(Path(path)):
+        _check_modules(json.loads(text))
+    # Its own argument reaches no Lambda in a .h5 file or a SavedModel.
+    with SafeModeScope(True):
+        model = tf_keras.models.load_model(path, compile=False)
     if not (isinstance(model, tf_keras.Model) and model.inputs):
         raise _NotSharedError(
             f"a {type(model).__name__} without symbolic inputs"
@@ -54,6 +65,37 @@ def _load(
     _write(samples, inputs)
     _write(outputs, _run(model, inputs))
     return {"description": description}
+
+
+def _configurations(path: Path) -> Iterator[str]:
+    """Yields what a file says in JSON of its model; of noise nothing."""
+    if path.is_dir():
+        metadata = path / "keras_metadata.pb"
+        if metadata.is_file():
+            found = SavedMetadata.FromString(metadata.read_bytes())
+            yield from (node.metadata for node in found.nodes if node.metadata)
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            yield archive.read("config.json").decode()
+    elif h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            yield file.attrs.get("model_config", "{}")
+
+
+def _check_modules(config: Any) -> None:
+    """Raises for a part of a module that tf_keras would import for it."""
+    waiting = [config]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            module = str(part.get("module") or "keras")
+            if module.split(".")[0] not in _MODULES:
+                raise _NotSharedError(
+                    f"a part of the module '{module[:80]}', which would run"
+                )
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
 
 
 def built(description: dict[str, Any], weights: str) -> Any:

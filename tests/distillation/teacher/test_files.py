@@ -467,6 +467,35 @@ def test_changed_numbers_are_refused(tmp_path):
         kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
 
 
+@pytest.mark.parametrize("part", [b'"teacher": "', b'"data": ', b"are_log"])
+def test_a_changed_key_is_refused(part, tmp_path):
+    kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
+    key = tmp_path / "cache" / "key.json"
+    content = key.read_bytes()
+    place = content.index(part) + len(part)
+    for changed in (
+        content[:place] + b" " + content[place:],
+        content[:place] + b"1" + content[place + 1 :],
+        content + b"\n",
+    ):
+        key.write_bytes(changed)
+        with pytest.raises(ValueError, match="The cache in|cannot be read as"):
+            kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
+
+
+def test_flags_of_a_cache_are_under_its_sum(tmp_path):
+    kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
+    key = tmp_path / "cache" / "key.json"
+    content = key.read_text()
+    assert '"are_logarithms": [\n    false' in content
+    key.write_text(content.replace("false", "true"))
+    with pytest.raises(ValueError, match="must have a key.json of the SHA-256"):
+        kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
+    key.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="cannot be read as one"):
+        kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
+
+
 def wired(*, skips_input):
     """Returns a teacher of layers that are the same in another wiring."""
     keras.utils.set_random_seed(3)
