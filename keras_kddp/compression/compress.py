@@ -32,6 +32,7 @@ from keras_kddp.compression.training import (
     train_distilled,
 )
 from keras_kddp.data.splits import Split
+from keras_kddp.distillation.loss_guard import LossGuard
 from keras_kddp.layers.preparation import finalize, prepare
 from keras_kddp.model_io import Arrays
 from keras_kddp.profiling import profile
@@ -221,8 +222,8 @@ def _train(checked: Preflight, teacher: keras.Model) -> _Trained:
             return EpochProgress(bars, description, checked.recipe.epochs)
 
         def control(name: str, pruned: keras.Model) -> keras.Model:
-            shown = [bar(CONTROLS[name])]
-            return train_control(name, setting, pruned, checked.layers, shown)
+            own = [bar(CONTROLS[name]), LossGuard(f"'{CONTROLS[name]}'")]
+            return train_control(name, setting, pruned, checked.layers, own)
 
         prepared, pruning, done = _start(checked, control)
         compact, history = train_distilled(

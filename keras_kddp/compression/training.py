@@ -10,6 +10,7 @@ from keras_kddp.compression.answers import Answers, mark_answers
 from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.distiller import Distiller
+from keras_kddp.distillation.loss_guard import with_loss_guard
 from keras_kddp.layers.preparation import finalize
 from keras_kddp.model_io import (
     all_outputs_and_masks,
@@ -215,6 +216,7 @@ def _fit(
         "callbacks": list(callbacks),
         "verbose": 0,
     }
-    if not isinstance(model, Distiller):  # which shuffles by itself
+    if not isinstance(model, Distiller):  # which does both by itself
+        arguments["callbacks"] = with_loss_guard(arguments["callbacks"])
         shuffle_each_epoch(arguments)
     return model.fit(**arguments)
