@@ -59,9 +59,11 @@ def lasting_streams() -> Iterator[None]:
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(_Lasting(err)),
         ):
-            yield
+            try:
+                yield
+            finally:
+                flush_output()
     finally:
-        flush_output()
         if hasattr(out, "reconfigure"):
             out.reconfigure(errors=errors)
 
