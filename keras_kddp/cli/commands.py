@@ -65,10 +65,9 @@ def _tell(error: Exception) -> int:
     if isinstance(error, RuntimeError) and type(error) not in _UNEXPECTED:
         sys.stderr.write(f"kddp: {_one_line(error)}\n")
         return 1
-    sys.stderr.write(
-        f"kddp: unexpected {type(error).__name__}: {_one_line(error)} (where: "
-        "kddp --traceback ...)\n"
-    )
+    text = _one_line(f"unexpected {type(error).__name__}: {error}")
+    where = "where: kddp --traceback ..."
+    sys.stderr.write(f"kddp: {text.removesuffix(':')} ({where})\n")
     return 1
 
 

@@ -18,9 +18,13 @@ class _Lasting:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes what can be written."""
+        """Writes what can be written, letters it lacks as escapes."""
         with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                escaped = text.encode("ascii", "backslashreplace").decode()
+                self._stream.write(escaped)
         return len(text)
 
     def flush(self) -> None:
@@ -46,26 +50,20 @@ def lasting_streams() -> Iterator[None]:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    out, err = (
-        # Open until the process ends, as standard streams are.
-        open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
-        for stream in (sys.stdout, sys.stderr)
-    )
-    errors = getattr(out, "errors", None)
-    if hasattr(out, "reconfigure"):
-        out.reconfigure(errors="backslashreplace")
-    try:
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(_Lasting(err)),
-        ):
-            try:
-                yield
-            finally:
-                flush_output()
-    finally:
+    with contextlib.ExitStack() as stack:
+        out, err = (
+            stack.enter_context(open(os.devnull, "w"))
+            if stream is None
+            else stream
+            for stream in (sys.stdout, sys.stderr)
+        )
         if hasattr(out, "reconfigure"):
-            out.reconfigure(errors=errors)
+            stack.callback(out.reconfigure, errors=out.errors)
+            out.reconfigure(errors="backslashreplace")
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(_Lasting(err)))
+        stack.callback(flush_output)
+        yield
 
 
 def flush_output() -> None:
@@ -76,7 +74,7 @@ def flush_output() -> None:
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)

@@ -42,11 +42,21 @@ class Recipe:
     seed: int = 0
 
     def fresh_optimizer(self) -> keras.optimizers.Optimizer:
-        """Returns an optimizer that no run has used."""
+        """Returns an optimizer that no run has used.
+
+        Raises:
+            ValueError: If there is none of this name.
+        """
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             config = self.optimizer.get_config()
             return type(self.optimizer).from_config(config)
-        return keras.optimizers.get(self.optimizer)
+        try:
+            return keras.optimizers.get(self.optimizer)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "`optimizer` must be a Keras optimizer, or the name of one. "
+                f"Received: {self.optimizer!r}. Try 'adam'."
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)
