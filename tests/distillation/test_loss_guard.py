@@ -48,7 +48,9 @@ def fit(model, *callbacks, x=X, **options):
             **{"epochs": 3, "batch_size": 16, "verbose": 0, **options},
             callbacks=[*callbacks],
         ).history
-    return history, [str(each.message) for each in caught]
+    return history, [
+        str(each.message) for each in caught if each.category is UserWarning
+    ]
 
 
 class Before(keras.callbacks.Callback):
@@ -105,7 +107,7 @@ def test_a_penalty_that_is_infinite_ends_a_run_of_pruning():
     history, told = fit(made, DynamicPruning(warmup_epochs=1), epochs=4)
 
     assert len(history["loss"]) == 2
-    assert ["in epoch 2: training stops" in each for each in told] == [True]
+    assert "in epoch 2: training stops" in " ".join(told)
     assert np.isfinite(to_numpy(made.student(X))).all()
 
 
