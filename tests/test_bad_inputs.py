@@ -237,6 +237,14 @@ FIT = {
         lambda: fit(class_weight={0: 1.0, 1: NAN, 2: 1.0}),
         f"`class_weight` {WEIGHTS}: nan",
     ),
+    "epochs-endless": (
+        lambda: fit(epochs=10**20),
+        "`epochs` must be an integer <= 1000000",
+    ),
+    "epochs-half": (lambda: fit(epochs=1.5), "`epochs` must be an integer"),
+    "batch-zero": (lambda: fit(batch_size=0), COUNT),
+    "batch-huge": (lambda: fit(batch_size=10**18), LARGE),
+    "x-empty": (lambda: fit(X[:0], Y[:0]), "hold at least one example"),
     "rate-nan": (
         lambda: fit(of=distiller(optimizer=optimizer(NAN))),
         "`learning_rate` must be a finite number >= 0. Received: .*=nan",

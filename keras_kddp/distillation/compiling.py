@@ -9,6 +9,7 @@ from keras_kddp.distillation.fit_checks import (
     check_fit_numbers,
     check_learning_rate,
     check_models_finite,
+    check_not_empty,
 )
 from keras_kddp.distillation.output_kinds import check_class_scores
 from keras_kddp.model_io import Arrays, output_names
@@ -81,8 +82,11 @@ class StudentCompiling:
             self, optimizer=optimizer, loss=loss, metrics=metrics, **kwargs
         )
 
-    def _check_numbers(self, y: Arrays, given: Mapping[str, Any]) -> None:
+    def _check_numbers(
+        self, x: Arrays | None, y: Arrays, given: Mapping[str, Any]
+    ) -> None:
         """Checks what would make the loss NaN, before the first step."""
+        check_not_empty(x)
         check_models_finite(teacher=self.teacher, student=self.student)
         check_learning_rate(getattr(self, "optimizer", None))
         loss = self.given_loss if self.student_loss_weight else None

@@ -162,7 +162,7 @@ class Distiller(
         given = call.arguments
         self._fit = read_arguments(x, y, given)
         try:
-            self._check_numbers(y, given)
+            self._check_numbers(self._fit.inputs, y, given)
             given["callbacks"] = with_loss_guard(given["callbacks"])
             shuffle_each_epoch(given)
             return super().fit(*call.args[1:], **call.kwargs)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kddp.arguments import MOST_EPOCHS, require_count
 from keras_kddp.data.batches import are_arrays
 from keras_kddp.model_io import Arrays, output_structure, to_numpy
 
@@ -38,6 +39,24 @@ def spoilt_weight(model: keras.Model) -> str:
     return ""
 
 
+def check_not_empty(x: Arrays | None) -> None:
+    """Checks that there is something to learn from.
+
+    Args:
+        x: Inputs that are arrays, without the validation rows; None where
+            that is not known.
+
+    Raises:
+        ValueError: If there is no row.
+    """
+    leaves = [] if x is None else keras.tree.flatten(x)
+    if leaves and leaves[0].shape[:1] == (0,):
+        raise ValueError(
+            "`x` must hold at least one example. Received none to train on. "
+            "Pass more, or a smaller validation_split."
+        )
+
+
 def check_learning_rate(optimizer: Any) -> None:
     """Checks that an optimizer goes downhill, by finite steps.
 
@@ -66,7 +85,7 @@ def check_fit_numbers(
     student: keras.Model,
     loss: Any,
 ) -> None:
-    """Checks labels and weights that are arrays.
+    """Checks counts, and labels and weights that are arrays.
 
     Args:
         given: The arguments of `fit`; of `validation_data`, tuples of arrays
@@ -76,9 +95,13 @@ def check_fit_numbers(
         loss: The hard loss as `compile` got it; None: labels do not count.
 
     Raises:
-        ValueError: If labels are no classes of the student, or a weight is
-            negative, NaN or infinite.
+        ValueError: If labels are no classes of the student, a weight is
+            negative, NaN or infinite, or a count out of range.
     """
+    if given.get("batch_size") is not None:
+        require_count("batch_size", given["batch_size"], smallest=1)
+    epochs = given.get("epochs", 1)
+    require_count("epochs", epochs, smallest=0, largest=MOST_EPOCHS)
     _check_weights("sample_weight", given.get("sample_weight"))
     of_classes = given.get("class_weight")
     if isinstance(of_classes, Mapping):
