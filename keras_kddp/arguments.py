@@ -5,6 +5,18 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
+LARGEST_COUNT = 2**31 - 1
+"""TensorFlow and the runtimes count in 32 bits here and there."""
+
+LARGEST_SEED = 2**32 - 1
+"""The largest that NumPy's legacy generator takes."""
+
+MOST_EPOCHS = 1_000_000
+"""Of a run: a schedule is looked through epoch by epoch."""
+
+LONGEST = 120
+"""So many letters of a wrong value are shown."""
+
 RUN_SECONDS = 60.0
 """Seconds that a runtime may take for one sample, unless told otherwise."""
 
@@ -39,23 +51,59 @@ def require_share(name: str, value: Any) -> None:
 
 
 def require_count(
-    name: str, value: Any, *, smallest: int, usual: int | None = None
+    name: str,
+    value: Any,
+    *,
+    smallest: int,
+    usual: int | None = None,
+    largest: int = LARGEST_COUNT,
 ) -> None:
-    """Raises ValueError unless `value` is an integer >= `smallest`.
+    """Raises ValueError unless `value` is an integer in a range.
 
     Args:
         name: Of the argument.
         value: What was given.
         smallest: The smallest number that it may be.
         usual: A number to try instead, said if there is one.
+        largest: The largest number that it may be.
     """
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    hint = "" if usual is None else f" ({usual} is usual)"
     if not is_integer or value < smallest:
-        hint = "" if usual is None else f" ({usual} is usual)"
         raise ValueError(
             f"`{name}` must be an integer >= {smallest}{hint}. Received: "
-            f"{name}={value!r}."
+            f"{name}={shortened(value)}."
         )
+    if value > largest:
+        raise ValueError(
+            f"`{name}` must be an integer <= {largest}{hint}. Received: "
+            f"{name}={shortened(value)}. Give a smaller number."
+        )
+
+
+def require_verbose(value: Any) -> None:
+    """Raises ValueError unless `value` is 0, 1 or 2, or a bool."""
+    if not isinstance(value, Integral) or value not in (0, 1, 2):
+        raise ValueError(
+            "`verbose` must be 0, 1 or 2. Received: "
+            f"verbose={shortened(value)}. 0 is silent."
+        )
+
+
+def shortened(value: Any) -> str:
+    """Returns how a value is written, without the middle where it is long.
+
+    Args:
+        value: Anything; an integer may have more digits than Python writes.
+    """
+    try:
+        text = repr(value)
+    except ValueError:
+        return f"<an integer of {value.bit_length()} bits>"
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    return f"{text[:half]}...{text[-half:]}"
 
 
 def require_time_limit(value: Any) -> None:

@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from keras_kddp.cli.config_options import add_options, config_of
 from keras_kddp.cli.export_options import (
@@ -16,37 +17,53 @@ from keras_kddp.cli.export_options import (
 )
 from keras_kddp.cli.interruption import INTERRUPTED, ending_on_signals
 from keras_kddp.cli.resume_options import add_resume, resume_of
+from keras_kddp.cli.streams import lasting_streams
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.option_types import seed
 from keras_kddp.compression.run_record import how_to_go_on
 
+EXIT_CODES = (
+    "Exit codes: 0, done; 1, a result disagrees, a training or conversion "
+    "failed, or something unexpected happened; 2, bad input; 130, interrupted."
+)
+LONGEST_LINE = 2_000
+_BAD_INPUT = (ImportError, OSError, TypeError, ValueError)
+_UNEXPECTED = (NotImplementedError, RecursionError)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code.
+    """Runs a command and returns its exit code, one of `EXIT_CODES`.
 
-    0; 1 where a result disagrees or a conversion fails; 2 for bad input; 130
-    when interrupted.
+    Every error is one line on standard error; with `--traceback` where it was
+    raised comes before.
 
     Args:
         arguments: Words after `kddp`; None: those of the process.
     """
-    given = _given(sys.argv[1:] if arguments is None else arguments)
-    load: Callable[[], Command] = given.load
-    try:
-        with ending_on_signals(lambda: _last_words(given)):
-            command = load()
-            with warnings.catch_warnings():
-                warnings.simplefilter("always", UserWarning)
-                warnings.showwarning = _show_warning
-                return command(given)
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        sys.stderr.write(f"kddp: {_one_line(error)}\n")
-        return 2
-    except RuntimeError as error:
-        sys.stderr.write("\n".join([f"kddp: {error}", *_notes(error), ""]))
-        return 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    with lasting_streams():
+        given = _given(sys.argv[1:] if arguments is None else arguments)
+        load: Callable[[], Command] = given.load
+        try:
+            with ending_on_signals(lambda: _last_words(given)):
+                return _done(load(), given)
+        except BrokenPipeError:  # as of `| head`: nobody reads on
+            return 1
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except Exception as error:
+            if given.traceback:
+                traceback.print_exc()
+            return _tell(error)
+
+
+def _done(command: Command, given: argparse.Namespace) -> int:
+    """Runs a command with its warnings as lines; returns its exit code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        code = command(given)
+    sys.stdout.flush()
+    return code
 
 
 def _given(words: Sequence[str]) -> argparse.Namespace:
@@ -66,8 +83,26 @@ def _last_words(given: argparse.Namespace) -> str:
     return f"interrupted; {kept}" if kept else "interrupted"
 
 
+def _tell(error: Exception) -> int:
+    """Writes an error in one line; returns the exit code that it has."""
+    if isinstance(error, _BAD_INPUT) and str(error):
+        sys.stderr.write(f"kddp: {_one_line(error)}\n")
+        return 2
+    if isinstance(error, RuntimeError) and type(error) not in _UNEXPECTED:
+        sys.stderr.write(f"kddp: {_one_line(error)}\n")
+        return 1
+    text = _one_line(f"unexpected {type(error).__name__}: {error}")
+    where = "where: kddp --traceback ..."
+    sys.stderr.write(f"kddp: {text.removesuffix(':')} ({where})\n")
+    return 1
+
+
 def _one_line(error: object) -> str:
-    return " ".join(" ".join([str(error), *_notes(error)]).split())
+    text = " ".join(" ".join([str(error), *_notes(error)]).split())
+    if len(text) <= LONGEST_LINE:
+        return text
+    half = LONGEST_LINE // 2
+    return f"{text[:half]} [...] {text[-half:]}"
 
 
 def _notes(error: object) -> Sequence[str]:
@@ -80,10 +115,18 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     sys.stderr.write(f"kddp: warning: {_one_line(message)}\n")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses words in lines that are no longer than needed."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_one_line(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kddp",
         description="Knowledge distillation with dynamic pruning for Keras.",
+        epilog=EXIT_CODES,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     _add_demo(commands)
@@ -92,6 +135,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     add_export(commands)
     add_bench(commands)
+    parser.set_defaults(traceback=False)
+    for each in (parser, *commands.choices.values()):
+        each.add_argument(
+            "--traceback",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show where an error comes from",
+        )
     return parser
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 
 import keras
 
-from keras_kddp.arguments import check_share, require_count
+from keras_kddp.arguments import LARGEST_SEED, check_share, require_count
 from keras_kddp.compression.choices import CONTROLS
 from keras_kddp.compression.training import Recipe, default_loss
 from keras_kddp.data.class_coverage import warn_of_missing_classes
@@ -14,6 +14,10 @@ from keras_kddp.data.input_range import input_range, warn_of_other_range
 from keras_kddp.data.input_scaling import warn_of_scaling
 from keras_kddp.data.splits import Split, as_split, check_split
 from keras_kddp.distillation.checks import check_models, check_soft_targets
+from keras_kddp.distillation.fit_checks import (
+    check_learning_rate,
+    check_models_finite,
+)
 from keras_kddp.distillation.output_kinds import check_class_scores
 from keras_kddp.distillation.soft_targets import SoftTargets
 from keras_kddp.export.tflite.to_tflite import check_conversion
@@ -126,6 +130,7 @@ def preflight(
     if recipe.student_loss_weight < 1:
         check_class_scores(recipe.loss, student, _OWN_DISTILLER)
     optimizer = recipe.fresh_optimizer()  # says if there is none of this name
+    check_learning_rate(optimizer)
     if pruning.budget is not None:
         check_judgeable(pruning.budget, student, optimizer)
     if is_exported:
@@ -160,6 +165,7 @@ def checked_splits(
     """
     ChannelGraph(student)  # says if the student has no graph of layers
     check_models(teacher, student)
+    check_models_finite(teacher=teacher, student=student)
     check_soft_targets(teacher, student)
     splits = {
         name: as_split(name, given)
@@ -200,6 +206,7 @@ def check_options(pruning: Any, controls: Any, recipe: Recipe) -> None:
         )
     for name in ("epochs", "batch_size"):
         require_count(name, getattr(recipe, name), smallest=1)
+    require_count("seed", recipe.seed, smallest=0, largest=LARGEST_SEED)
     pruning.phases(recipe.epochs)
     check_share(recipe.student_loss_weight)
     SoftTargets(recipe.temperature)  # says if it is out of range

@@ -37,6 +37,7 @@ from keras_kddp.compression.training import (
     accuracy,
     train_distilled,
 )
+from keras_kddp.distillation.loss_guard import LossGuard
 from keras_kddp.layers.preparation import prepare
 from keras_kddp.progress import EpochProgress, epoch_bars
 from keras_kddp.pruning.budget.budget import Budget
@@ -238,9 +239,10 @@ def train_checked(
             return EpochProgress(bars, description, checked.recipe.epochs)
 
         def control(name: str, pruned: keras.Model) -> keras.Model:
-            shown, phase = [bar(CONTROLS[name])], phases.phase(name)
+            own = [bar(CONTROLS[name]), LossGuard(f"'{CONTROLS[name]}'")]
+            phase = phases.phase(name)
             return train_control(
-                name, setting, pruned, checked.layers, shown, phase
+                name, setting, pruned, checked.layers, own, phase
             )
 
         prepared, pruning, done = _start(checked, control)

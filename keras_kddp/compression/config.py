@@ -15,7 +15,14 @@ from types import NoneType
 from typing import Any, Self
 
 from keras_kddp.compression.choices import CONTROLS
-from keras_kddp.compression.option_types import count, rate, seed, whole_number
+from keras_kddp.compression.option_types import (
+    count,
+    epochs_of_run,
+    limit,
+    rate,
+    seed,
+    whole_number,
+)
 
 _MODEL = "a .keras file, a name of keras_kddp.models, or module:function"
 _OWN_SIZE = "(default: the method finds its own size)"
@@ -58,7 +65,7 @@ def option_of(entry: "Field[Any]") -> Option | None:
 
 def _limit(meaning: str) -> Any:
     return _option(
-        f"budget: {meaning} {_OWN_SIZE}", None, kind=count, goes_to="budget"
+        f"budget: {meaning} {_OWN_SIZE}", None, kind=limit, goes_to="budget"
     )
 
 
@@ -106,7 +113,9 @@ class CompressionConfig:
         ",scale=255 divides by 255, behind both ,group=KEY keeps groups whole"
     )
     out: str = _option("run directory")
-    epochs: int = _option("of each student", kind=count, goes_to="recipe")
+    epochs: int = _option(
+        "of each student", kind=epochs_of_run, goes_to="recipe"
+    )
     teacher_epochs: int | None = _option(
         "of a teacher that is no file; 0: it comes trained "
         "(default: as many as --epochs)",

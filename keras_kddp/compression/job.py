@@ -32,6 +32,7 @@ from keras_kddp.compression.training import (
 )
 from keras_kddp.compression.verdicts import verdicts
 from keras_kddp.data.datasets import Dataset, load_dataset
+from keras_kddp.distillation.loss_guard import LossGuard
 from keras_kddp.layers.preparation import prepare
 from keras_kddp.progress import EpochProgress, epoch_bars
 from keras_kddp.pruning.budget.budget import Budget
@@ -60,7 +61,8 @@ def run_job(
         ValueError: For bad input, before anything is trained; if `out` holds
             something else, or an earlier run that is not to be overwritten.
         OSError: If a file cannot be read, or `out` not be written to.
-        RuntimeError: If an exported file disagrees with Keras.
+        RuntimeError: If the teacher's loss becomes NaN or infinite, or an
+            exported file disagrees with Keras.
     """
     _check_seeds(config)
     check_beginning(config.out, resume=resume, overwrite=overwrite)
@@ -226,8 +228,14 @@ def _trained_teacher(
     )
     with epoch_bars(Console(stderr=True)) as bars:
         bar = EpochProgress(bars, "teacher", epochs)
+        guard = LossGuard("the teacher", is_fatal=True)
         return train_supervised(
-            teacher, data.train, data.validation, recipe, [bar], phase
+            teacher,
+            data.train,
+            data.validation,
+            recipe,
+            [bar, guard],
+            phase,
         )
 
 

@@ -11,6 +11,7 @@ from keras_kddp.compression.phases import NOT_KEPT, Callbacks, Phase
 from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.distiller import Distiller
+from keras_kddp.distillation.loss_guard import with_loss_guard
 from keras_kddp.layers.preparation import finalize
 from keras_kddp.model_io import (
     all_outputs_and_masks,
@@ -42,11 +43,21 @@ class Recipe:
     seed: int = 0
 
     def fresh_optimizer(self) -> keras.optimizers.Optimizer:
-        """Returns an optimizer that no run has used."""
+        """Returns an optimizer that no run has used.
+
+        Raises:
+            ValueError: If there is none of this name.
+        """
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             config = self.optimizer.get_config()
             return type(self.optimizer).from_config(config)
-        return keras.optimizers.get(self.optimizer)
+        try:
+            return keras.optimizers.get(self.optimizer)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "`optimizer` must be a Keras optimizer, or the name of one. "
+                f"Received: {self.optimizer!r}. Try 'adam'."
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +234,8 @@ def _fit(
 
     def fit(callbacks: Callbacks) -> dict[str, list[float]]:
         given = {**arguments, "callbacks": list(callbacks)}
-        if not isinstance(model, Distiller):  # which shuffles by itself
+        if not isinstance(model, Distiller):  # which does both by itself
+            given["callbacks"] = with_loss_guard(given["callbacks"])
             shuffle_each_epoch(given)
         history: dict[str, list[float]] = model.fit(**given).history
         return history

@@ -212,11 +212,23 @@ def _check_weights(name: str, split: Split) -> None:
     if split.sample_weight is None:
         return
     for weights in keras.tree.flatten(split.sample_weight):
-        if weights.shape[:1] != (len(split),) or not np.isfinite(weights).all():
+        is_number = weights.dtype.kind in "iufb"
+        if (
+            weights.shape[:1] != (len(split),)
+            or not is_number
+            or not (np.isfinite(weights) & (weights >= 0)).all()
+        ):
             raise ValueError(
-                f"The sample weights of `{name}` must be finite numbers, one "
-                f"for each of {len(split)} examples. Received an array of "
-                f"shape {weights.shape}, or NaN."
+                f"The sample weights of `{name}` must be finite numbers >= 0, "
+                f"one for each of {len(split)} examples. Received an array of "
+                f"{weights.dtype} of shape {weights.shape}, with negative "
+                "numbers, or NaN. Leave such examples out, or give them 0."
+            )
+        if not weights.any():
+            raise ValueError(
+                f"The sample weights of `{name}` must not all be 0: nothing "
+                f"would count. Received {len(split)} zeros. Leave the weights "
+                "out."
             )
 
 

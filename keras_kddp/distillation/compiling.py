@@ -5,8 +5,14 @@ from typing import Any
 
 import keras
 
+from keras_kddp.distillation.fit_checks import (
+    check_fit_numbers,
+    check_learning_rate,
+    check_models_finite,
+    check_not_empty,
+)
 from keras_kddp.distillation.output_kinds import check_class_scores
-from keras_kddp.model_io import output_names
+from keras_kddp.model_io import Arrays, output_names
 
 
 class StudentCompiling:
@@ -15,14 +21,18 @@ class StudentCompiling:
     Stands before the Keras class.
 
     Attributes:
+        teacher: The teacher, or None.
         student: The present student.
         student_loss_weight: Share of the hard loss, in [0, 1].
         has_default_losses: No distillation losses were given.
+        given_loss: The hard loss that `compile` got.
     """
 
+    teacher: keras.Model | None
     student: keras.Model
     student_loss_weight: float
     has_default_losses: bool
+    given_loss: Any = None
 
     @property
     def output_names(self) -> list[str] | None:
@@ -66,10 +76,21 @@ class StudentCompiling:
             )
         if self.has_default_losses and self.student_loss_weight < 1:
             check_class_scores(loss, self.student)
+        self.given_loss = loss
         loss = _of_single_output(loss, self.student, self.output_names)
         keras.Model.compile(
             self, optimizer=optimizer, loss=loss, metrics=metrics, **kwargs
         )
+
+    def _check_numbers(
+        self, x: Arrays | None, y: Arrays, given: Mapping[str, Any]
+    ) -> None:
+        """Checks what would make the loss NaN, before the first step."""
+        check_not_empty(x)
+        check_models_finite(teacher=self.teacher, student=self.student)
+        check_learning_rate(getattr(self, "optimizer", None))
+        loss = self.given_loss if self.student_loss_weight else None
+        check_fit_numbers(given, y, self.student, loss)
 
 
 def _of_single_output(

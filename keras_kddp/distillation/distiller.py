@@ -20,6 +20,7 @@ from keras_kddp.distillation.given_losses import (
     resolved_losses,
     resolved_weights,
 )
+from keras_kddp.distillation.loss_guard import with_loss_guard
 from keras_kddp.distillation.student_swapping import StudentSwapping
 from keras_kddp.distillation.terms import DistillationTerms
 from keras_kddp.model_io import Arrays, Tensor, wide_dtype
@@ -147,12 +148,22 @@ class Distiller(
         Arrays are shuffled anew in each epoch, from the seed that
         `keras.utils.set_random_seed` was given and the epoch alone: give
         `initial_epoch` where a run goes on, or it has the same orders again.
+
+        A loss or weight that becomes NaN or infinite stops the training, with
+        a warning and the student as it was when that epoch began.
+
+        Raises:
+            ValueError: If weights of the models are NaN or infinite, or labels
+                or sample weights that are arrays out of range; before the
+                first step.
         """
         signature = inspect.signature(keras.Model.fit)
         call = signature.bind(self, x, y, *args, **kwargs)
         given = call.arguments
         self._fit = read_arguments(x, y, given)
         try:
+            self._check_numbers(self._fit.inputs, y, given)
+            given["callbacks"] = with_loss_guard(given["callbacks"])
             shuffle_each_epoch(given)
             return super().fit(*call.args[1:], **call.kwargs)
         finally:

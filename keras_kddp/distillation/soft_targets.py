@@ -1,13 +1,13 @@
 """What a student should learn from the outputs of its teacher."""
 
 import functools
-import math
 import operator
 from numbers import Real
 from typing import Any
 
 import keras
 
+from keras_kddp.arguments import shortened
 from keras_kddp.distillation.weight_axes import weighted_mean
 from keras_kddp.model_io import Arrays, Tensor, at_least_float32
 
@@ -39,10 +39,11 @@ class SoftTargets(keras.distillation.DistillationLoss):
     def __init__(self, temperature: float = 4.0) -> None:
         """Sets the temperature."""
         is_number = isinstance(temperature, Real) and temperature is not True
-        if not is_number or not 0 < temperature < math.inf:
+        if not is_number or not 1e-15 < temperature < 1e15:
             raise ValueError(
-                "`temperature` must be a finite number > 0 (4 is usual). "
-                f"Received: temperature={temperature!r}."
+                "`temperature` must be a finite number > 0 (4 is usual) whose "
+                "square float32 holds. Received: "
+                f"temperature={shortened(temperature)}."
             )
         self.temperature = float(temperature)
 

@@ -290,9 +290,9 @@ def validated_l1(l1: float) -> float:
         ValueError: If it is negative or not finite.
     """
     is_number = isinstance(l1, Real) and not isinstance(l1, bool)
-    if not is_number or not 0 <= l1 < float("inf"):
+    if not is_number or not 0 <= l1 < 3.4e38:  # of float32
         raise ValueError(
-            "`l1` must be a finite number >= 0 (try 0.01). Received: "
-            f"l1={l1!r}."
+            "`l1` must be a finite number >= 0 that float32 holds (try 0.01). "
+            f"Received: l1={l1!r}."
         )
     return float(l1)

@@ -83,6 +83,7 @@ class DynamicPruning(keras.callbacks.Callback):
             before, for students of these widths; None: each run checks anew.
         runs_first: `Distiller.fit` calls it before the other callbacks, so
             that loggers behind it see its columns.
+        guards_loss: It stops the run when the loss is lost, no other does.
 
     Raises:
         ValueError: At construction and at the start of training, if an
@@ -102,6 +103,7 @@ class DynamicPruning(keras.callbacks.Callback):
     """
 
     runs_first = True
+    guards_loss = True
 
     def __init__(
         self,

@@ -264,10 +264,10 @@ class RunWarnings:
             "or train longer under the penalty."
         )
 
-    def _removing_from(self, epoch: int) -> list[int]:
+    def _removing_from(self, epoch: int) -> range:
         """Returns the epochs, from one on, after which units may leave."""
-        epochs = range(epoch, self._phases.epochs)
-        return [*filter(self._phases.removes_after, epochs)]
+        removals = self._phases.removals
+        return range(max(epoch, removals.start), removals.stop)
 
     def _when_planned(self) -> str:
         """Returns at the end of which epochs removals are planned."""

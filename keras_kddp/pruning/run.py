@@ -24,6 +24,7 @@ from keras_kddp.pruning.certificates import (
     Removal,
     certify,
 )
+from keras_kddp.pruning.collapse_guard import CollapseGuard
 from keras_kddp.pruning.inactive_units import find_inactive, live_units
 from keras_kddp.pruning.notices import RunWarnings
 from keras_kddp.pruning.planned_removal import PlannedRemoval
@@ -80,6 +81,7 @@ class PruningRun:
         group_scores(graph, self._activity(graph), settings.criterion)
         self._guard = None
         budget = settings.budget
+        self._collapse = CollapseGuard(distiller)
         if budget is not None and budget.max_accuracy_drop is not None:
             self._guard = AccuracyGuard(budget, distiller)
         self._warnings = RunWarnings(phases, distiller)
@@ -99,6 +101,7 @@ class PruningRun:
             "goes_back": self._goes_back,
             "quota": self._quota and self._quota.checkpoint_state(),
             "guard": self._guard and self._guard.checkpoint_state(),
+            "collapse": self._collapse.checkpoint_state(),
             "warnings": self._warnings.checkpoint_state(),
         }
 
@@ -114,6 +117,7 @@ class PruningRun:
             self._quota = self._quota.restored(state["quota"])
         if self._guard is not None:
             self._guard.restore_checkpoint_state(state["guard"])
+        self._collapse.restore_checkpoint_state(state["collapse"])
         self._warnings.restore_checkpoint_state(
             state["warnings"], self.settings
         )
@@ -125,10 +129,8 @@ class PruningRun:
             epoch: From 0.
         """
         self._warnings.begin_epoch(epoch)
-        if self._goes_back and self._guard is not None:
-            if self._guard.take_removal_back(self._distiller):
-                self._note_taken_back(epoch)
-            self._goes_back = False
+        if self._goes_back:
+            self._take_back(epoch)
         if self._planned is not None:
             self._remove(epoch, *self._planned)
             self._planned = None
@@ -162,17 +164,24 @@ class PruningRun:
             may_go_back = self._phases.checks_after(epoch)
             self._goes_back = is_kept is False and may_go_back
             is_good = bool(is_kept)
+        elif is_good:
+            # A size that was asked for has to be reached by later removals.
+            is_due = self._quota and not self._phases.removes_after(epoch + 1)
+            is_good = not self._collapse.goes_back(epoch, logs, not is_due)
+            self._goes_back = not is_good
         self.is_good = is_good
         if is_good and self._phases.removes_after(epoch):
             self._planned = self._plan_removal(epoch, graph, activity)
 
     def finish(self) -> None:
         """Goes back where accuracy was lost; warns where a limit was missed."""
-        is_explained = False
+        if self._goes_back and self._guard is None:
+            self._take_back(self._phases.epochs)
+        is_explained = self._warnings.was_taken_back and self._guard is None
         if self._guard is not None:
             if self._guard.finish(self._distiller):
                 self._note_taken_back(self._phases.epochs)
-            is_explained = self._guard.warn_if_never_good()
+            is_explained |= self._guard.warn_if_never_good()
         if self._quota is not None:
             is_explained |= self._quota.warn_if_missed(self._graph())
         self._warnings.finish(
@@ -217,12 +226,13 @@ class PruningRun:
             inactive = self._quota.groups_to_remove(
                 ranking, share=share, inactive=inactive
             )
+        is_last = self._phases.is_last_removal(epoch)
         if self._guard is None:
-            return inactive
+            is_due = is_last and self._quota
+            return inactive if is_due else self._collapse.allowed(inactive)
         most = math.ceil(self._guard.share * len(ranking))
         if self._quota is None:
             return most
-        is_last = self._phases.is_last_removal(epoch)
         return inactive if is_last else min(inactive, most)
 
     def _graph(self) -> ChannelGraph:
@@ -243,6 +253,8 @@ class PruningRun:
         before = count_parameters(self._distiller.student)
         graph = self._graph()
         units = {n: len(graph.units[n]) for n in prepared_layers(graph)}
+        if self._guard is None:
+            self._collapse.note_removal(self._distiller)
         with self._warnings.each_once():
             self._distiller.replace_student(plan)
         if self._guard is not None:
@@ -270,8 +282,13 @@ class PruningRun:
             for weight in self._distiller.student.weights
         )
 
+    def _take_back(self, epoch: int) -> None:
+        self._goes_back = False
+        guard = self._guard or self._collapse
+        if guard.take_removal_back(self._distiller):
+            self._note_taken_back(epoch)
+
     def _note_taken_back(self, epoch: int) -> None:
-        """Notes that the last removals were taken back."""
         self._warnings.was_taken_back = True
         count = count_parameters(self._distiller.student)
         while self.removals and self.removals[-1].parameters_after < count:

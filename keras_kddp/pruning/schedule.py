@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from keras_kddp.arguments import MOST_EPOCHS, require_count
+
 
 class Phases(NamedTuple):
     """The phases of a pruning run, in epochs.
@@ -27,17 +29,23 @@ class Phases(NamedTuple):
             return 0.0
         return min(1.0, (epoch - self.warmup + 1) / max(self.ramp, 1))
 
+    @property
+    def removals(self) -> range:
+        """The epochs for which `removes_after`."""
+        last = min(self.epochs - self.finetune, self.epochs - 1)
+        return range(self.warmup, last)
+
     def removes_after(self, epoch: int) -> bool:
         """Says whether a removal may be planned at the end of an epoch."""
-        return self.strength(epoch) > 0 and epoch < self.epochs - 1
+        return epoch in self.removals
 
     def removal_share(self, epoch: int) -> float:
         """Returns which share of all removals is done with that of an epoch.
 
-        In (0, 1]; the removals are of the epochs for which `removes_after`.
+        In (0, 1].
         """
-        removals = [*filter(self.removes_after, range(self.epochs))]
-        return sum(e <= epoch for e in removals) / len(removals)
+        removals = self.removals
+        return (epoch + 1 - removals.start) / len(removals)
 
     def checks_after(self, epoch: int) -> bool:
         """Says whether a student may be taken back at the end of an epoch.
@@ -68,8 +76,9 @@ def planned_phases(
 
     Raises:
         ValueError: If the phases are longer than the run, or leave no epoch
-            after which units could be removed.
+            after which units could be removed, or the run is endless.
     """
+    require_count("epochs", epochs, smallest=0, largest=MOST_EPOCHS)
     phases = Phases(
         round(epochs / 8) if warmup is None else warmup,
         round(epochs / 6) if ramp is None else ramp,
@@ -85,7 +94,7 @@ def planned_phases(
             f"The schedule must not be longer than the run. {received}. "
             "Shorten a phase or train longer."
         )
-    if not any(map(phases.removes_after, range(epochs))):
+    if not phases.removals:
         raise ValueError(
             "The schedule must leave at least one epoch with a penalty, and "
             f"one after it. {received}. Shorten warm-up or fine-tuning, or "

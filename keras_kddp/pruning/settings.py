@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from keras_kddp.arguments import checked_range, require_count, require_share
+from keras_kddp.arguments import (
+    MOST_EPOCHS,
+    checked_range,
+    require_count,
+    require_share,
+    require_verbose,
+)
 from keras_kddp.data.batches import Batches
 from keras_kddp.pruning.budget.budget import Budget, checked_budget
 from keras_kddp.pruning.criteria import Criterion
@@ -53,11 +59,15 @@ class PruningSettings:
         checked_range(self.input_range)
         for name in ("threshold", "minimum_change"):
             require_share(name, getattr(self, name))
-        for name in ("samples", "minimum_units", "unit_multiple"):
+        require_count("samples", self.samples, smallest=1, largest=2**63 - 1)
+        for name in ("minimum_units", "unit_multiple"):
             require_count(name, getattr(self, name), smallest=1)
         for name in ("warmup_epochs", "ramp_epochs", "finetune_epochs"):
             if getattr(self, name) is not None:
-                require_count(name, getattr(self, name), smallest=0)
+                require_count(
+                    name, getattr(self, name), smallest=0, largest=MOST_EPOCHS
+                )
+        require_verbose(self.verbose)
 
     def phases(self, epochs: int) -> Phases:
         """Returns the phases of a run of so many epochs.

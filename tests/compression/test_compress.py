@@ -1,6 +1,7 @@
 """The whole walk in one call, and the comparisons it makes."""
 
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -465,8 +466,27 @@ def test_what_cannot_be_exported_is_refused_before_training(tmp_path):
 def test_a_teacher_of_nan_is_refused():
     model = teacher()
     model.get_layer("logits").bias.assign([np.nan, 0, 0])
-    with pytest.raises(ValueError, match="outputs of `teacher` must be finite"):
+    with pytest.raises(ValueError, match="`teacher` must have finite weights"):
         compressed(teacher=model)
+
+
+def test_every_student_that_loses_its_loss_is_named():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = compressed(
+            optimizer=keras.optimizers.SGD(1e30),
+            controls=["kd", "same_size_labels"],
+            batch_size=32,
+        )
+
+    lost = [m for each in caught if "NaN or inf" in (m := str(each.message))]
+    assert "training stops, and the student is as it was" in lost[0]
+    assert "of 'student, no penalty': training stops" in lost[1]
+    assert "training stops, and the model is as it was" in lost[2]
+    assert len(lost) == 3
+    assert set(found.controls) == {"kd", "same_size_labels"}
+    for each in (found.student, *(x.model for x in found.controls.values())):
+        assert all(np.isfinite(w).all() for w in each.get_weights())
 
 
 def test_one_input_and_one_output_may_stand_in_lists(tmp_path):

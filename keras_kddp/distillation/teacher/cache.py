@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.arguments import require_count
+from keras_kddp.arguments import LARGEST_SEED, require_count
 from keras_kddp.atomic_files import recovered, writing_folder
 from keras_kddp.data.batches import (
     Batches,
@@ -198,7 +198,7 @@ class TeacherCache:
             )
         self._check_rows(x)
         require_count("batch_size", batch_size, smallest=1)
-        require_count("seed", seed, smallest=0)
+        require_count("seed", seed, smallest=0, largest=LARGEST_SEED)
         return ViewBatches(
             np.asarray(x),
             one_per_row("y", y, len(x)),

@@ -11,6 +11,7 @@ import numpy as np
 from keras_kddp import _compat
 from keras_kddp.data.packing import TeacherOutput
 from keras_kddp.distillation.checks import check_built
+from keras_kddp.distillation.fit_checks import check_models_finite
 from keras_kddp.model_io import (
     Arrays,
     Tensor,
@@ -26,8 +27,8 @@ def checked_teachers(teacher: Any) -> list[keras.Model]:
     """Returns the members of an ensemble; one teacher is one member.
 
     Raises:
-        ValueError: If one is no model or never built, or their outputs differ
-            in shape.
+        ValueError: If one is no model, was never built or has weights that are
+            NaN, or their outputs differ in shape.
     """
     teachers = (
         list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
@@ -39,6 +40,7 @@ def checked_teachers(teacher: Any) -> list[keras.Model]:
                 f"{type(member).__name__}."
             )
         check_built(member)
+        check_models_finite(teacher=member)
     if not teachers:
         raise ValueError(
             "`teacher` must be a keras.Model, or a list of them. Received: [], "

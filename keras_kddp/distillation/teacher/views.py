@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.arguments import require_count
+from keras_kddp.arguments import LARGEST_SEED, require_count
 from keras_kddp.data.batches import are_arrays
 from keras_kddp.data.packing import TeacherOutput, packed
 from keras_kddp.model_io import Arrays
@@ -155,7 +155,7 @@ def checked_views(augment: Any, views: Any, seed: Any, x: Any) -> Views | None:
         ValueError: If one does not fit the others.
     """
     require_count("views", views, smallest=1)
-    require_count("seed", seed, smallest=0)
+    require_count("seed", seed, smallest=0, largest=LARGEST_SEED)
     if augment is None:
         if views > 1:
             raise ValueError(

@@ -6,7 +6,12 @@ from typing import Any
 
 import keras
 
-from keras_kddp.arguments import check_share, require_count
+from keras_kddp.arguments import (
+    LARGEST_COUNT,
+    LARGEST_SEED,
+    check_share,
+    require_count,
+)
 from keras_kddp.data.splits import Split, as_split, check_split
 from keras_kddp.distillation.checks import check_models, check_soft_targets
 from keras_kddp.distillation.soft_targets import SoftTargets
@@ -49,7 +54,8 @@ def checked_options(**options: Any) -> dict[str, Any]:
         ("clusters", 2),
         ("seed", 0),
     ):
-        require_count(name, options[name], smallest=smallest)
+        largest = LARGEST_SEED if name == "seed" else LARGEST_COUNT
+        require_count(name, options[name], smallest=smallest, largest=largest)
     check_share(options["student_loss_weight"])
     _check_learning_rate(options["learning_rate"])
     _check_sparsity(options["sparsity"])

@@ -11,10 +11,10 @@ from keras_kddp import _compat
 from keras_kddp.data.batches import Batches
 from keras_kddp.distillation.distiller import Distiller
 from keras_kddp.distillation.student_state import Snapshot
-from keras_kddp.model_io import output_structure, to_numpy
+from keras_kddp.model_io import output_structure
 from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.budget.teacher_accuracy import teacher_accuracy
-from keras_kddp.surgery.optimizer_successors import clock_variables
+from keras_kddp.pruning.taken_back import take_back
 
 _FIRST_SHARE = 1 / 3
 
@@ -142,12 +142,7 @@ class AccuracyGuard:
         """
         if self._good is None or self._good.student is distiller.student:
             return False
-        clock = [*map(to_numpy, clock_variables(distiller.optimizer))]
-        distiller.restore(self._good)
-        for variable, value in zip(
-            clock_variables(distiller.optimizer), clock, strict=True
-        ):
-            variable.assign(value)
+        take_back(distiller, self._good)
         self.share /= 2
         return True
 

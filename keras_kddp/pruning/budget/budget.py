@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+from keras_kddp.arguments import shortened
+
 MEASURES = ("parameters", "macs", "bytes", "arena_bytes")
 """What a budget may limit the size of a student in."""
 
@@ -58,8 +60,8 @@ class Budget:
             if not is_integer or limit < 1:
                 raise ValueError(
                     f"`max_{measure}` must be an integer >= 1, or None. "
-                    f"Received: max_{measure}={limit!r}. Give the largest "
-                    "number that the device has room for."
+                    f"Received: max_{measure}={shortened(limit)}. Give the "
+                    "largest number that the device has room for."
                 )
         drop = self.max_accuracy_drop
         if drop is not None and not (_is_number(drop) and 0 <= drop < 1):
