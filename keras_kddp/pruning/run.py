@@ -6,15 +6,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from keras_kddp.distillation.distiller import Distiller
+from keras_kddp.distillation.fit_checks import spoilt_weight
 from keras_kddp.distillation.student_state import Snapshot
 from keras_kddp.layers.penalized_models import (
     prepared_layers,
     set_penalty_strength,
 )
-from keras_kddp.model_io import to_numpy
 from keras_kddp.profiling import count_parameters
 from keras_kddp.pruning.activity import UnitActivity, activity_on
 from keras_kddp.pruning.budget.accuracy_guard import AccuracyGuard
@@ -29,7 +27,8 @@ from keras_kddp.pruning.inactive_units import find_inactive, live_units
 from keras_kddp.pruning.notices import RunWarnings
 from keras_kddp.pruning.planned_removal import PlannedRemoval
 from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
-from keras_kddp.pruning.ranking import Ranking, group_scores
+from keras_kddp.pruning.ranking import group_scores
+from keras_kddp.pruning.removal_size import RemovalSize
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
 from keras_kddp.surgery.graph import ChannelGraph
@@ -86,9 +85,10 @@ class PruningRun:
             self._guard = AccuracyGuard(budget, distiller)
         self._warnings = RunWarnings(phases, distiller)
         self._warnings.warn_of_vain_charges(graph)
-        self._quota = preflight.quota
-        if self._quota is not None and self._quota.warn_if_nothing_leaves():
+        quota = preflight.quota
+        if quota is not None and quota.warn_if_nothing_leaves():
             self._warnings.is_moot = True
+        self._size = RemovalSize(phases, quota, self._guard, self._collapse)
         self._planned: PlannedRemoval | None = None
         self._last_good: Snapshot | None = None
         self._goes_back = False
@@ -99,7 +99,7 @@ class PruningRun:
             "removals": [removal.as_dict() for removal in self.removals],
             "planned": self._planned and self._planned.as_dict(),
             "goes_back": self._goes_back,
-            "quota": self._quota and self._quota.checkpoint_state(),
+            "size": self._size.checkpoint_state(),
             "guard": self._guard and self._guard.checkpoint_state(),
             "collapse": self._collapse.checkpoint_state(),
             "warnings": self._warnings.checkpoint_state(),
@@ -113,8 +113,7 @@ class PruningRun:
                 state["planned"], self._graph()
             )
         self._goes_back = state["goes_back"]
-        if self._quota is not None:
-            self._quota = self._quota.restored(state["quota"])
+        self._size.restore_checkpoint_state(state["size"])
         if self._guard is not None:
             self._guard.restore_checkpoint_state(state["guard"])
         self._collapse.restore_checkpoint_state(state["collapse"])
@@ -166,7 +165,9 @@ class PruningRun:
             is_good = bool(is_kept)
         elif is_good:
             # A size that was asked for has to be reached by later removals.
-            is_due = self._quota and not self._phases.removes_after(epoch + 1)
+            is_due = self._size.quota and not self._phases.removes_after(
+                epoch + 1
+            )
             is_good = not self._collapse.goes_back(epoch, logs, not is_due)
             self._goes_back = not is_good
         self.is_good = is_good
@@ -182,8 +183,8 @@ class PruningRun:
             if self._guard.finish(self._distiller):
                 self._note_taken_back(self._phases.epochs)
             is_explained |= self._guard.warn_if_never_good()
-        if self._quota is not None:
-            is_explained |= self._quota.warn_if_missed(self._graph())
+        if self._size.quota is not None:
+            is_explained |= self._size.quota.warn_if_missed(self._graph())
         self._warnings.finish(
             is_empty=not self.removals, is_explained=is_explained
         )
@@ -194,7 +195,7 @@ class PruningRun:
         """Returns what leaves after an epoch; None for too little."""
         found = find_inactive(graph, activity, self.settings)
         ranking = found.ranking
-        count = self._removal_count(epoch, ranking, found.inactive)
+        count = self._size.groups_to_remove(epoch, ranking, found.inactive)
         is_last = self._phases.is_last_removal(epoch)
         multiple = self.settings.unit_multiple
         if multiple > 1 and is_last and (count or self.removals):
@@ -214,26 +215,6 @@ class PruningRun:
             graph, units, activity, plan.constants, self.settings.input_range
         )
         return PlannedRemoval(plan, evidence)
-
-    def _removal_count(
-        self, epoch: int, ranking: Ranking, inactive: int
-    ) -> int:
-        """Returns how many of the first groups leave."""
-        if self._quota is not None:
-            share = self._phases.removal_share(epoch)
-            if share < 1:
-                self._quota = self._quota.adjusted(ranking)
-            inactive = self._quota.groups_to_remove(
-                ranking, share=share, inactive=inactive
-            )
-        is_last = self._phases.is_last_removal(epoch)
-        if self._guard is None:
-            is_due = is_last and self._quota
-            return inactive if is_due else self._collapse.allowed(inactive)
-        most = math.ceil(self._guard.share * len(ranking))
-        if self._quota is None:
-            return most
-        return inactive if is_last else min(inactive, most)
 
     def _graph(self) -> ChannelGraph:
         return ChannelGraph(
@@ -275,12 +256,8 @@ class PruningRun:
         self._warnings.note_removal(removal)
 
     def _is_finite(self, logs: dict[str, Any]) -> bool:
-        if not math.isfinite(logs.get("loss", 0.0)):
-            return False
-        return all(
-            np.isfinite(to_numpy(weight)).all()
-            for weight in self._distiller.student.weights
-        )
+        is_finite = math.isfinite(logs.get("loss", 0.0))
+        return is_finite and not spoilt_weight(self._distiller.student)
 
     def _take_back(self, epoch: int) -> None:
         self._goes_back = False
