@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from keras_kddp import export, layers, surgery
     from keras_kddp.compression.compress import compress
     from keras_kddp.compression.results import Compression
+    from keras_kddp.distillation.checkpoints.resumable import (
+        ResumableCheckpoint,
+    )
     from keras_kddp.distillation.distiller import Distiller
     from keras_kddp.distillation.feature_hints import FeatureHints
     from keras_kddp.distillation.soft_targets import SoftTargets
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from keras_kddp.layers.preparation import finalize, prepare
     from keras_kddp.profiling import ModelProfile, profile
     from keras_kddp.pruning.activity import UnitActivity, collect_activity
+    from keras_kddp.pruning.best_student import BestStudent
     from keras_kddp.pruning.budget.budget import Budget
     from keras_kddp.pruning.callback import DynamicPruning
     from keras_kddp.surgery import (
@@ -42,6 +46,7 @@ except PackageNotFoundError:  # a source folder that was never installed
 
 
 __all__ = [
+    "BestStudent",
     "Budget",
     "Compression",
     "FeatureHints",
@@ -49,6 +54,7 @@ __all__ = [
     "Distiller",
     "DynamicPruning",
     "RemovalPlan",
+    "ResumableCheckpoint",
     "SoftTargets",
     "SurgeryError",
     "TeacherCache",
@@ -68,6 +74,7 @@ __all__ = [
     "unit_groups",
 ]
 _HOMES = {
+    "BestStudent": "pruning.best_student",
     "Budget": "pruning.budget.budget",
     "Compression": "compression.results",
     "Distiller": "distillation.distiller",
@@ -75,6 +82,7 @@ _HOMES = {
     "FeatureHints": "distillation.feature_hints",
     "ModelProfile": "profiling",
     "RemovalPlan": "surgery",
+    "ResumableCheckpoint": "distillation.checkpoints.resumable",
     "SoftTargets": "distillation.soft_targets",
     "SurgeryError": "surgery",
     "TeacherCache": "distillation.teacher.cache",

@@ -133,7 +133,7 @@ def untouched_seeds() -> Iterator[None]:
     """
     python_state = random.getstate()
     numpy_state = np.random.get_state()
-    generator = global_state.get_global_attribute("global_seed_generator")
+    generator = global_generator()
     state = None if generator is None else np.array(generator.state)
     try:
         yield
@@ -142,7 +142,17 @@ def untouched_seeds() -> Iterator[None]:
         np.random.set_state(numpy_state)
         if generator is not None:
             generator.state.assign(state)
-        global_state.set_global_attribute("global_seed_generator", generator)
+        set_global_generator(generator)
+
+
+def global_generator() -> Any:
+    """Returns Keras' global SeedGenerator; None before it was used."""
+    return global_state.get_global_attribute("global_seed_generator")
+
+
+def set_global_generator(generator: Any) -> None:
+    """Puts another global SeedGenerator in place, or none."""
+    global_state.set_global_attribute("global_seed_generator", generator)
 
 
 def random_seed() -> int | None:

@@ -1,7 +1,7 @@
 """A student, its projections and its optimizer, as one value."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -10,7 +10,13 @@ import numpy as np
 from keras_kddp.distillation.feature_losses import projected_losses
 from keras_kddp.model_io import to_numpy
 from keras_kddp.surgery.bias_folds import BiasFolds
+from keras_kddp.surgery.lineage import Lineage, gained_biases
 from keras_kddp.surgery.optimizer_state import carry_optimizer
+from keras_kddp.surgery.optimizer_successors import (
+    Transfer,
+    all_variables,
+    built_successor,
+)
 from keras_kddp.surgery.plan import RemovalPlan
 
 
@@ -22,11 +28,13 @@ class StudentState:
         student: The student.
         projections: The projections of feature losses, by name.
         optimizer: Trains both; None before `compile`.
+        lineage: What left the student since there was a Distiller.
     """
 
     student: keras.Model
     projections: Mapping[str, keras.layers.Dense]
     optimizer: Any
+    lineage: Lineage = field(default_factory=Lineage)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
@@ -38,7 +46,7 @@ class StudentState:
     def variables(self) -> list[keras.Variable]:
         """All variables, the optimizer's last."""
         kernels = [layer.kernel for layer in self.projections.values()]
-        slots = [] if self.optimizer is None else self.optimizer.variables
+        slots = [] if self.optimizer is None else all_variables(self.optimizer)
         return [*self.student.variables, *kernels, *slots]
 
     def cut(
@@ -51,15 +59,8 @@ class StudentState:
             student: What it builds.
             losses: Distillation losses, those of the projections among them.
         """
-        transfers = list(plan.transfers(student))
-        projections = {}
-        by_name = projected_losses(losses)
-        for name, old in self.projections.items():
-            new, kept = by_name[name].cut_projection(old, plan, student)
-            projections[name] = new
-            transfers.append((old.kernel, new.kernel, {0: kept}))
-        smaller = replace(self, student=student, projections=projections)
-        if self.optimizer is None or not self.optimizer.built:
+        smaller, transfers = self._without_units(plan, student, losses)
+        if not self._is_optimized:
             return smaller
         optimizer = carry_optimizer(
             self.optimizer,
@@ -68,6 +69,56 @@ class StudentState:
             BiasFolds(plan, student),
         )
         return replace(smaller, optimizer=optimizer)
+
+    def shaped_like(
+        self, lineage: Lineage, losses: Sequence[Any]
+    ) -> "StudentState":
+        """Returns a new state of a later lineage, whose values are yet to come.
+
+        This one is left as it is.
+
+        Args:
+            lineage: That of the new state.
+            losses: Distillation losses, those of the projections among them.
+
+        Raises:
+            SurgeryError: If the lineage does not begin with this state.
+        """
+        plan = lineage.plan_from(self.lineage, self.student)
+        student = plan.build_unfolded()
+        smaller, transfers = self._without_units(plan, student, losses)
+        if self._is_optimized:
+            optimizer = built_successor(
+                self.optimizer,
+                transfers,
+                smaller.trainable_variables,
+                gained_biases(plan, student),
+            )
+            smaller = replace(smaller, optimizer=optimizer)
+        return replace(smaller, lineage=lineage)
+
+    @property
+    def _is_optimized(self) -> bool:
+        return self.optimizer is not None and self.optimizer.built
+
+    def _without_units(
+        self, plan: RemovalPlan, student: keras.Model, losses: Sequence[Any]
+    ) -> tuple["StudentState", list[Transfer]]:
+        """Returns the state with this optimizer, and where its weights went."""
+        transfers = list(plan.transfers(student))
+        projections = {}
+        by_name = projected_losses(losses)
+        for name, old in self.projections.items():
+            new, kept = by_name[name].cut_projection(old, plan, student)
+            projections[name] = new
+            transfers.append((old.kernel, new.kernel, {0: kept}))
+        smaller = replace(
+            self,
+            student=student,
+            projections=projections,
+            lineage=self.lineage.after(plan),
+        )
+        return smaller, transfers
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from keras_kddp.distillation.traced_training import (
     trained_now,
 )
 from keras_kddp.distillation.trained_part import TrainedPart
+from keras_kddp.surgery.lineage import Lineage
 from keras_kddp.surgery.plan import RemovalPlan
 
 
@@ -37,7 +38,7 @@ class StudentSwapping(TrainedPart):
         Raises:
             ValueError: If there is no optimizer.
         """
-        state = self._state()
+        state = self.training_state()
         if state.optimizer is None:
             raise ValueError(
                 "The optimizer's state must be made after `compile`. Received "
@@ -68,7 +69,7 @@ class StudentSwapping(TrainedPart):
 
     def train_step(self, *args: Any) -> Any:
         """Does one step, and notes what it trains; compiled steps just once."""
-        self._traced = trained_now(self._state())
+        self._traced = trained_now(self.training_state())
         keras_model: Any = super()
         with forgotten_gradients():
             return keras_model.train_step(*args)
@@ -102,10 +103,13 @@ class StudentSwapping(TrainedPart):
             )
         self.check_trainable()
         with self._scope():
-            student = plan.build()
+            plan = plan.as_of_now()
+            student = plan.build_as_planned()
             self._check_pinned(student)
-            state = self._state().cut(plan, student, self.distillation_losses)
-        self._put(state)
+            state = self.training_state().cut(
+                plan, student, self.distillation_losses
+            )
+        self.put_state(state)
 
     def check_trainable(self) -> None:
         """Checks that no layer was frozen or unfrozen since training began.
@@ -114,13 +118,13 @@ class StudentSwapping(TrainedPart):
             ValueError: If one was, of which Keras knows nothing until it
                 compiles again: a removal would train on otherwise.
         """
-        check_trainable_unchanged(self, self._state(), self._traced)
+        check_trainable_unchanged(self, self.training_state(), self._traced)
 
     def snapshot(self) -> Snapshot:
         """Returns the student and its optimizer as they are now."""
-        if self._state().optimizer is not None:
+        if self.training_state().optimizer is not None:
             self.build_optimizer()  # else its state would not go back
-        return Snapshot.of(self._state())
+        return Snapshot.of(self.training_state())
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes back to a student that was there before.
@@ -140,14 +144,32 @@ class StudentSwapping(TrainedPart):
                 "compiled. Received one taken before `compile`. Take it after."
             )
         if snapshot.student is not self.student:
-            self._put(snapshot.state)
+            self.put_state(snapshot.state)
         snapshot.restore_values()
 
-    def _put(self, state: StudentState) -> None:
+    def state_of(self, lineage: Lineage, start: StudentState) -> StudentState:
+        """Returns a new state of a lineage, whose values are yet to come.
+
+        Args:
+            lineage: What left by then.
+            start: A state before it; left as it is.
+
+        Raises:
+            SurgeryError: If the lineage does not begin with the start.
+        """
+        with self._scope():
+            return start.shaped_like(lineage, self.distillation_losses)
+
+    def put_state(self, state: StudentState) -> None:
+        """Trains on with another student, its projections and optimizer.
+
+        At an epoch boundary, inside or outside `fit`.
+        """
         model: Any = self
         _compat.replace_sublayer(model, "student", state.student)
         for name, layer in state.projections.items():
             _compat.replace_sublayer(model, name, layer)
+        self._lineage = state.lineage
         self._connect()
         if model.compiled:
             model.optimizer = state.optimizer

@@ -9,6 +9,7 @@ from keras_kddp import _compat
 from keras_kddp.distillation.feature_losses import projected_losses
 from keras_kddp.distillation.student_state import StudentState
 from keras_kddp.model_io import Tensor
+from keras_kddp.surgery.lineage import Lineage
 
 
 class TrainedPart:
@@ -29,6 +30,7 @@ class TrainedPart:
     trainable: bool
     variables: list[keras.Variable]
     weights: list[keras.Variable]
+    _lineage = Lineage()
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
@@ -38,7 +40,7 @@ class TrainedPart:
         """
         if not self.trainable:
             return []
-        return self._state().trainable_variables
+        return self.training_state().trainable_variables
 
     @property
     def trainable_weights(self) -> list[keras.Variable]:
@@ -65,9 +67,13 @@ class TrainedPart:
         """
         return _compat.losses_kept_by_jax(self) or self.student.losses
 
-    def _state(self) -> StudentState:
+    def training_state(self) -> StudentState:
+        """Returns student, projections and optimizer as one value."""
         return StudentState(
-            self.student, self._projections(), getattr(self, "optimizer", None)
+            self.student,
+            self._projections(),
+            getattr(self, "optimizer", None),
+            self._lineage,
         )
 
     def _projections(self) -> dict[str, keras.layers.Dense]:

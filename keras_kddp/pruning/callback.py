@@ -14,6 +14,7 @@ from keras_kddp.pruning.certificates import Removal
 from keras_kddp.pruning.criteria import Criterion, resolved_criterion
 from keras_kddp.pruning.notices import listed
 from keras_kddp.pruning.preflight import PruningPreflight
+from keras_kddp.pruning.refused_callbacks import check_callbacks
 from keras_kddp.pruning.run import PruningRun
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
@@ -165,6 +166,29 @@ class DynamicPruning(keras.callbacks.Callback):
         other.settings()  # says now what is out of range
         return other
 
+    def checkpoint_settings(self) -> PruningSettings:
+        """Returns what another run must have to go on where one was."""
+        return self.settings()
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Returns what it knows of the run; after it, what was removed."""
+        if self._run is not None:
+            return self._run.checkpoint_state()
+        return {"removals": [removal.as_dict() for removal in self.removals]}
+
+    def restore_checkpoint_state(self, state: dict[str, Any]) -> None:
+        """Goes on where another run was, whose student is in place by now."""
+        if self._run is not None:
+            self._run.restore_checkpoint_state(state)
+
+    @property
+    def is_good(self) -> bool:
+        """Inside `fit`, whether the last epoch's student may be the result.
+
+        It is finite, and keeps within a `max_accuracy_drop`.
+        """
+        return self._run is None or self._run.is_good
+
     def phases(self, epochs: int) -> Phases:
         """Returns the phases of a run of so many epochs.
 
@@ -242,38 +266,3 @@ def _check_prepared(distiller: Distiller) -> None:
             + (f": {listed(vain)}" if vain else "")
             + ". Call `student = keras_kddp.prepare(student)` first."
         )
-
-
-def check_callbacks(callbacks: Any, pruning: type) -> None:
-    """Refuses callbacks that bring weights of another size back.
-
-    Args:
-        callbacks: Of a run that removes units.
-        pruning: The kind that removes them; one of it may stand there.
-
-    Raises:
-        ValueError: If there is another, or one that keeps weights.
-    """
-    listed = getattr(callbacks, "callbacks", callbacks) or []
-    listed = listed if isinstance(listed, (list, tuple)) else [listed]
-    if sum(isinstance(x, pruning) for x in listed) > 1:
-        raise ValueError(
-            "One DynamicPruning must be in `callbacks`. Received several: they "
-            "would remove the same units. Leave one."
-        )
-    for callback in listed:
-        name, mend = type(callback).__name__, ""
-        if isinstance(callback, keras.callbacks.EarlyStopping):
-            if callback.restore_best_weights:
-                mend = "Set restore_best_weights=False"
-        elif isinstance(callback, keras.callbacks.BackupAndRestore):
-            mend = "Leave it out"
-        elif isinstance(callback, keras.callbacks.ModelCheckpoint):
-            if callback.save_weights_only:
-                mend = "Set save_weights_only=False"
-        if mend:
-            raise ValueError(
-                f"`{name}` keeps weights of the student as it is now and "
-                "cannot put them into a smaller one after a removal. Received "
-                f"it beside DynamicPruning. {mend}."
-            )

@@ -207,6 +207,17 @@ class Removal(NamedTuple):
     parameters_after: int
     certificates: tuple[Certificate, ...] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields by name, for JSON."""
+        certificates = [x.as_dict() for x in self.certificates]
+        return {**self._asdict(), "certificates": certificates}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Removal":
+        """Returns the removal from `as_dict()`."""
+        found = tuple(Certificate(**x) for x in stored["certificates"])
+        return cls(**{**stored, "certificates": found})
+
     def __str__(self) -> str:
         """Returns one line for people."""
         layers = ", ".join(

@@ -1,5 +1,6 @@
 """Which units of a student are inactive, and which of them may leave."""
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import takewhile
 from typing import NamedTuple
@@ -31,6 +32,63 @@ class InactiveUnits(NamedTuple):
     inactive: int
     lowest: float
     stuck: Mapping[int, str]
+
+
+class Findings(NamedTuple):
+    """What an epoch found, without the student that it was found in.
+
+    Attributes:
+        units: Layer name -> indices of the units that were inactive.
+        inactive: Number of leading groups that are inactive.
+        choices: Number of groups that may leave.
+        lowest: The lowest score of those that may leave; 1 where none may.
+        stuck: Layer name -> how many of its inactive units stay, and why;
+            without layers of so few that no removal would be made of them.
+    """
+
+    units: dict[str, list[int]]
+    inactive: int
+    choices: int
+    lowest: float
+    stuck: dict[str, str]
+
+
+def summarize(found: InactiveUnits, settings: PruningSettings) -> Findings:
+    """Returns what was found as plain data.
+
+    Args:
+        found: The units.
+        settings: They were judged by.
+    """
+    ranking = found.ranking
+    return Findings(
+        ranking.units(found.inactive),
+        found.inactive,
+        len(ranking),
+        found.lowest,
+        _stuck_layers(found, settings.minimum_change) if found.stuck else {},
+    )
+
+
+def _stuck_layers(found: InactiveUnits, share: float) -> dict[str, str]:
+    graph = found.ranking.graph
+    groups = graph.groups()
+    counts: Counter[str] = Counter()
+    reasons: dict[str, str] = {}
+    for group, reason in found.stuck.items():
+        for name, _ in groups[group].members:
+            counts[name] += 1
+            reasons.setdefault(name, reason)
+    return {
+        name: f"{counts[name]} of {len(graph.units[name])}: {reason}"
+        for name, reason in reasons.items()
+        if counts[name] >= share * len(graph.units[name])
+    }
+
+
+def live_units(activity: Mapping[str, UnitActivity]) -> int:
+    """Returns how many units ever fired."""
+    return sum(int(found.live.sum()) for found in activity.values())
 
 
 def find_inactive(

@@ -24,6 +24,18 @@ class LostUnitWarnings:
         self._at_minimum: set[str] = set()
         self._silent: set[str] = set()
 
+    def checkpoint_state(self) -> dict[str, list[str]]:
+        """Returns the layers that were named."""
+        return {
+            "at_minimum": sorted(self._at_minimum),
+            "silent": sorted(self._silent),
+        }
+
+    def restore_checkpoint_state(self, state: Mapping[str, list[str]]) -> None:
+        """Names no layer again that another run named."""
+        self._at_minimum = {*state["at_minimum"]}
+        self._silent = {*state["silent"]}
+
     def of_removal(
         self,
         removal: Removal,

@@ -2,8 +2,8 @@
 
 import contextlib
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import keras
 
@@ -12,7 +12,11 @@ from keras_kddp.layers.penalized_models import prepared_layers
 from keras_kddp.pruning.activity import UnitActivity
 from keras_kddp.pruning.certificates import Removal
 from keras_kddp.pruning.early_stopping import possible_stops, validated_epochs
-from keras_kddp.pruning.inactive_units import InactiveUnits
+from keras_kddp.pruning.inactive_units import (
+    Findings,
+    InactiveUnits,
+    summarize,
+)
 from keras_kddp.pruning.lost_units import LostUnitWarnings
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
@@ -50,7 +54,7 @@ class RunWarnings:
         self._ended = -1
         self._may_stop_early = False
         self._vain: Mapping[str, str] = {}
-        self._found: InactiveUnits | None = None
+        self._found: Findings | None = None
         self._settings: PruningSettings | None = None
         self._is_planned = False
         self._lost = LostUnitWarnings()
@@ -135,7 +139,7 @@ class RunWarnings:
             settings: They were judged by.
             is_planned: Whether some of them are to leave.
         """
-        self._found, self._settings = found, settings
+        self._found, self._settings = summarize(found, settings), settings
         self._is_planned = is_planned
 
     def note_removal(self, removal: Removal) -> None:
@@ -143,9 +147,8 @@ class RunWarnings:
         found, settings = self._found, self._settings
         if found is None or settings is None:
             return
-        inactive = found.ranking.units(found.inactive)
         for message in self._lost.of_removal(
-            removal, inactive, settings.budget
+            removal, found.units, settings.budget
         ):
             _warn(message)
 
@@ -179,26 +182,44 @@ class RunWarnings:
     def _stuck_layers(self) -> dict[str, str]:
         """Returns layers -> how many of their inactive units stay, and why.
 
-        None of which nothing else was to be expected, or of so few units that
-        no removal would be made of them.
+        Without those of which nothing else was to be expected.
         """
-        if self._found is None or self._settings is None:
-            return {}
-        graph, stuck = self._found.ranking.graph, self._found.stuck
-        groups = graph.groups()
-        counts: Counter[str] = Counter()
-        reasons: dict[str, str] = {}
-        for group, reason in stuck.items():
-            for name, _ in groups[group].members:
-                counts[name] += 1
-                reasons.setdefault(name, reason)
-        share = self._settings.minimum_change
+        stuck = {} if self._found is None else self._found.stuck
+        return {n: why for n, why in stuck.items() if n not in self._vain}
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Returns what was said, and what the rest depends on."""
         return {
-            name: f"{counts[name]} of {len(graph.units[name])}: {reason}"
-            for name, reason in reasons.items()
-            if counts[name] >= share * len(graph.units[name])
-            and name not in self._vain
+            "is_moot": self.is_moot,
+            "was_taken_back": self.was_taken_back,
+            "said": sorted(self._said),
+            "begun": self._begun,
+            "ended": self._ended,
+            "may_stop_early": self._may_stop_early,
+            "found": self._found and self._found._asdict(),
+            "is_planned": self._is_planned,
+            "lost": self._lost.checkpoint_state(),
         }
+
+    def restore_checkpoint_state(
+        self, state: Mapping[str, Any], settings: PruningSettings
+    ) -> None:
+        """Goes on after what another run said.
+
+        Args:
+            state: Its `checkpoint_state`.
+            settings: Those of the run.
+        """
+        self.is_moot = state["is_moot"]
+        self.was_taken_back = state["was_taken_back"]
+        self._said = {*state["said"]}
+        self._begun, self._ended = state["begun"], state["ended"]
+        self._may_stop_early = state["may_stop_early"]
+        if state["found"] is not None:
+            self._found = Findings(**state["found"])
+            self._settings = settings
+        self._is_planned = state["is_planned"]
+        self._lost.restore_checkpoint_state(state["lost"])
 
     def _why_nothing_left(self) -> str:
         """Returns the reason and the way out; "" if both were said."""
@@ -223,7 +244,7 @@ class RunWarnings:
                 "`validation_freq`) with the accuracy that "
                 "`max_accuracy_drop` asks for. Train longer, or allow more."
             )
-        if not len(found.ranking):
+        if not found.choices:
             if self._vain:
                 return ""
             return (

@@ -3,7 +3,8 @@
 import math
 import sys
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,9 @@ from keras_kddp.pruning.certificates import (
     Removal,
     certify,
 )
-from keras_kddp.pruning.inactive_units import find_inactive
+from keras_kddp.pruning.inactive_units import find_inactive, live_units
 from keras_kddp.pruning.notices import RunWarnings
+from keras_kddp.pruning.planned_removal import PlannedRemoval
 from keras_kddp.pruning.preflight import PruningPreflight, check_pruning
 from keras_kddp.pruning.ranking import Ranking, group_scores
 from keras_kddp.pruning.schedule import Phases
@@ -35,18 +37,6 @@ from keras_kddp.surgery.plan import RemovalPlan
 
 Activity = dict[str, UnitActivity]
 """Layer name -> statistics of its units."""
-
-
-class _PlannedRemoval(NamedTuple):
-    """What leaves when the next epoch begins.
-
-    Attributes:
-        plan: The removal.
-        certificates: The evidence for each unit.
-    """
-
-    plan: RemovalPlan
-    certificates: tuple[Certificate, ...]
 
 
 class PruningRun:
@@ -62,6 +52,7 @@ class PruningRun:
     Attributes:
         settings: What `DynamicPruning` is told, as it is now.
         removals: What was removed so far.
+        is_good: The student of the last epoch was finite, and kept the accuracy.
 
     Raises:
         ValueError: If the run cannot be pruned as it is asked for.
@@ -78,6 +69,7 @@ class PruningRun:
     ) -> None:
         """Checks the run, before anything is changed."""
         self.removals: list[Removal] = []
+        self.is_good = True
         self.settings = settings
         self._distiller = distiller
         self._phases = phases
@@ -96,9 +88,36 @@ class PruningRun:
         self._quota = preflight.quota
         if self._quota is not None and self._quota.warn_if_nothing_leaves():
             self._warnings.is_moot = True
-        self._planned: _PlannedRemoval | None = None
+        self._planned: PlannedRemoval | None = None
         self._last_good: Snapshot | None = None
         self._goes_back = False
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Returns all that the rest of the run depends on."""
+        return {
+            "removals": [removal.as_dict() for removal in self.removals],
+            "planned": self._planned and self._planned.as_dict(),
+            "goes_back": self._goes_back,
+            "quota": self._quota and self._quota.checkpoint_state(),
+            "guard": self._guard and self._guard.checkpoint_state(),
+            "warnings": self._warnings.checkpoint_state(),
+        }
+
+    def restore_checkpoint_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on where another run was, whose student is in place by now."""
+        self.removals += map(Removal.from_dict, state["removals"])
+        if state["planned"] is not None:
+            self._planned = PlannedRemoval.from_dict(
+                state["planned"], self._graph()
+            )
+        self._goes_back = state["goes_back"]
+        if self._quota is not None:
+            self._quota = self._quota.restored(state["quota"])
+        if self._guard is not None:
+            self._guard.restore_checkpoint_state(state["guard"])
+        self._warnings.restore_checkpoint_state(
+            state["warnings"], self.settings
+        )
 
     def begin_epoch(self, epoch: int) -> None:
         """Removes what was planned and sets the strength of the epoch.
@@ -139,7 +158,7 @@ class PruningRun:
         if is_good:
             self._warnings.note_activity(epoch, activity)
         logs["units"] = sum(len(graph.units[name]) for name in activity)
-        logs["live_units"] = _live_units(activity)
+        logs["live_units"] = live_units(activity)
         logs["parameters"] = count_parameters(graph.model)
         logs["penalty_strength"] = self._phases.strength(epoch)
         if self._guard is not None and is_good:
@@ -147,6 +166,7 @@ class PruningRun:
             may_go_back = self._phases.checks_after(epoch)
             self._goes_back = is_kept is False and may_go_back
             is_good = bool(is_kept)
+        self.is_good = is_good
         if is_good and self._phases.removes_after(epoch):
             self._planned = self._plan_removal(epoch, graph, activity)
 
@@ -165,7 +185,7 @@ class PruningRun:
 
     def _plan_removal(
         self, epoch: int, graph: ChannelGraph, activity: Activity
-    ) -> _PlannedRemoval | None:
+    ) -> PlannedRemoval | None:
         """Returns what leaves after an epoch; None for too little."""
         found = find_inactive(graph, activity, self.settings)
         ranking = found.ranking
@@ -178,7 +198,7 @@ class PruningRun:
             )
             ranking, count = ranking.led_by(leaving), len(leaving)
         units = ranking.units(count)
-        least = self.settings.minimum_change * _live_units(activity)
+        least = self.settings.minimum_change * live_units(activity)
         is_enough = sum(map(len, units.values())) >= least
         is_planned = bool(units) and (is_enough or is_last)
         self._warnings.note_found(found, self.settings, is_planned=is_planned)
@@ -188,7 +208,7 @@ class PruningRun:
         evidence = certify(
             graph, units, activity, plan.constants, self.settings.input_range
         )
-        return _PlannedRemoval(plan, evidence)
+        return PlannedRemoval(plan, evidence)
 
     def _removal_count(
         self, epoch: int, ranking: Ranking, inactive: int
@@ -282,8 +302,3 @@ class PruningRun:
             "data and in the teacher's outputs.",
             stacklevel=3,
         )
-
-
-def _live_units(activity: Activity) -> int:
-    """Returns how many units ever fired."""
-    return sum(int(found.live.sum()) for found in activity.values())

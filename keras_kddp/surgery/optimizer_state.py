@@ -6,17 +6,19 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_kddp._compat.optimizers import (
-    carry_weight_decay_exclusions,
-    factored_slots,
-    hidden_schedule,
-    optimized_weights,
-)
+from keras_kddp._compat.optimizers import factored_slots
 from keras_kddp.model_io import to_numpy
 from keras_kddp.surgery.bias_folds import BiasFolds
 from keras_kddp.surgery.cuts import Slices, take
 from keras_kddp.surgery.folded_slots import FoldedSlots, Slot
 from keras_kddp.surgery.optimizer_folds import fold_averages, fold_into
+from keras_kddp.surgery.optimizer_successors import (
+    Transfer,
+    loose_variables,
+    optimized_successors,
+    optimizer_parts,
+    unbuilt_successor,
+)
 
 _LOOKING_AT_MATRICES = (keras.optimizers.Adafactor, keras.optimizers.Muon)
 
@@ -25,8 +27,6 @@ _UNKNOWN_SLOTS = (
     "cut with it. Received: {}, whose slots have no weight of their shape, or "
     "several. Make them in its `build` by `add_variable_from_reference`."
 )
-
-Transfer = tuple[keras.Variable, keras.Variable, Slices]
 
 
 def carry_optimizer(
@@ -57,10 +57,12 @@ def carry_optimizer(
         ValueError: If it cannot be told what belongs to which weight.
     """
     transfers = list(transfers)
-    successor = _unbuilt_copy(optimizer, transfers, folds)
-    weights = _optimized(optimizer, transfers, trainable_variables, folds)
+    successor = unbuilt_successor(optimizer, transfers, folds.biases)
+    weights = optimized_successors(
+        optimizer, transfers, trainable_variables, folds.biases
+    )
     made = _build_recording(successor, weights)
-    for part in _parts(successor):
+    for part in optimizer_parts(successor):
         if isinstance(part, _LOOKING_AT_MATRICES):
             _warn(
                 part,
@@ -68,9 +70,14 @@ def carry_optimizer(
             )
     slots = _carry_variables(optimizer, successor, made, transfers)
     every = []
-    for old, new in zip(_parts(optimizer), _parts(successor), strict=True):
-        _carry_loose_variables(old, new)
-        if len(_parts(new)) == 1:  # it delegates to no other
+    for old, new in zip(
+        optimizer_parts(optimizer), optimizer_parts(successor), strict=True
+    ):
+        for state, successor_state in zip(
+            loose_variables(old), loose_variables(new), strict=True
+        ):
+            successor_state.assign(to_numpy(state))
+        if len(optimizer_parts(new)) == 1:  # it delegates to no other
             every.append(FoldedSlots(old, new, slots, folds))
     if not folds.biases:
         return successor
@@ -81,23 +88,6 @@ def carry_optimizer(
     return successor
 
 
-def clock_variables(optimizer: Any) -> list[keras.Variable]:
-    """Returns the state of an optimizer that goes with time, not weights.
-
-    Steps, learning rate and loss scale, in an order that is the same for two
-    optimizers of one kind.
-    """
-    names = ("iteration", "learning_rate", "step_counter", "dynamic_scale")
-    return [v for v in optimizer.variables if v.name in names]
-
-
-def _parts(optimizer: Any) -> list[Any]:
-    """Returns an optimizer and those that it delegates to."""
-    inner = getattr(optimizer, "inner_optimizer", None)  # loss scale
-    inside = getattr(optimizer, "optimizers", []) if inner is None else [inner]
-    return [optimizer, *(part for x in inside for part in _parts(x))]
-
-
 def _warn(optimizer: Any, reason: str) -> None:
     """Warns where state is not exact, as of who replaced the student."""
     warnings.warn(
@@ -105,58 +95,6 @@ def _warn(optimizer: Any, reason: str) -> None:
         "next steps are not quite those of the larger student.",
         stacklevel=5,
     )
-
-
-def _unbuilt_copy(
-    optimizer: Any, transfers: list[Transfer], folds: BiasFolds
-) -> Any:
-    inner = getattr(optimizer, "inner_optimizer", None)
-    scheduled = optimizer if inner is None else inner
-    with hidden_schedule(scheduled) as schedule:
-        config = optimizer.get_config()
-    if inner is not None:
-        config["inner_optimizer"] = _unbuilt_copy(inner, transfers, folds)
-        return type(optimizer)(**config)
-    if schedule is not None:
-        config["learning_rate"] = schedule
-    successor = type(optimizer).from_config(config)
-    pairs = [(old, new) for old, new, _ in transfers]
-    for raised in folds.biases:  # a new bias decays where its kernel does
-        if raised.is_new:
-            pairs += [(old, raised.bias) for old, _ in raised.weights]
-    for old, new in zip(_parts(optimizer), _parts(successor), strict=True):
-        carry_weight_decay_exclusions(old, new, pairs)
-    return successor
-
-
-def _optimized(
-    optimizer: Any,
-    transfers: list[Transfer],
-    trainable_variables: list[keras.Variable],
-    folds: BiasFolds,
-) -> list[keras.Variable]:
-    """Returns what a successor is built for, in training order.
-
-    The successors of all weights that the optimizer was built for, some of
-    which may be frozen by now, and the biases that folding adds to them.
-    """
-    successors = {id(old): new for old, new, _ in transfers}
-    weights = [
-        successors[id(weight)]
-        for weight in optimized_weights(optimizer)
-        if id(weight) in successors  # else it is refused for its slots
-    ]
-    for raised in folds.biases:
-        places = [
-            place + 1
-            for place, weight in enumerate(weights)
-            if any(weight is new for _, new in raised.weights)
-        ]
-        if raised.is_new and places:
-            weights.insert(max(places), raised.bias)
-    if {*map(id, weights)} == {*map(id, trainable_variables)}:
-        return trainable_variables
-    return weights
 
 
 class _Made(NamedTuple):
@@ -193,7 +131,7 @@ def _build_recording(
 
         return add
 
-    parts = _parts(optimizer)
+    parts = optimizer_parts(optimizer)
     for part in parts:
         part.add_variable_from_reference = recording(part)
     try:
@@ -289,11 +227,3 @@ def _without(axes: Slices, lacking: tuple[int, ...]) -> Slices:
         for axis, kept in axes.items()
         if axis not in lacking
     }
-
-
-def _carry_loose_variables(old: Any, new: Any) -> None:
-    """Carries state that an optimizer does not track (Nadam's product)."""
-    tracked = {id(variable) for variable in old.variables}
-    for name, value in vars(old).items():
-        if isinstance(value, keras.Variable) and id(value) not in tracked:
-            getattr(new, name).assign(to_numpy(value))

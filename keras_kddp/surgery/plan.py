@@ -96,24 +96,35 @@ class RemovalPlan:
             SurgeryError: If the weights have changed since the plan was made
                 so that a constant can no longer be folded.
         """
-        plan = self
-        if self.folds:  # of the weights as they are now
-            graph = ChannelGraph(self.model)
-            plan = plan_on(
-                graph,
-                self.removed,
-                constants=self.constants,
-                approximate=bool(self.errors),
-            )
-        return plan._build_now()
+        return self.as_of_now().build_as_planned()
 
-    def _build_now(self) -> keras.Model:
+    def as_of_now(self) -> "RemovalPlan":
+        """Returns the plan with the folds that follow from present weights.
+
+        Raises:
+            SurgeryError: If a constant can no longer be folded.
+        """
+        if not self.folds:
+            return self
+        return plan_on(
+            ChannelGraph(self.model),
+            self.removed,
+            constants=self.constants,
+            approximate=bool(self.errors),
+        )
+
+    def build_as_planned(self) -> keras.Model:
         """Builds without looking whether the folded constants still hold."""
+        model = self.build_unfolded()
+        raise_biases(self.model, model, self.folds, self.removed)
+        return model
+
+    def build_unfolded(self) -> keras.Model:
+        """Returns the smaller model before its biases take constants in."""
         model = rebuild(self.model, self._edit)
         for old, new, axes in self.transfers(model):
             new.assign(take(to_numpy(old), axes))
         carry_layer_state(self.model, model, {*self.slices, *self.folds})
-        raise_biases(self.model, model, self.folds, self.removed)
         return model
 
     def _edit(self, config: Config) -> None:
@@ -220,17 +231,22 @@ def plan_on(
     *,
     constants: Constants | None = None,
     approximate: bool = False,
+    folds: Mapping[str, tuple[float, ...]] | None = None,
 ) -> RemovalPlan:
-    """Returns `plan_removal` on a graph that was read already."""
-    groups = requested_groups(graph, units, constants or {})
-    folding = fold_constants(
-        graph,
-        groups,
-        constants or {},
-        training=False,
-        approximate=approximate,
-    )
-    require_foldable(graph, folding)
+    """Returns `plan_removal` on a graph that was read already.
+
+    Where the `folds` are known, the weights are not looked at.
+    """
+    errors: Mapping[str, float] = {}
+    constants = constants or {}
+    groups = requested_groups(graph, units, constants)
+    if folds is None:
+        folding = fold_constants(
+            graph, groups, constants, training=False, approximate=approximate
+        )
+        require_foldable(graph, folding)
+        errors, found = folding.errors, folding.increments
+        folds = {name: tuple(gained.tolist()) for name, gained in found.items()}
     gone = np.isin(graph.group_numbers, list(groups))
     removed = leaving_units(graph, gone)
     return RemovalPlan(
@@ -239,12 +255,9 @@ def plan_on(
         widths={name: len(graph.units[name]) for name in removed},
         slices=kept_slices(graph, gone),
         arguments=new_arguments(graph, gone),
-        constants=constants or {},
-        folds={
-            name: tuple(increments.tolist())
-            for name, increments in folding.increments.items()
-        },
-        errors=folding.errors,
+        constants=constants,
+        folds=folds,
+        errors=errors,
     )
 
 
@@ -256,8 +269,6 @@ def remove_units(
     approximate: bool = False,
 ) -> keras.Model:
     """Returns a new model without some units; the input model is untouched.
-
-    What `plan_removal(...).build()` returns.
 
     Args:
         model: A built Sequential or Functional model.

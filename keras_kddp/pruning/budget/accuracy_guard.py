@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from keras_kddp.distillation.student_state import Snapshot
 from keras_kddp.model_io import output_structure, to_numpy
 from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.budget.teacher_accuracy import teacher_accuracy
-from keras_kddp.surgery.optimizer_state import clock_variables
+from keras_kddp.surgery.optimizer_successors import clock_variables
 
 _FIRST_SHARE = 1 / 3
 
@@ -92,6 +92,28 @@ class AccuracyGuard:
             self._good = distiller.snapshot()
             self._good_accuracy = accuracy
         return True
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Returns the reference, what was judged, and the last good student."""
+        return {
+            "share": self.share,
+            "reference": self._reference,
+            "good": self._good,
+            "good_accuracy": self._good_accuracy,
+            "has_removed": self._has_removed,
+            "is_good": self._is_good,
+            "was_judged": self._was_judged,
+        }
+
+    def restore_checkpoint_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on where another guard was."""
+        self.share = state["share"]
+        self._reference = state["reference"]
+        self._good = state["good"]
+        self._good_accuracy = state["good_accuracy"]
+        self._has_removed = state["has_removed"]
+        self._is_good = state["is_good"]
+        self._was_judged = state["was_judged"]
 
     def note_removal(self) -> str:
         """Notes that units left: the reference is known from here on.

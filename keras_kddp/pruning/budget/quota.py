@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from keras_kddp.data.batches import Batches
 from keras_kddp.pruning.budget.budget import Budget
@@ -14,6 +15,7 @@ from keras_kddp.pruning.budget.forecast import (
     Sizes,
     draw_lines,
 )
+from keras_kddp.pruning.budget.planned_sizes import Line
 from keras_kddp.pruning.ranking import Ranking, rank_groups
 from keras_kddp.surgery.graph import ChannelGraph
 
@@ -50,6 +52,16 @@ class FallingQuota:
         final = self._needed(ranking, self.limits)
         shifted = self.forecast.shifted("arena_bytes", ranking, final)
         return replace(self, forecast=shifted)
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Returns what was measured of the unpruned student and since."""
+        return {"start": self.start, "lines": dict(self.forecast.lines)}
+
+    def restored(self, state: Mapping[str, Any]) -> "FallingQuota":
+        """Returns the quota that goes on where another was."""
+        lines = {m: Line(*line) for m, line in state["lines"].items()}
+        forecast = replace(self.forecast, lines=lines)
+        return replace(self, start=state["start"], forecast=forecast)
 
     def groups_to_remove(
         self, ranking: Ranking, *, share: float, inactive: int

@@ -1,0 +1,1 @@
+"""Runs that go on where a process ended."""

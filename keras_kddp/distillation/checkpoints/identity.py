@@ -1,0 +1,206 @@
+"""What a run is made of, to tell whether another one may go on with it."""
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_kddp._compat import all_layers
+from keras_kddp._compat.optimizers import hidden_schedule
+from keras_kddp.surgery.optimizer_successors import optimizer_parts
+
+_SHOWN = 5
+_BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+
+
+def describe_versions() -> dict[str, str]:
+    """Returns the versions that results depend on."""
+    backend = keras.backend.backend()
+    packages = ["keras-kddp", "keras", "numpy", _BACKENDS.get(backend, backend)]
+    return {"backend": backend} | {name: _version(name) for name in packages}
+
+
+def describe_model(model: Any) -> dict[str, Any]:
+    """Returns what a model is made of: its layers, loss and optimizer.
+
+    Args:
+        model: A built and compiled model; of a Distiller, its student and its
+            distillation losses count.
+    """
+    student = getattr(model, "student", model)
+    described = {
+        "class": _name(type(model)),
+        "model": _describe_layers(student),
+        "variables": [
+            [variable.path, list(variable.shape), str(variable.dtype)]
+            for variable in student.variables
+        ],
+        "optimizer": _describe_optimizer(model.optimizer),
+        "loss": describe(getattr(model, "loss", None)),
+    }
+    for name in (
+        "distillation_losses",
+        "distillation_loss_weights",
+        "student_loss_weight",
+    ):
+        if hasattr(model, name):
+            described[name] = describe(getattr(model, name))
+    return described
+
+
+def describe(value: Any) -> Any:
+    """Returns a setting as JSON: of objects their class and configuration."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        content = np.ascontiguousarray(value).tobytes()
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        return f"{value.dtype} {list(value.shape)} {digest}"
+    if isinstance(value, Mapping):
+        if value.get("class_name") == "__lambda__":  # knows its line number
+            return "lambda"
+        return {str(key): describe(x) for key, x in value.items()}
+    if isinstance(value, Sequence):
+        return [describe(x) for x in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field.name for field in dataclasses.fields(value)]
+        return describe({name: getattr(value, name) for name in fields})
+    if hasattr(value, "get_config") and not isinstance(value, type):
+        config = _config(value)
+        return {"class": _name(type(value)), "config": config}
+    return _name(value if hasattr(value, "__qualname__") else type(value))
+
+
+def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
+    """Yields where two descriptions differ, in words.
+
+    Args:
+        before: As the run was.
+        now: As it is to go on.
+        place: What stands before the names.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from differences(
+                before.get(key),
+                now.get(key),
+                f"{place}.{key}" if place else key,
+            )
+    elif _are_lists(before, now):
+        for index, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from differences(old, new, f"{place}[{_label(old, index)}]")
+    elif before != now and not (before != before and now != now):  # NaN
+        yield f"{place} was {_short(before)} and is {_short(now)}"
+
+
+def check_same_run(
+    before: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]
+) -> None:
+    """Checks that a run is the one that a checkpoint is of.
+
+    Args:
+        before: Its description in the checkpoint.
+        now: Its description now.
+        names: The parts that count.
+
+    Raises:
+        ValueError: If it is not; the differences are named.
+    """
+    found = [
+        difference
+        for name in names
+        for difference in differences(before.get(name), now.get(name), name)
+    ]
+    if found:
+        more = len(found) - _SHOWN
+        raise ValueError(
+            "A run must go on as it began. Received another: "
+            f"{'; '.join(found[:_SHOWN])}"
+            f"{f'; and {more} more' if more > 0 else ''}. Make everything as "
+            "it was (in one process, call keras.utils.clear_session() first, "
+            "or name the layers), or remove the checkpoints to begin anew."
+        )
+
+
+def _describe_layers(model: Any) -> Any:
+    """Returns the configuration of a model, or of those layers that have one.
+
+    Layers of users need not have one.
+    """
+    whole = _config(model)
+    if whole is not None and "layers" in whole:
+        return whole
+    return {
+        layer.name: {
+            "class": _name(type(layer)),
+            "config": _config(layer),
+        }
+        for layer in all_layers(model)
+    }
+
+
+def _describe_optimizer(optimizer: Any) -> list[Any]:
+    parts = [] if optimizer is None else optimizer_parts(optimizer)
+    described = []
+    with contextlib.ExitStack() as hidden:
+        schedules = [
+            None
+            if getattr(part, "inner_optimizer", None) is not None
+            else hidden.enter_context(hidden_schedule(part))
+            for part in parts
+        ]
+        for part, schedule in zip(parts, schedules, strict=True):
+            described.append(
+                {
+                    "class": _name(type(part)),
+                    "config": _config(part),
+                    "schedule": describe(schedule),
+                }
+            )
+    return described
+
+
+def _config(value: Any) -> Any:
+    """Returns what a configuration says; None where there is none."""
+    try:
+        return describe(value.get_config())
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _are_lists(before: Any, now: Any) -> bool:
+    are_lists = isinstance(before, list) and isinstance(now, list)
+    return are_lists and len(before) == len(now)
+
+
+def _label(entry: Any, index: int) -> str:
+    """Returns what an entry of a list is called: its name, or its place."""
+    if isinstance(entry, dict):
+        config = entry.get("config")
+        named = config if isinstance(config, dict) else entry
+        if isinstance(named.get("name"), str):
+            return str(named["name"])
+    return str(index)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,269 @@
+"""The callback by which a killed run goes on from its last epochs."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_kddp._compat.running import (
+    random_states,
+    restore_random_states,
+    set_first_epoch,
+)
+from keras_kddp.atomic_files import writable_directory
+from keras_kddp.distillation.checkpoints.beside import (
+    RunsLast,
+    callback_settings,
+    callback_states,
+    restore_callback_states,
+    run_history,
+)
+from keras_kddp.distillation.checkpoints.files import (
+    check_folder,
+    newest_checkpoint,
+    next_number,
+    remove_checkpoints,
+    write_checkpoint,
+)
+from keras_kddp.distillation.checkpoints.identity import (
+    check_same_run,
+    describe_model,
+    describe_versions,
+)
+from keras_kddp.distillation.checkpoints.values import packed, unpacked
+from keras_kddp.distillation.distiller import Distiller
+from keras_kddp.distillation.student_state import Snapshot, StudentState
+from keras_kddp.surgery.lineage import Lineage
+
+SECONDS_BETWEEN = 30.0
+"""Seconds from one checkpoint to the next, at least."""
+
+
+class ResumableCheckpoint(RunsLast):
+    """Has a run go on where its process ended, from the last checkpoint.
+
+    The same program, started anew, goes on: with the student and the widths
+    that it had, the optimizer, the callbacks, the history and the random
+    states of Python, NumPy and Keras. Of arrays given to
+    `keras_kddp.Distiller.fit` the order follows from seed and epoch, so the
+    result on one machine is that of a run that was never ended, bit by bit. The
+    order of a pipeline of your own (a `tf.data.Dataset`, a generator) is
+    yours: it begins anew.
+
+    Checkpoints are written when an epoch ends, at most every 30 seconds. The
+    newest two are kept; one that is damaged is recognized, and the one before
+    is used. When `fit` is done they are removed. Works in any order of
+    callbacks, and in the `fit` of other Keras models too.
+
+    Keras' EarlyStopping, ReduceLROnPlateau, ModelCheckpoint and SwapEMAWeights
+    go on where they were. So does a callback of your own that has
+    `checkpoint_state()`, which returns a dict of numbers, text and arrays, and
+    `restore_checkpoint_state(state)`.
+
+    Args:
+        directory: A folder of its own: new, or with the checkpoints of this
+            run alone.
+        keep: Keep the checkpoints when `fit` is done.
+
+    Raises:
+        ValueError: When training begins, if the folder holds anything else or
+            only damaged checkpoints, or the run is not the one that was ended:
+            other layers, optimizer, losses, epochs, pruning or versions. Then
+            nothing has been changed.
+        OSError: When training begins, if the folder cannot be written.
+
+    Example:
+        ```python
+        distiller.fit(
+            x,
+            y,
+            epochs=24,
+            callbacks=[
+                keras_kddp.DynamicPruning(),
+                keras_kddp.ResumableCheckpoint("checkpoints"),
+            ],
+        )
+        ```
+    """
+
+    runs_last = 2
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, keep: bool = False
+    ) -> None:
+        """Keeps the arguments."""
+        super().__init__()
+        self.directory = Path(directory)
+        self.keep = keep
+        self._run: dict[str, Any] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Goes on with the run of the last checkpoint, if there is one."""
+        set_first_epoch(self.model, None)
+        check_folder(self.directory)
+        self._written = time.monotonic()
+        state = _built_state(self.model)
+        self._run = {
+            "versions": describe_versions(),
+            "model": describe_model(self.model),
+            "fit": {
+                name: self.params.get(name) for name in ("epochs", "steps")
+            },
+            "callbacks": callback_settings(self.beside),
+        }
+        stored = newest_checkpoint(self.directory)
+        if stored is None:
+            writable_directory(self.directory)
+            return
+        check_same_run(stored.meta["run"], self._run, [*self._run])
+        if stored.meta["finished"]:
+            raise ValueError(
+                "`directory` must hold the checkpoints of a run that was "
+                f"ended. Received: directory={str(self.directory)!r}, whose "
+                "run is finished. Choose another, or remove it."
+            )
+        content = unpacked(stored, _States(self.model, state))
+        _put(self.model, content["state"])
+        restore_callback_states(self.beside, content["callbacks"])
+        if history := run_history(self.beside):
+            history.history = content["history"]
+            history.epoch = content["epochs"]
+        restore_random_states(content["random"])
+        self.model.stop_training = content["is_stopped"]
+        set_first_epoch(
+            self.model,
+            self.params["epochs"]
+            if content["is_stopped"]
+            else content["epoch"],
+        )
+
+    def on_epoch_begin(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Leaves the first epoch of the next `fit` to that."""
+        set_first_epoch(self.model, None)
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Writes a checkpoint, if the last one was a while ago."""
+        if time.monotonic() - self._written >= SECONDS_BETWEEN:
+            self._write(epoch + 1)
+            self._written = time.monotonic()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Removes the checkpoints: the run is done."""
+        set_first_epoch(self.model, None)
+        if not self.keep:
+            remove_checkpoints(self.directory)
+
+    def finish(self) -> None:
+        """Keeps the run as it is when `fit` has returned.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._write(self.params["epochs"], is_finished=True)
+
+    def _write(self, epoch: int, *, is_finished: bool = False) -> None:
+        history = run_history(self.beside)
+        content = {
+            "run": self._run,
+            "finished": is_finished,
+            "epoch": epoch,
+            "is_stopped": bool(self.model.stop_training),
+            "history": {} if history is None else history.history,
+            "epochs": [] if history is None else history.epoch,
+            "callbacks": callback_states(self.beside),
+            "random": random_states(),
+            "state": Snapshot.of(_state(self.model)),
+        }
+        number = next_number(self.directory)
+        write_checkpoint(self.directory, number, packed(content))
+
+
+class FinishedFit(NamedTuple):
+    """What a finished `fit` left beside the model.
+
+    Attributes:
+        history: The logs of the epochs, by name.
+        callbacks: What each callback knew in the end, by its class.
+    """
+
+    history: dict[str, list[Any]]
+    callbacks: dict[str, Any]
+
+
+def restore_finished(
+    model: keras.Model, directory: str | os.PathLike[str]
+) -> FinishedFit | None:
+    """Puts a finished run into a model that is as it was when that began.
+
+    The global random states are as they were then, too.
+
+    Args:
+        model: A compiled model, or a Distiller.
+        directory: What `ResumableCheckpoint.finish` wrote into.
+
+    Returns:
+        None if the run has not finished.
+
+    Raises:
+        ValueError: If it was another run, or its checkpoints are damaged.
+    """
+    stored = newest_checkpoint(Path(directory))
+    if stored is None or not stored.meta["finished"]:
+        return None
+    state = _built_state(model)
+    now = {"versions": describe_versions(), "model": describe_model(model)}
+    check_same_run(stored.meta["run"], now, [*now])
+    content = unpacked(stored, _States(model, state))
+    _put(model, content["state"])
+    restore_random_states(content["random"])
+    return FinishedFit(content["history"], content["callbacks"])
+
+
+class _States:
+    """Makes the states of lineages, each once.
+
+    Args:
+        model: What is trained; left as it is.
+        start: Its state.
+    """
+
+    def __init__(self, model: Any, start: StudentState) -> None:
+        self._model, self._start = model, start
+        self._made = [start]
+
+    def __call__(self, lineage: Lineage) -> StudentState:
+        """Returns the state of a lineage."""
+        for state in self._made:
+            if state.lineage == lineage:
+                return state
+        made: StudentState = self._model.state_of(lineage, self._start)
+        self._made.append(made)
+        return made
+
+
+def _state(model: Any) -> StudentState:
+    if isinstance(model, Distiller):
+        return model.training_state()
+    return StudentState(model, {}, model.optimizer)
+
+
+def _built_state(model: Any) -> StudentState:
+    """Returns what is trained, with the state of its optimizer made."""
+    if isinstance(model, Distiller):
+        model.build_optimizer()
+    elif not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    return _state(model)
+
+
+def _put(model: Any, snapshot: Snapshot) -> None:
+    if isinstance(model, Distiller):
+        model.restore(snapshot)
+    else:
+        snapshot.restore_values()
