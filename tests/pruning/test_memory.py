@@ -33,7 +33,10 @@ class Watch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.alive.append(
-            [sum(x() is not None for x in kind) for kind in zip(*self.seen, strict=True)]
+            [
+                sum(x() is not None for x in kind)
+                for kind in zip(*self.seen, strict=True)
+            ]
         )
         trained = (
             self.model.student,

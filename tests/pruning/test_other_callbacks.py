@@ -104,10 +104,11 @@ def check_files(path, history, values):
         ):
             np.testing.assert_array_equal(a, b)
     if (path / "log.csv").exists():
-        rows = list(csv.DictReader((path / "log.csv").open()))
-        assert COLUMNS | {"loss", "val_loss", "val_student_loss"} <= rows[
-            0
-        ].keys()
+        lines = (path / "log.csv").read_text().splitlines()
+        rows = list(csv.DictReader(lines))
+        assert (
+            COLUMNS | {"loss", "val_loss", "val_student_loss"} <= rows[0].keys()
+        )
         for name in rows[0].keys() - {"epoch"}:
             logged = [float(row[name]) for row in rows]
             assert logged == pytest.approx(history[name], rel=1e-6)
@@ -260,4 +261,6 @@ def test_a_run_ends_at_a_loss_that_is_nan_whoever_sees_it_first():
             history = fit(distiller, *mine)
 
         assert len(history["loss"]) == 1
-        assert all(np.isfinite(w).all() for w in distiller.student.get_weights())
+        assert all(
+            np.isfinite(w).all() for w in distiller.student.get_weights()
+        )
