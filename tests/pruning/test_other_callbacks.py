@@ -115,6 +115,7 @@ def check_files(path, history, values):
     return len(saved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1], ids=["behind", "before"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_callback_works_on_both_sides_of_a_removal(tmp_path, name, place):
@@ -127,13 +128,14 @@ def test_a_callback_works_on_both_sides_of_a_removal(tmp_path, name, place):
     )
 
 
-@pytest.mark.parametrize("place", [0, len(MAKERS)])
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("order", "place"), zip(ORDERS, [0, 8, 4, 2], strict=True)
+)
 def test_all_callbacks_work_together_in_any_order(tmp_path, order, place):
     # A checkpoint holds the weights as they are when its turn comes.
     names = [name for name in ORDERS[order] if name != "SwapEMAWeights"]
 
-    history, values = run(names, tmp_path, min(place, len(names)))
+    history, values = run(names, tmp_path, place)
 
     assert history["units"] == UNITS
     assert history["noted"] == [0, 1, 2, 3]
@@ -144,7 +146,7 @@ def test_all_callbacks_work_together_in_any_order(tmp_path, order, place):
 
 
 def test_a_learning_rate_that_is_set_counts_behind_a_removal():
-    rates = [0.0, 0.0, 0.0, 0.01]
+    rates = [0.0, 0.0, 0.0, 2**-7]
     schedule = keras.callbacks.LearningRateScheduler(rates.__getitem__)
     values = Values()
 
@@ -192,8 +194,9 @@ class Averages(keras.callbacks.Callback):
         self.average.append(average)
 
 
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("swap_on_epoch", [True, False])
+@pytest.mark.parametrize(
+    ("swap_on_epoch", "order"), [(True, 1), (True, -1), (False, 1)]
+)
 def test_the_averages_are_evaluated_saved_and_trained_on_behind_a_removal(
     tmp_path, swap_on_epoch, order
 ):
@@ -232,23 +235,22 @@ def test_the_averages_are_evaluated_saved_and_trained_on_behind_a_removal(
     )
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_tensorboard_has_scalars_and_histograms_of_every_epoch(tmp_path, place):
+def test_tensorboard_has_scalars_and_histograms_of_every_epoch(tmp_path):
+    import tensorflow as tf
     from tensorboard.backend.event_processing import event_accumulator
 
-    history, _ = run(["TensorBoard"], tmp_path, place)
+    history, _ = run(["TensorBoard"], tmp_path)
 
     events = event_accumulator.EventAccumulator(
         str(tmp_path / "logs" / "train")
     ).Reload()
-    tags = events.Tags()
     written = [
-        float(tensor.tensor_proto.float_val[0])
-        for tensor in events.Tensors("epoch_units")
+        float(tf.make_ndarray(event.tensor_proto))
+        for event in events.Tensors("epoch_units")
     ]
     assert written == history["units"]
-    kernels = [tag for tag in tags["tensors"] if "fc/kernel" in tag]
-    assert [len(events.Tensors(tag)) for tag in kernels] == [4]
+    kernels = [x for x in events.Tags()["tensors"] if "fc/kernel" in x]
+    assert [len(events.Tensors(tag)) for tag in kernels] == [len(UNITS)]
 
 
 def test_a_run_ends_at_a_loss_that_is_nan_whoever_sees_it_first():
