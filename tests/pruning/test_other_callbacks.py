@@ -4,7 +4,6 @@ Unit 0 and 1 of `known_activity` stay, units 2 and 3 leave when epoch 3 begins.
 """
 
 import csv
-import itertools
 import math
 
 import keras
@@ -129,7 +128,7 @@ def test_a_callback_works_on_both_sides_of_a_removal(tmp_path, name, place):
 
 
 @pytest.mark.parametrize(
-    ("order", "place"), zip(ORDERS, [0, 8, 4, 2], strict=True)
+    ("order", "place"), [*zip(ORDERS, [0, 8, 4, 2], strict=True)]
 )
 def test_all_callbacks_work_together_in_any_order(tmp_path, order, place):
     # A checkpoint holds the weights as they are when its turn comes.
@@ -154,12 +153,10 @@ def test_a_learning_rate_that_is_set_counts_behind_a_removal():
 
     assert history["learning_rate"] == values.rates == rates
     moves = [
-        any((a != b).any() for a, b in zip(before, after, strict=True))
-        for before, after in itertools.pairwise(values.weights[2:])
+        any((a != b).any() for a, b in zip(before[:2], after[:2], strict=True))
+        for before, after in (values.weights[:2], values.weights[2:])
     ]
-    assert moves == [True]
-    for a, b in zip(values.weights[0], values.weights[1], strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert moves == [False, True]  # kernel and bias of "fc"
 
 
 class Averages(keras.callbacks.Callback):
