@@ -1,6 +1,6 @@
 """The callback that removes inactive units of the student inside `fit`."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import keras
@@ -168,7 +168,7 @@ class DynamicPruning(keras.callbacks.Callback):
 
     def checkpoint_settings(self) -> PruningSettings:
         """Returns what another run must have to go on where one was."""
-        return self.settings()
+        return replace(self.settings(), verbose=0)
 
     def checkpoint_state(self) -> dict[str, Any]:
         """Returns what it knows of the run; after it, what was removed."""

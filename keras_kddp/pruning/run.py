@@ -52,7 +52,7 @@ class PruningRun:
     Attributes:
         settings: What `DynamicPruning` is told, as it is now.
         removals: What was removed so far.
-        is_good: The student of the last epoch was finite, and kept the accuracy.
+        is_good: The student of the last epoch is finite and accurate enough.
 
     Raises:
         ValueError: If the run cannot be pruned as it is asked for.

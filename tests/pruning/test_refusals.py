@@ -14,6 +14,10 @@ from keras_kddp import Distiller, DynamicPruning, finalize
 from keras_kddp.layers.penalized_models import set_penalty_strength
 
 
+class Backup(keras.callbacks.BackupAndRestore):
+    """A callback of a user."""
+
+
 @contextlib.contextmanager
 def refused(distiller, message):
     """Checks that a fit raises and leaves both models as they were."""
@@ -162,11 +166,11 @@ def test_data_that_cannot_be_observed_are_refused(data, message):
             lambda path: keras.callbacks.EarlyStopping(
                 "loss", restore_best_weights=True
             ),
-            "`EarlyStopping` keeps weights.*Set restore_best_weights=False",
+            r"`EarlyStopping` keeps weights.*BestStudent\('loss'\)",
         ),
         (
             lambda path: keras.callbacks.BackupAndRestore(path),
-            "`BackupAndRestore` keeps weights.*Leave it out",
+            "`BackupAndRestore` keeps weights.*ResumableCheckpoint",
         ),
         (
             lambda path: keras.callbacks.ModelCheckpoint(
@@ -174,9 +178,13 @@ def test_data_that_cannot_be_observed_are_refused(data, message):
             ),
             "`ModelCheckpoint` keeps weights.*Set save_weights_only=False",
         ),
+        (
+            lambda path: Backup(path),
+            "`Backup` keeps weights.*ResumableCheckpoint",
+        ),
         (lambda path: pruning(), "Received several"),
     ],
-    ids=["early", "backup", "checkpoint", "pruning"],
+    ids=["early", "backup", "checkpoint", "subclass", "pruning"],
 )
 @pytest.mark.parametrize("order", [1, -1])
 def test_callbacks_that_a_removal_would_break_are_refused(

@@ -54,7 +54,7 @@ def callback_settings(callbacks: list[Any]) -> dict[str, Any]:
     return {
         name: describe(callback.checkpoint_settings())
         if hasattr(callback, "checkpoint_settings")
-        else None
+        else {}
         for name, callback in _with_state(callbacks).items()
     }
 

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import hashlib
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -29,20 +31,25 @@ def describe_model(model: Any) -> dict[str, Any]:
     """Returns what a model is made of: its layers, loss and optimizer.
 
     Args:
-        model: A built and compiled model; of a Distiller, its student and its
-            distillation losses count.
+        model: A built and compiled model; of a Distiller, its student, its
+            distillation losses and the shapes of its teacher count.
     """
     student = getattr(model, "student", model)
     described = {
         "class": _name(type(model)),
         "model": _describe_layers(student),
         "variables": [
-            [variable.path, list(variable.shape), str(variable.dtype)]
+            [variable.name, list(variable.shape), str(variable.dtype)]
             for variable in student.variables
         ],
         "optimizer": _describe_optimizer(model.optimizer),
         "loss": describe(getattr(model, "loss", None)),
     }
+    if getattr(model, "teacher", None) is not None:
+        described["teacher"] = [
+            [variable.name, list(variable.shape)]
+            for variable in model.teacher.weights
+        ]
     for name in (
         "distillation_losses",
         "distillation_loss_weights",
@@ -93,9 +100,11 @@ def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
                 now.get(key),
                 f"{place}.{key}" if place else key,
             )
-    elif _are_lists(before, now):
-        for index, (old, new) in enumerate(zip(before, now, strict=True)):
-            yield from differences(old, new, f"{place}[{_label(old, index)}]")
+    elif isinstance(before, list) and isinstance(now, list):
+        old, new = _labelled(before), _labelled(now)
+        for key in dict.fromkeys([*old, *new]):
+            name = f"{place}[{key}]"
+            yield from differences(old.get(key), new.get(key), name)
     elif before != now and not (before != before and now != now):  # NaN
         yield f"{place} was {_short(before)} and is {_short(now)}"
 
@@ -136,7 +145,7 @@ def _describe_layers(model: Any) -> Any:
     """
     whole = _config(model)
     if whole is not None and "layers" in whole:
-        return whole
+        return _renumbered({**whole, "name": None})  # counted up, too
     return {
         layer.name: {
             "class": _name(type(layer)),
@@ -160,7 +169,7 @@ def _describe_optimizer(optimizer: Any) -> list[Any]:
             described.append(
                 {
                     "class": _name(type(part)),
-                    "config": _config(part),
+                    "config": _unnamed(_config(part)),
                     "schedule": describe(schedule),
                 }
             )
@@ -179,6 +188,29 @@ def _name(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
 
 
+def _unnamed(config: Any) -> Any:
+    """Returns a configuration without names, which Keras counts up."""
+    if isinstance(config, list):
+        return [_unnamed(x) for x in config]
+    if not isinstance(config, dict):
+        return config
+    return {k: _unnamed(x) for k, x in config.items() if k != "name"}
+
+
+def _renumbered(described: Any) -> Any:
+    """Returns a description whose inputs are counted from 0.
+
+    Keras counts them up in a process; nothing is kept by their names.
+    """
+    names: dict[str, str] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return names.setdefault(found[0], f"input_layer_{len(names)}")
+
+    text = re.sub(r"\binput_layer(_\d+)?\b", number, json.dumps(described))
+    return json.loads(text)
+
+
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -186,19 +218,17 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _are_lists(before: Any, now: Any) -> bool:
-    are_lists = isinstance(before, list) and isinstance(now, list)
-    return are_lists and len(before) == len(now)
-
-
-def _label(entry: Any, index: int) -> str:
-    """Returns what an entry of a list is called: its name, or its place."""
-    if isinstance(entry, dict):
-        config = entry.get("config")
-        named = config if isinstance(config, dict) else entry
-        if isinstance(named.get("name"), str):
-            return str(named["name"])
-    return str(index)
+def _labelled(entries: list[Any]) -> dict[str, Any]:
+    """Returns the entries of a list by their names, or their places."""
+    found: dict[str, Any] = {}
+    for index, entry in enumerate(entries):
+        named = entry if isinstance(entry, dict) else {}
+        if isinstance(named.get("config"), dict):
+            named = named["config"]
+        name = named.get("name")
+        is_new = isinstance(name, str) and name not in found
+        found[str(name) if is_new else str(index)] = entry
+    return found
 
 
 def _short(value: Any) -> str:
