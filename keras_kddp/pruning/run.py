@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_kddp._compat.memory import free_old_graphs
 from keras_kddp.distillation.distiller import Distiller
 from keras_kddp.distillation.student_state import Snapshot
 from keras_kddp.layers.penalized_models import (
@@ -126,7 +125,6 @@ class PruningRun:
             epoch: From 0.
         """
         self._warnings.begin_epoch(epoch)
-        may_swap = self._goes_back or self._planned is not None
         if self._goes_back and self._guard is not None:
             if self._guard.take_removal_back(self._distiller):
                 self._note_taken_back(epoch)
@@ -138,8 +136,6 @@ class PruningRun:
         set_penalty_strength(self._distiller.student, strength)
         # With the optimizer: a moving average would bring a NaN back.
         self._last_good = self._distiller.snapshot()
-        if may_swap:
-            free_old_graphs()
 
     def end_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Observes the student, writes its size and plans a removal.
