@@ -233,6 +233,8 @@ def forget_compiled_functions(model: keras.Model) -> None:
     model._compiled_trainable_state = {
         layer: layer.trainable for layer in model._flatten_layers()
     }
+    # Saving asks there for the optimizer: the first one, with its state.
+    model._compile_config.config["optimizer"] = model.optimizer
     model.make_train_function(force=True)
 
 

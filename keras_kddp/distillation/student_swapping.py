@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
+from keras_kddp._compat.memory import forgotten_gradients
 from keras_kddp.distillation.feature_losses import find_pinned_layers
 from keras_kddp.distillation.student_state import Snapshot, StudentState
 from keras_kddp.distillation.traced_training import (
@@ -70,7 +71,8 @@ class StudentSwapping(TrainedPart):
         """Does one step, and notes what it trains; compiled steps just once."""
         self._traced = trained_now(self.training_state())
         keras_model: Any = super()
-        return keras_model.train_step(*args)
+        with forgotten_gradients():
+            return keras_model.train_step(*args)
 
     def replace_student(self, plan: RemovalPlan) -> None:
         """Puts the smaller student of a plan in place and trains on with it.

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_kddp._compat.memory import free_old_graphs
 from keras_kddp.arguments import checked_range
 from keras_kddp.data.batches import Batches
 from keras_kddp.distillation.distiller import Distiller
@@ -228,7 +229,10 @@ class DynamicPruning(keras.callbacks.Callback):
     ) -> None:
         """Removes what was planned and sets the strength of the epoch."""
         if self._run is not None:
+            count = len(self.removals)
             self._run.begin_epoch(epoch)
+            if len(self.removals) != count:
+                free_old_graphs()
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None

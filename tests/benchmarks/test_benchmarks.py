@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import report
+import soak
 from experiments import COMPARISONS
 from steering import PruningAtTheEnd
 
@@ -280,3 +281,26 @@ def test_a_small_comparison_runs_and_goes_on_where_it_stopped(
     assert kddp["units"] == same_size["units"] == 16
     assert kddp["parameters"] == 1_210
     assert kddp["accuracy"] > 0.9
+
+
+def test_a_line_of_the_soak_says_by_how_much_memory_grew():
+    found = {"MB": [500.0, 510.0], "events": 20, "models": 3}
+
+    text = soak.line("swaps", {**found, "optimizers": 1, "graphs": 4})
+
+    # 510 / 500 = 1.02; (510 - 500) * 1000 / 20 = 500 kB.
+    assert text.split() == [
+        *["swaps", "20", "500", "510", "+2.0", "%"],
+        *["500", "3", "1", "4"],
+    ]
+
+
+@pytest.mark.slow
+def test_a_long_run_of_removals_keeps_nothing_of_what_they_replaced():
+    found = soak.measured("swaps", epochs=60, warm_up=20)
+
+    assert found["events"] == 29
+    assert found["old students alive"] == 0
+    assert found["optimizers"] == 1
+    # Of the 180 epochs after the first 20 that may add 10 %, 40 were run.
+    assert soak.growth(found) <= 10 * 40 / 180

@@ -98,6 +98,17 @@ def test_checkpoints_are_written_every_thirty_seconds(tmp_path, monkeypatch):
     assert goes_on(folder, epochs=5)[0] == [4]
 
 
+def test_a_checkpoint_that_takes_long_waits_longer(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    # One is written at 31 in 2 seconds: the next is due after 2.5 * 30 more.
+    now = iter([0.0, 31.0, 33.0, 107.0, 108.0, 108.0])
+    monkeypatch.setattr(resumable.time, "monotonic", lambda: next(now))
+    folder = tmp_path / "checkpoints"
+
+    ended(folder, 2, epochs=5)
+    assert len([*folder.iterdir()]) == 1
+
+
 def test_a_run_that_is_done_leaves_no_checkpoints(tmp_path):
     folder = tmp_path / "checkpoints"
     assert goes_on(folder)[0] == [0, 1, 2, 3]
