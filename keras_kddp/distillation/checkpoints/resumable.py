@@ -55,8 +55,8 @@ class ResumableCheckpoint(RunsLast):
     yours: it begins anew.
 
     Checkpoints are written when an epoch ends, at most every 30 seconds, and
-    less often where one takes longer than a second to write. The newest two are kept; one that is damaged is recognized, and the one before
-    is used. When `fit` is done they are removed. Works in any order of
+    less often where one takes longer than a second to write. The newest two
+    are kept; one that is damaged is recognized, and the one before is used. When `fit` is done they are removed. Works in any order of
     callbacks, and in the `fit` of other Keras models too.
 
     Keras' EarlyStopping, ReduceLROnPlateau, ModelCheckpoint and SwapEMAWeights
