@@ -78,3 +78,16 @@ def test_a_run_that_was_ended_comes_to_the_same(tmp_path, name):
     found = resumed(RUNS[name], tmp_path / "checkpoints", 3)
     assert_equal(found, expected)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def small_file():
+    """The quota goes by what was measured of files."""
+    callbacks = [pruning(budget=Budget(max_bytes=2500))]
+    return distiller(), callbacks, {}
+
+
+@pytest.mark.slow
+def test_a_budget_of_bytes_comes_to_the_same(tmp_path):
+    expected = Outcome(small_file)
+    assert expected.removals != [[]]
+    assert_equal(resumed(small_file, tmp_path / "checkpoints", 3), expected)
