@@ -28,6 +28,7 @@ _ADVICE = {
     True: "Give overwrite=True (--overwrite on the command line) to replace it",
     False: "Remove it",
 }
+_LEAST = 1 << 17  # bytes that must be free for the smallest value
 _NAMED = 3  # so many strangers are named in a message
 
 
@@ -80,7 +81,8 @@ def check_target(
         kind: What it shall become; see `KINDS`.
         overwrite: Whether a value of this kind that is there, as it was
             written, may be replaced.
-        bytes_needed: Room that must be free on its disk.
+        bytes_needed: Room that must be free on its disk, beside some for
+            what every value has.
 
     Returns:
         The folder, without links.
@@ -192,6 +194,7 @@ def _check_room(path: Path, bytes_needed: int) -> None:
     Raises:
         OSError: If it has not.
     """
+    bytes_needed += _LEAST
     free = shutil.disk_usage(_existing(path.parent)).free
     if free < bytes_needed:
         raise OSError(

@@ -29,10 +29,12 @@ class Phase:
     Attributes:
         folder: Of its checkpoints; None: nothing is kept.
         clock: Goes on while it trains; None: nobody counts.
+        is_finished: It is only read.
     """
 
     folder: Path | None = None
     clock: "Clock | None" = None
+    is_finished: bool = False
 
     def trained(
         self,
@@ -49,12 +51,21 @@ class Phase:
 
         Returns:
             The logs of all epochs.
+
+        Raises:
+            ValueError: If it is only read, and damaged.
         """
         if self.clock is not None:
             callbacks = [*callbacks, _Ticks(self.clock)]
         if self.folder is None:
             return fit(callbacks)
         finished = restore_finished(model, self.folder)
+        if finished is None and self.is_finished:
+            raise ValueError(
+                f"'{self.folder}' must hold a training that is finished. "
+                "Received a run directory that was changed. Give "
+                "overwrite=True to make the run anew."
+            )
         if finished is None:
             checkpoint = ResumableCheckpoint(self.folder, keep=True)
             history = fit([*callbacks, checkpoint])
@@ -119,10 +130,12 @@ class Phases:
     Attributes:
         folder: Has one of each; None: nothing is kept.
         clock: Counts the seconds of all of them.
+        is_finished: They are only read.
     """
 
     folder: Path | None = None
     clock: Clock = field(default_factory=Clock)
+    is_finished: bool = False
 
     def phase(self, name: str) -> Phase:
         """Returns one training.
@@ -131,7 +144,7 @@ class Phases:
             name: Of its folder.
         """
         folder = None if self.folder is None else self.folder / name
-        return Phase(folder, self.clock)
+        return Phase(folder, self.clock, self.is_finished)
 
 
 def _seconds_in(file: Path) -> float:

@@ -63,7 +63,7 @@ class RunInProgress:
             is_finished: It is made already, and to be read.
         """
         clock = Clock(None if is_finished else parts / _SECONDS_FILE)
-        phases = Phases(parts, clock)
+        phases = Phases(parts, clock, is_finished=is_finished)
         return cls(directory, phases, parts, is_finished)
 
     def of_seed(self, seed: int) -> "RunInProgress":
@@ -110,7 +110,7 @@ def check_beginning(target: Target, *, resume: bool, overwrite: bool) -> None:
             overwritten, or another process makes a run there.
     """
     former = former_record(target)
-    if former is not None and not overwrite and not resume:
+    if not overwrite and not (resume and former is not None):
         _refuse_to_begin(target)
     if resume and not overwrite:
         overwrite = former is not None and former.overwrites
@@ -173,12 +173,10 @@ def run_in_progress(
         OSError: If the target cannot be written, holds what must not be
             overwritten, or another process makes a run there.
     """
-    former = former_record(target)
-    if former is not None and resume:
+    former = former_record(target) if resume else None
+    if former is not None:
         check_same(target, former, record)
         overwrite = overwrite or former.overwrites
-    elif former is not None and not overwrite:
-        _refuse_to_begin(target)
     elif resume and not overwrite:
         finished = read_record(recovered(target) / PHASES)
         if finished is not None:
@@ -187,7 +185,9 @@ def run_in_progress(
         overwrite=overwrite, bytes_needed=bytes_needed
     ) as unfinished:
         parts = unfinished.parts
-        if not resume:
+        if former is None:
+            if not overwrite:
+                _refuse_to_begin(target)
             _empty(parts)
         replace(record, overwrites=overwrite).write(parts)
         try:
@@ -248,7 +248,7 @@ def former_record(target: Target) -> RunRecord | None:
 
 
 def _refuse_to_begin(target: Target) -> None:
-    """Refuses to begin anew where a run was broken off that trained something.
+    """Refuses to begin where a run was broken off that has trained something.
 
     Raises:
         FileExistsError: If there is one.

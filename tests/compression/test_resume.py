@@ -412,3 +412,25 @@ def test_adding_files_to_a_run_keeps_what_another_has_trained(
     assert (folder / "student_float16.tflite").is_file()
     assert [*place.rglob("*.checkpoint")] == kept
     assert sorted(x.name for x in place.iterdir()) == ["lock", "parts"]
+
+
+def test_a_finished_run_without_its_trainings_is_refused(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    (checkpoint,) = (folder / "phases" / "pruned").iterdir()
+    checkpoint.unlink()
+    with pytest.raises(ValueError, match="a training that is finished"):
+        compressed(folder, resume=True)
+    assert [*(folder / "phases" / "pruned").iterdir()] == []
+
+
+def test_parts_that_have_lost_their_record_are_not_deleted(broken, tmp_path):
+    shutil.copytree(broken.parent, tmp_path / "copy")
+    folder = tmp_path / "copy" / "run"
+    parts = folder.with_name("run.unfinished") / "parts"
+    (parts / "run.json").unlink()
+    before = files_beside(folder)
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="or remove that folder"):
+            compressed(folder, resume=resume)
+    assert files_beside(folder) == before

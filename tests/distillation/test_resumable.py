@@ -10,7 +10,8 @@ from resumed_runs import EndAt, EndedError, Outcome, assert_equal, resumed
 from keras_kddp import Budget, ResumableCheckpoint
 from keras_kddp.distillation.checkpoints import resumable
 from keras_kddp.distillation.checkpoints.resumable import restore_finished
-from keras_kddp.distillation.checkpoints.values import packed
+from keras_kddp.distillation.checkpoints.values import packed, snapshot
+from keras_kddp.distillation.student_state import Snapshot, StudentState
 
 callbacks = keras.callbacks
 
@@ -312,6 +313,35 @@ def test_the_state_of_a_users_callback_goes_on(tmp_path):
 def test_state_that_cannot_be_kept_is_refused(state, message):
     with pytest.raises(ValueError, match=message):
         packed(state)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ([np.zeros(3), np.zeros(2)], r"kernel \(2, 2\) instead of \(3,\)"),
+        ([np.zeros((2, 2))], "2 variables instead of 1"),
+    ],
+    ids=["shape", "count"],
+)
+def test_values_of_other_variables_are_refused(arrays, message):
+    dense = keras.layers.Dense(2)
+    dense.build((None, 2))
+    state = StudentState(dense, {}, None)
+    with pytest.raises(ValueError, match=f"must have the variables.*{message}"):
+        snapshot(state, arrays)
+
+
+def test_small_floats_are_kept_bit_by_bit():
+    dense = keras.layers.Dense(2, dtype="bfloat16")
+    dense.build((None, 2))
+    value = np.asarray(dense.kernel.numpy()).copy()
+
+    stored = packed({"snapshot": Snapshot.of(StudentState(dense, {}, None))})
+    dense.kernel.assign(0 * dense.kernel)
+    snapshot(StudentState(dense, {}, None), stored.arrays).restore_values()
+
+    assert stored.arrays[0].dtype == np.uint16
+    np.testing.assert_array_equal(np.asarray(dense.kernel.numpy()), value)
 
 
 def finished(folder):

@@ -56,8 +56,9 @@ class ResumableCheckpoint(RunsLast):
 
     Checkpoints are written when an epoch ends, at most every 30 seconds, and
     less often where one takes longer than a second to write. The newest two
-    are kept; one that is damaged is recognized, and the one before is used. When `fit` is done they are removed. Works in any order of
-    callbacks, and in the `fit` of other Keras models too.
+    are kept; one that is damaged is recognized, and the one before is used.
+    When `fit` is done they are removed. Works in any order of callbacks, and
+    in the `fit` of other Keras models too.
 
     Keras' EarlyStopping, ReduceLROnPlateau, ModelCheckpoint and SwapEMAWeights
     go on where they were. So does a callback of your own that has
@@ -139,12 +140,10 @@ class ResumableCheckpoint(RunsLast):
             history.epoch = content["epochs"]
         restore_random_states(content["random"])
         self.model.stop_training = content["is_stopped"]
-        set_first_epoch(
-            self.model,
-            self.params["epochs"]
-            if content["is_stopped"]
-            else content["epoch"],
-        )
+        following = content["epoch"]
+        if content["is_stopped"]:  # no epoch is left
+            following = self.params.get("epochs", following)
+        set_first_epoch(self.model, following)
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None

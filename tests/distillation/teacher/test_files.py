@@ -202,8 +202,8 @@ def test_too_little_room_for_a_cache_is_found_before_the_pass(
         obstacles.shutil, "disk_usage", lambda _: SimpleNamespace(free=23)
     )
 
-    # 2 views of 3 rows of 2 logits, 2 bytes each.
-    with pytest.raises(OSError, match="About 24 bytes must be free.* with 23"):
+    # 2 views of 3 rows of 2 logits, 2 bytes each, and 131,072 for the rest.
+    with pytest.raises(OSError, match="About 131,096 bytes must .* with 23"):
         kddp.TeacherCache(
             teacher, X, path=tmp_path / "cache", augment=shift, views=2
         )
