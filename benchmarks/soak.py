@@ -145,8 +145,9 @@ def swaps(epochs: int, warm_up: int) -> dict[str, Any]:
         )
     )
     watch = Watch(warm_up, lambda model: None)
-    prepared = kddp.prepare(student(epochs // 2 + 20))
-    distiller = kddp.Distiller(student(16), prepared)
+    distiller = kddp.Distiller(
+        student(16), kddp.prepare(student(epochs // 2 + 20))
+    )
     distiller.compile("adam", LOSS, metrics=["accuracy"])
     callbacks = [pruning, toggle, watch]
     distiller.fit(

@@ -11,6 +11,7 @@ import pytest
 from keras import layers, optimizers
 
 from keras_kddp import _compat
+from keras_kddp._compat.memory import forgotten_gradients, free_old_graphs
 from keras_kddp._compat.optimizers import (
     carry_weight_decay_exclusions,
     decays,
@@ -357,3 +358,46 @@ def test_automatic_name_is_what_keras_calls_the_first_of_a_class(kind):
     made = kind(1) if kind is layers.Dense else kind()
 
     assert made.name == _compat.automatic_name(kind)
+
+
+def test_gradients_of_a_step_are_forgotten_those_of_functions_in_it_stay():
+    import tensorflow as tf
+    from tensorflow.python.framework import ops
+
+    @tf.custom_gradient
+    def doubled(x):
+        return 2 * x, lambda gradient: 2 * gradient
+
+    inner = tf.function(doubled)
+
+    @tf.function
+    def step(x):
+        with forgotten_gradients():
+            return doubled(x) + inner(x)
+
+    before = len(ops.gradient_registry.list())
+
+    assert float(step(tf.constant(1.0))) == 2 * 1 + 2 * 1
+
+    assert len(ops.gradient_registry.list()) == before + 1
+    x = tf.constant(3.0)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = inner(x)
+    assert float(tape.gradient(y, x)) == 2
+    with forgotten_gradients():  # nothing is registered while nothing is traced
+        assert float(doubled(x)) == 6
+
+
+def test_freeing_leaves_what_is_held():
+    held = layers.Dense(1)
+    held.build((None, 2))
+    value = to_numpy(held.kernel)
+    circle = [held]
+    circle.append(circle)
+    del circle
+
+    free_old_graphs()
+
+    np.testing.assert_array_equal(to_numpy(held.kernel), value)
+    assert to_numpy(held(np.ones((1, 2), "float32"))).shape == (1, 1)
