@@ -1,11 +1,13 @@
 """How a command ends when it is interrupted."""
 
 import contextlib
+import gc
 import os
 import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -35,6 +37,7 @@ def ending_on_signals(last_words: Callable[[], str]) -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     former = {each: signal.signal(each, ending.begin) for each in _SIGNALS}
+    former_hook = sys.unraisablehook
     former_writing = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     watcher = threading.Thread(
         target=ending.watch, args=(reading,), daemon=True
@@ -46,15 +49,32 @@ def ending_on_signals(last_words: Callable[[], str]) -> Iterator[None]:
         # What TensorFlow calls back makes errors of its own of an interrupt.
         if not ending.is_told and not isinstance(error, KeyboardInterrupt):
             raise
+        _let_go(error)
         ending.say()
         raise KeyboardInterrupt from error
     finally:
         for number, handler in former.items():
             signal.signal(number, handler or signal.SIG_DFL)
         signal.set_wakeup_fd(former_writing)
+        sys.unraisablehook = former_hook
         os.close(writing)
         watcher.join()
         os.close(reading)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Has all that was broken off end now, while its complaints are unheard.
+
+    A file that was half written complains when it is closed at last.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+    gc.collect()
+
+
+def _say_nothing(_: object) -> None:
+    """Keeps what an object says that is deleted in the middle of its work."""
 
 
 class _Ending:
@@ -75,6 +95,7 @@ class _Ending:
     def begin(self, number: int, frame: FrameType | None) -> None:
         """Ends what the main thread does."""
         self.is_told = True
+        sys.unraisablehook = _say_nothing
         raise KeyboardInterrupt
 
     def watch(self, reading: int) -> None:

@@ -48,6 +48,28 @@ def test_an_interrupt_that_became_another_error_is_one_still(capsys):
     assert capsys.readouterr().err == "\nkddp: last words\n"
 
 
+class Complaining:
+    """Raises when it is deleted, as a half written archive does."""
+
+    def __del__(self):
+        raise ValueError("half written")
+
+
+def test_what_is_broken_off_complains_unheard(capsys):
+    def work():
+        broken_off = Complaining()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        return broken_off
+
+    hook = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt):
+        with ending_on_signals(lambda: "last words"):
+            work()
+    assert sys.unraisablehook is hook
+    assert capsys.readouterr().err == "\nkddp: last words\n"
+
+
 def test_other_errors_are_left_as_they_are(capsys):
     with pytest.raises(RuntimeError, match="of its own"):
         with ending_on_signals(lambda: "last words"):
