@@ -260,10 +260,10 @@ def test_datasets_are_read_into_memory():
 
 
 def test_sample_weights_are_honoured():
-    weights = np.zeros(96, dtype="float32")
+    weights = np.full(96, 1e-30, dtype="float32")
     found = compressed(train=(*TRAIN, weights), l1=0.0, epochs=4)
-    assert found.history["student_loss"] == [0.0] * 4
-    assert found.history["distillation_loss"] == [0.0] * 4
+    assert max(found.history["student_loss"]) < 1e-28
+    assert max(found.history["distillation_loss"]) < 1e-28
 
 
 @pytest.mark.parametrize("softmax", [True, False])
