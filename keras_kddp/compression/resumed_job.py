@@ -9,7 +9,7 @@ from rich.console import Console
 
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.job import run_job
-from keras_kddp.compression.model_sources import is_trained
+from keras_kddp.compression.model_sources import is_code
 from keras_kddp.compression.run_in_progress import check_same, former_record
 from keras_kddp.compression.run_record import (
     RunRecord,
@@ -99,7 +99,7 @@ def _check_names_no_code(config: CompressionConfig) -> None:
     """
     for name in ("teacher", "student"):
         source = getattr(config, name)
-        if ":" in source and not is_trained(source):
+        if is_code(source):
             raise ValueError(
                 f"The {name} of a run that goes on must be a .keras file or "
                 f"one of keras_kddp.models. Received: {source!r}, code that "

@@ -11,6 +11,7 @@ from typing import Any
 from keras_kddp.atomic_files import recovered, write_json
 from keras_kddp.atomic_files.lock import PARTS, place_of
 from keras_kddp.atomic_files.manifest import sum_of
+from keras_kddp.data.outside_files import read_json
 
 VERSION = 1
 """Of what a record holds."""
@@ -73,8 +74,7 @@ def read_record(folder: Path) -> RunRecord | None:
     if not path.is_file():
         return None
     try:
-        entries = json.loads(path.read_text("utf-8"))
-        found = RunRecord(**entries)
+        found = RunRecord(**read_json(path))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"'{path}' must be the record of a run in progress. Received: "
@@ -140,7 +140,7 @@ def is_completed(target: Target) -> bool:
     """
     file = parts_of(target) / _COMPLETION_FILE
     try:
-        noted = json.loads(file.read_text("utf-8"))
+        noted = read_json(file)
         return bool(noted) and noted == _summary_sums(recovered(target))
     except (OSError, ValueError):
         return False
