@@ -15,7 +15,12 @@ from keras_kddp.atomic_files.folders import (
     writing_folder,
 )
 from keras_kddp.atomic_files.lock import TargetError
-from keras_kddp.atomic_files.manifest import MANIFEST, sum_of, write_manifest
+from keras_kddp.atomic_files.manifest import (
+    MANIFEST,
+    sum_of,
+    sync_names,
+    write_manifest,
+)
 from keras_kddp.atomic_files.obstacles import check_changeable, check_target
 
 __all__ = [
@@ -30,6 +35,7 @@ __all__ = [
     "recovered",
     "replacing",
     "sum_of",
+    "sync_names",
     "unfinished_at",
     "write_json",
     "write_manifest",

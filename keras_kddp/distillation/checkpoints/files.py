@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from keras_kddp.atomic_files import sync_names
 from keras_kddp.model_io import Array
 
 SUFFIX = ".checkpoint"
@@ -68,7 +69,7 @@ def write_checkpoint(folder: Path, number: int, stored: Stored) -> Path:
             f"{error.strerror}. The ones before are whole: make room, and "
             "start the same program again",
         ) from error
-    _sync(folder)
+    sync_names(folder)
     for path in checkpoint_files(folder)[:-_KEPT]:
         path.unlink(missing_ok=True)
     return target
@@ -212,17 +213,3 @@ def _read(path: Path) -> Stored | None:
         meta = json.loads(archive[_META].tobytes())
         count = len(archive.files) - 1
         return Stored(meta, [archive[f"a{i}"] for i in range(count)])
-
-
-def _sync(folder: Path) -> None:
-    """Has the folder's entries on the disk, where a system can do that."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
