@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from keras_kddp.distillation.checkpoints.files import (
     Stored,
     check_folder,
     checkpoint_files,
+    make_writable,
     newest_checkpoint,
     next_number,
     remove_checkpoints,
@@ -122,3 +124,11 @@ def test_a_folder_that_is_not_there_has_no_checkpoint(tmp_path):
     check_folder(tmp_path / "none")
     assert newest_checkpoint(tmp_path / "none") is None
     remove_checkpoints(tmp_path / "none")
+
+
+def test_what_a_trial_to_write_may_leave_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    make_writable(tmp_path)
+    assert [*tmp_path.iterdir()]
+    check_folder(tmp_path)
+    assert checkpoint_files(tmp_path) == []

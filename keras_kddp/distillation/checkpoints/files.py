@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,12 +141,15 @@ def remove_checkpoints(folder: Path) -> None:
 def make_writable(folder: Path) -> None:
     """Makes a folder, if it is not there, and writes to it.
 
+    Under a name that `check_folder` knows, should the process end just then.
+
     Raises:
         OSError: If that fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder):
-        pass
+    trial = folder / f"{0:08d}{SUFFIX}{_TEMPORARY}"
+    trial.touch()
+    trial.unlink()
 
 
 def check_folder(folder: Path) -> None:
