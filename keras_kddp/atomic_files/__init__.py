@@ -9,12 +9,14 @@ from keras_kddp.atomic_files.files import (
 from keras_kddp.atomic_files.folders import (
     Unfinished,
     changing_folder,
+    parts_of,
     reading_folder,
     recovered,
+    remove_parts,
     unfinished_at,
     writing_folder,
 )
-from keras_kddp.atomic_files.lock import TargetError
+from keras_kddp.atomic_files.lock import SUFFIX, TargetError
 from keras_kddp.atomic_files.manifest import (
     MANIFEST,
     sum_of,
@@ -25,14 +27,17 @@ from keras_kddp.atomic_files.obstacles import check_changeable, check_target
 
 __all__ = [
     "MANIFEST",
+    "SUFFIX",
     "TargetError",
     "Unfinished",
     "as_json",
     "changing_folder",
     "check_changeable",
     "check_target",
+    "parts_of",
     "reading_folder",
     "recovered",
+    "remove_parts",
     "replacing",
     "sum_of",
     "sync_names",

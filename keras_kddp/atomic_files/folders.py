@@ -223,6 +223,29 @@ def unfinished_at(target: str | os.PathLike[str]) -> Path | None:
     return place if is_place(place) and (place / PARTS).is_dir() else None
 
 
+def parts_of(target: str | os.PathLike[str]) -> Path:
+    """Returns where the writer of a value keeps `parts`, there or not.
+
+    Args:
+        target: The folder that it shall become; a link is followed.
+    """
+    return place_of(Path(os.path.realpath(target))) / PARTS
+
+
+def remove_parts(target: str | os.PathLike[str]) -> None:
+    """Removes what the writer of a value has left.
+
+    Args:
+        target: The folder that it became; a link is followed.
+
+    Raises:
+        BlockingIOError: If a writer is at it.
+        OSError: If there is no folder to write in.
+    """
+    with holding(Path(os.path.realpath(target))) as place:
+        remove_place(place, with_parts=True)
+
+
 @contextlib.contextmanager
 def _placed(path: Path, *, has_parts: bool = False) -> Iterator[Unfinished]:
     """Yields the folders of a writer, cleaned before and after.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from keras_kddp.atomic_files import SUFFIX
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.job import run_job
 from keras_kddp.compression.model_sources import is_code
@@ -77,7 +78,7 @@ def _nothing_to_resume(
     if record is not None:
         found = "one that a call of keras_kddp.compress has begun"
         mending = "Call it again with resume=True"
-    elif path.name.endswith(".unfinished"):
+    elif path.name.endswith(SUFFIX):
         found = "the folder beside a run directory"
         mending = f"Name '{path.with_suffix('')}'"
     elif path.is_dir():

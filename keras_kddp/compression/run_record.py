@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_kddp.atomic_files import recovered, write_json
-from keras_kddp.atomic_files.lock import PARTS, place_of
-from keras_kddp.atomic_files.manifest import sum_of
+from keras_kddp.atomic_files import parts_of, recovered, sum_of, write_json
 from keras_kddp.data.outside_files import read_json
 
 VERSION = 1
@@ -108,15 +106,6 @@ def file_sums(*sources: str) -> dict[str, str]:
 
 def _file_sum(path: Path) -> str:
     return f"sha256 {sum_of(path)[:12]}" if path.is_file() else "no file"
-
-
-def parts_of(target: Target) -> Path:
-    """Returns where a run in progress keeps what it has trained.
-
-    Args:
-        target: Its run directory, there or not.
-    """
-    return place_of(Path(os.path.realpath(target))) / PARTS
 
 
 def note_completion(parts: Path, run: Path) -> None:

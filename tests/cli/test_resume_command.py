@@ -10,10 +10,11 @@ import time
 
 import pytest
 
+from keras_kddp.atomic_files import parts_of
 from keras_kddp.atomic_files.lock import holding
 from keras_kddp.cli import commands as cli
 from keras_kddp.compression.config import CompressionConfig
-from keras_kddp.compression.run_record import RunRecord, file_sums, parts_of
+from keras_kddp.compression.run_record import RunRecord, file_sums
 from keras_kddp.models import digits_student
 
 JOB = CompressionConfig(
