@@ -250,16 +250,17 @@ def test_tensorboard_has_scalars_and_histograms_of_every_epoch(tmp_path):
     assert [len(events.Tensors(tag)) for tag in kernels] == [len(UNITS)]
 
 
+@pytest.mark.filterwarnings("ignore:No unit fires any more:UserWarning")
 def test_a_run_ends_at_a_loss_that_is_nan_whoever_sees_it_first():
     for order in (1, -1):
         distiller = make_distiller()
-        distiller.compile(keras.optimizers.SGD(math.inf), CROSSENTROPY)
+        distiller.compile(keras.optimizers.SGD(1e38), CROSSENTROPY)
         mine = [pruning(), keras.callbacks.TerminateOnNaN()][::order]
 
         with pytest.warns(UserWarning, match="became NaN or infinite"):
             history = fit(distiller, *mine)
 
-        assert len(history["loss"]) == 1
+        assert [*map(math.isfinite, history["loss"])] == [True, False]
         assert all(
             np.isfinite(w).all() for w in distiller.student.get_weights()
         )
