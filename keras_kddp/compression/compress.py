@@ -106,8 +106,10 @@ def compress(
             `"random"`, `"magnitude"`, `"contribution"` (the distilled student
             is cut to these widths half-way).
         seed: Of shuffling, Dropout and new weights.
-        run_dir: Where to leave `student.keras`, `student_float32.tflite`,
-            `student_int8.tflite` and `summary.json`. None: nowhere. What is
+        run_dir: Where to leave `student.keras`, the student as it started
+            (`before.keras`), `student_float32.tflite`, `student_int8.tflite`,
+            `summary.json`, `removals.json` and, where TFLM runs the student,
+            the bundle `micro`. None: nowhere. What is
             trained meanwhile is kept in `run_dir.unfinished`, whatever ends
             the process.
         overwrite: Put the run in the place of an earlier one in `run_dir`, or
