@@ -128,7 +128,13 @@ def test_a_callback_works_on_both_sides_of_a_removal(tmp_path, name, place):
 
 
 @pytest.mark.parametrize(
-    ("order", "place"), [*zip(ORDERS, [0, 8, 4, 2], strict=True)]
+    ("order", "place"),
+    [
+        pytest.param(order, place, marks=[pytest.mark.slow] * (number > 1))
+        for number, (order, place) in enumerate(
+            zip(ORDERS, [0, 8, 4, 2], strict=True)
+        )
+    ],
 )
 def test_all_callbacks_work_together_in_any_order(tmp_path, order, place):
     # A checkpoint holds the weights as they are when its turn comes.
@@ -192,7 +198,8 @@ class Averages(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    ("swap_on_epoch", "order"), [(True, 1), (True, -1), (False, 1)]
+    ("swap_on_epoch", "order"),
+    [(True, 1), pytest.param(True, -1, marks=pytest.mark.slow), (False, 1)],
 )
 def test_the_averages_are_evaluated_saved_and_trained_on_behind_a_removal(
     tmp_path, swap_on_epoch, order
