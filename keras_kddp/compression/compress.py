@@ -23,8 +23,8 @@ from keras_kddp.compression.run_identity import identity_of
 from keras_kddp.compression.run_in_progress import (
     RunInProgress,
     check_beginning,
-    finished_run,
     run_in_progress,
+    run_to_return,
 )
 from keras_kddp.compression.run_record import RunRecord
 from keras_kddp.compression.teaching import (
@@ -169,7 +169,7 @@ def compress(
     if run_dir is None:
         return compress_checked(checked, teacher, None)
     record = RunRecord(identity_of(checked, teacher))
-    if resume and (run := finished_run(run_dir, record)):
+    if resume and (run := run_to_return(run_dir, record)):
         return compress_checked(checked, teacher, run)
     with run_in_progress(
         run_dir,

@@ -124,7 +124,7 @@ def check_beginning(target: Target, *, resume: bool, overwrite: bool) -> None:
     RunDirectory.at(target).check_target(overwrite=overwrite)
 
 
-def finished_run(target: Target, record: RunRecord) -> RunInProgress | None:
+def run_to_return(target: Target, record: RunRecord) -> RunInProgress | None:
     """Returns a finished run that is asked for again, to be read.
 
     Args:
