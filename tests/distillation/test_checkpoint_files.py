@@ -88,6 +88,17 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     assert newest_checkpoint(tmp_path).meta == {"value": 1}
 
 
+def test_another_failure_than_a_full_disk_has_another_way_out(
+    tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError, match="denied.*have it writable"):
+        write(tmp_path, 1)
+
+
 def test_a_checkpoint_that_was_not_finished_counts_for_nothing(tmp_path):
     write(tmp_path, 1)
     (tmp_path / "00000002.checkpoint.unfinished").write_bytes(b"half")

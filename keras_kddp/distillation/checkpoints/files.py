@@ -1,5 +1,7 @@
 """Checkpoints on disk: each one file that is whole or known to be torn."""
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -61,12 +63,15 @@ def write_checkpoint(folder: Path, number: int, stored: Stored) -> Path:
             os.fsync(file.fileno())
         os.replace(new, target)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = "make room" if is_full else "have it writable, for one run alone"
         raise type(error)(
             error.errno,
             f"A checkpoint must be written to '{folder}'. Received: "
-            f"{error.strerror}. The ones before are whole: make room, and "
-            "start the same program again",
+            f"{error.strerror}. The ones before are whole: {mend}, and start "
+            "the same program again",
         ) from error
     sync_names(folder)
     for path in checkpoint_files(folder)[:-_KEPT]:
