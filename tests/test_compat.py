@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from keras import layers, optimizers
 
 from keras_kddp import _compat
+from keras_kddp._compat.loading import checked_weights
 from keras_kddp._compat.memory import forgotten_gradients, free_old_graphs
 from keras_kddp._compat.optimizers import (
     carry_weight_decay_exclusions,
@@ -401,3 +403,26 @@ def test_freeing_leaves_what_is_held():
 
     np.testing.assert_array_equal(to_numpy(held.kernel), value)
     assert to_numpy(held(np.ones((1, 2), "float32"))).shape == (1, 1)
+
+
+def test_threads_that_check_weights_leave_keras_as_it_was():
+    original = keras.layers.Layer.add_weight
+    inside, go_on = threading.Event(), threading.Event()
+
+    def first():
+        with checked_weights(lambda _: None):
+            inside.set()
+            go_on.wait(0.2)  # in vain where threads take turns
+
+    def second():
+        inside.wait(5)
+        with checked_weights(lambda _: None):
+            go_on.set()
+            threads[0].join(5)
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert keras.layers.Layer.add_weight is original

@@ -3,10 +3,12 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+
+_turn = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -16,26 +18,34 @@ def checked_weights(
     """Calls a check with the shape of every weight before it is made.
 
     Keras allocates in `Layer.add_weight`, while it reads a config, and asks
-    nobody before.
+    nobody before. Threads take turns: two that put it back in another order
+    than they replaced it would leave one's check in place for good.
 
     Args:
         check: Raises where a weight is not to be made.
     """
-    original, thread = keras.layers.Layer.add_weight, threading.get_ident()
+    thread = threading.get_ident()
+    with _turn:
+        original = keras.layers.Layer.add_weight
 
-    @functools.wraps(original)
-    def add_weight(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() == thread:
-            shape = kwargs.get("shape") or next(
-                (each for each in args if isinstance(each, (tuple, list))), ()
-            )
-            check(
-                tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-            )
-        return original(self, *args, **kwargs)
+        @functools.wraps(original)
+        def add_weight(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() == thread:
+                check(_shape_of(args, kwargs))
+            return original(self, *args, **kwargs)
 
-    keras.layers.Layer.add_weight = add_weight
-    try:
-        yield
-    finally:
-        keras.layers.Layer.add_weight = original
+        keras.layers.Layer.add_weight = add_weight
+        try:
+            yield
+        finally:
+            keras.layers.Layer.add_weight = original
+
+
+def _shape_of(
+    args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """Returns the shape that `add_weight` is asked for."""
+    shape = kwargs.get("shape") or next(
+        (each for each in args if isinstance(each, (tuple, list))), ()
+    )
+    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)

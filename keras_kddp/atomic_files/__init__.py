@@ -9,27 +9,38 @@ from keras_kddp.atomic_files.files import (
 from keras_kddp.atomic_files.folders import (
     Unfinished,
     changing_folder,
+    parts_of,
     reading_folder,
     recovered,
+    remove_parts,
     unfinished_at,
     writing_folder,
 )
-from keras_kddp.atomic_files.lock import TargetError
-from keras_kddp.atomic_files.manifest import MANIFEST, sum_of, write_manifest
+from keras_kddp.atomic_files.lock import SUFFIX, TargetError
+from keras_kddp.atomic_files.manifest import (
+    MANIFEST,
+    sum_of,
+    sync_names,
+    write_manifest,
+)
 from keras_kddp.atomic_files.obstacles import check_changeable, check_target
 
 __all__ = [
     "MANIFEST",
+    "SUFFIX",
     "TargetError",
     "Unfinished",
     "as_json",
     "changing_folder",
     "check_changeable",
     "check_target",
+    "parts_of",
     "reading_folder",
     "recovered",
+    "remove_parts",
     "replacing",
     "sum_of",
+    "sync_names",
     "unfinished_at",
     "write_json",
     "write_manifest",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_kddp.atomic_files.lock import NEW, holding, remove_place
-from keras_kddp.atomic_files.manifest import sync
+from keras_kddp.atomic_files.manifest import sync, sync_names
 from keras_kddp.atomic_files.obstacles import resolved, telling_of_a_full_disk
 
 
@@ -52,6 +52,7 @@ def replacing(target: Path) -> Iterator[Path]:
             shutil.copymode(path, new)
         sync(new)
         os.replace(new, path)
+        sync_names(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

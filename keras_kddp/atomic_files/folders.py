@@ -28,7 +28,7 @@ from keras_kddp.atomic_files.lock import (
 )
 from keras_kddp.atomic_files.manifest import (
     read_manifest,
-    sync,
+    sync_names,
     write_manifest,
 )
 from keras_kddp.atomic_files.obstacles import (
@@ -105,7 +105,8 @@ def writing_folder(
             yield unfinished
             write_manifest(unfinished.new, kind)
             check_content(path, kind, overwrite=overwrite)
-            _put(unfinished.place, path)
+            put(unfinished.place, path)
+            sync_names(path.parent)
 
 
 @contextlib.contextmanager
@@ -139,7 +140,8 @@ def changing_folder(
             unfinished.new, kind, {name: sums.get(name) for name in others}
         )
         check_no_more(path, kind, others)
-        _put(unfinished.place, path)
+        put(unfinished.place, path)
+        sync_names(path.parent)
 
 
 def recovered(target: str | os.PathLike[str]) -> Path:
@@ -221,6 +223,29 @@ def unfinished_at(target: str | os.PathLike[str]) -> Path | None:
     return place if is_place(place) and (place / PARTS).is_dir() else None
 
 
+def parts_of(target: str | os.PathLike[str]) -> Path:
+    """Returns where the writer of a value keeps `parts`, there or not.
+
+    Args:
+        target: The folder that it shall become; a link is followed.
+    """
+    return place_of(Path(os.path.realpath(target))) / PARTS
+
+
+def remove_parts(target: str | os.PathLike[str]) -> None:
+    """Removes what the writer of a value has left.
+
+    Args:
+        target: The folder that it became; a link is followed.
+
+    Raises:
+        BlockingIOError: If a writer is at it.
+        OSError: If there is no folder to write in.
+    """
+    with holding(Path(os.path.realpath(target))) as place:
+        remove_place(place, with_parts=True)
+
+
 @contextlib.contextmanager
 def _placed(path: Path, *, has_parts: bool = False) -> Iterator[Unfinished]:
     """Yields the folders of a writer, cleaned before and after.
@@ -242,12 +267,6 @@ def _placed(path: Path, *, has_parts: bool = False) -> Iterator[Unfinished]:
             remove_place(place)
             raise
         remove_place(place, with_parts=has_parts)
-
-
-def _put(place: Path, path: Path) -> None:
-    put(place, path)
-    with contextlib.suppress(OSError):  # it is there, on the disk a bit later
-        sync(path.parent)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The list of a folder's files, by which it is known to be as written."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -82,6 +83,7 @@ def write_manifest(
             values[name] = nested.kind
         elif path.is_dir() and not path.is_symlink():
             folders.append(name)
+            sync(path)
         else:
             files[name] = sum_of(path, is_synced=True)
     files |= {name: known for name, known in others.items() if known}
@@ -140,6 +142,16 @@ def sum_of(path: Path, *, is_synced: bool = False) -> str:
         while part := file.read(_BYTES):
             found.update(part)
     return found.hexdigest()
+
+
+def sync_names(folder: Path) -> None:
+    """Brings the names in a folder onto the disk, where a system can do that.
+
+    What has got its name there is complete already, so that a failure loses
+    nothing unless the power does.
+    """
+    with contextlib.suppress(OSError):
+        sync(folder)
 
 
 def sync(path: Path) -> None:

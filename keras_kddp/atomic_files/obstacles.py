@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,11 +19,10 @@ from keras_kddp.atomic_files.lock import (
 from keras_kddp.atomic_files.ownership import strangers
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_WORDS_OF_FULL = (
-    "no space left",
-    "errno = 28",
-    "disk quota exceeded",
-    "requested and",
+_WORDS_OF_FULL = re.compile(
+    r"no space left|errno = 28|disk quota exceeded"  # of HDF5, TensorFlow
+    r"|\d+ requested and \d+ written",  # of NumPy
+    re.IGNORECASE,
 )
 _ADVICE = {
     True: "Give overwrite=True (--overwrite on the command line) to replace it",
@@ -196,12 +196,11 @@ def _check_room(path: Path, bytes_needed: int) -> None:
     """
     bytes_needed += _LEAST
     disk = shutil.disk_usage(_existing(path.parent))
-    free = disk.free
-    if disk.total and free < bytes_needed:  # some file systems do not say
+    if disk.total and disk.free < bytes_needed:  # 0: it does not say
         raise OSError(
             errno.ENOSPC,
             f"About {bytes_needed:,} bytes must be free for '{path}'. Received "
-            f"a disk with {free:,}. Make room, or choose another disk",
+            f"a disk with {disk.free:,}. Make room, or choose another disk",
         )
 
 
@@ -281,7 +280,7 @@ def _is_of_full_disk(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
-        if any(words in str(error).lower() for words in _WORDS_OF_FULL):
+        if _WORDS_OF_FULL.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

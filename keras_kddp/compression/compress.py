@@ -23,8 +23,8 @@ from keras_kddp.compression.run_identity import identity_of
 from keras_kddp.compression.run_in_progress import (
     RunInProgress,
     check_beginning,
-    finished_run,
     run_in_progress,
+    run_to_return,
 )
 from keras_kddp.compression.run_record import RunRecord
 from keras_kddp.compression.teaching import (
@@ -106,8 +106,10 @@ def compress(
             `"random"`, `"magnitude"`, `"contribution"` (the distilled student
             is cut to these widths half-way).
         seed: Of shuffling, Dropout and new weights.
-        run_dir: Where to leave `student.keras`, `student_float32.tflite`,
-            `student_int8.tflite` and `summary.json`. None: nowhere. What is
+        run_dir: Where to leave `student.keras`, the student as it started
+            (`before.keras`), `student_float32.tflite`, `student_int8.tflite`,
+            `summary.json`, `removals.json` and, where TFLM runs the student,
+            the bundle `micro`. None: nowhere. What is
             trained meanwhile is kept in `run_dir.unfinished`, whatever ends
             the process.
         overwrite: Put the run in the place of an earlier one in `run_dir`, or
@@ -167,7 +169,7 @@ def compress(
     if run_dir is None:
         return compress_checked(checked, teacher, None)
     record = RunRecord(identity_of(checked, teacher))
-    if resume and (run := finished_run(run_dir, record)):
+    if resume and (run := run_to_return(run_dir, record)):
         return compress_checked(checked, teacher, run)
     with run_in_progress(
         run_dir,

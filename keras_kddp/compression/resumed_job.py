@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from keras_kddp.atomic_files import SUFFIX
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.job import run_job
-from keras_kddp.compression.model_sources import is_trained
+from keras_kddp.compression.model_sources import is_code
 from keras_kddp.compression.run_in_progress import check_same, former_record
 from keras_kddp.compression.run_record import (
     RunRecord,
@@ -77,7 +78,7 @@ def _nothing_to_resume(
     if record is not None:
         found = "one that a call of keras_kddp.compress has begun"
         mending = "Call it again with resume=True"
-    elif path.name.endswith(".unfinished"):
+    elif path.name.endswith(SUFFIX):
         found = "the folder beside a run directory"
         mending = f"Name '{path.with_suffix('')}'"
     elif path.is_dir():
@@ -99,7 +100,7 @@ def _check_names_no_code(config: CompressionConfig) -> None:
     """
     for name in ("teacher", "student"):
         source = getattr(config, name)
-        if ":" in source and not is_trained(source):
+        if is_code(source):
             raise ValueError(
                 f"The {name} of a run that goes on must be a .keras file or "
                 f"one of keras_kddp.models. Received: {source!r}, code that "

@@ -1,6 +1,5 @@
 """A finished run, given back without training or writing anything."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from keras_kddp.compression.run_summary import read_summary
 from keras_kddp.data.splits import Split
 from keras_kddp.export import MicroArtifact, to_microcontroller
 from keras_kddp.export.tflite.artifact import artifact_of
+from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.model_io import Arrays
 
 
@@ -50,7 +50,7 @@ def _bundle(
     compression: Compression, folder: Path, calibration: Arrays
 ) -> MicroArtifact:
     """Returns the bundle in a folder, as it is known to whoever makes it."""
-    with tempfile.TemporaryDirectory() as place:
+    with temporary_folder() as place:
         again = Path(place, folder.name)
         made = to_microcontroller(compression.student, again, calibration)
         file = folder / made.tflite.path.relative_to(made.directory)

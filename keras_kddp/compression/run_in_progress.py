@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from keras_kddp.atomic_files import recovered
-from keras_kddp.atomic_files.lock import holding, remove_place
+from keras_kddp.atomic_files import parts_of, recovered, remove_parts
 from keras_kddp.compression.phases import Clock, Phase, Phases
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_record import (
@@ -18,7 +17,6 @@ from keras_kddp.compression.run_record import (
     how_to_go_on,
     is_completed,
     note_completion,
-    parts_of,
     read_record,
 )
 from keras_kddp.distillation.checkpoints.files import SUFFIX, checkpoint_files
@@ -126,7 +124,7 @@ def check_beginning(target: Target, *, resume: bool, overwrite: bool) -> None:
     RunDirectory.at(target).check_target(overwrite=overwrite)
 
 
-def finished_run(target: Target, record: RunRecord) -> RunInProgress | None:
+def run_to_return(target: Target, record: RunRecord) -> RunInProgress | None:
     """Returns a finished run that is asked for again, to be read.
 
     Args:
@@ -242,8 +240,7 @@ def former_record(target: Target) -> RunRecord | None:
         OSError: If another process makes a run there.
     """
     if is_completed(target):
-        with holding(Path(os.path.realpath(target))) as place:
-            remove_place(place, with_parts=True)
+        remove_parts(target)
     return read_record(parts_of(target))
 
 

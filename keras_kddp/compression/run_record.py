@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_kddp.atomic_files import recovered, write_json
-from keras_kddp.atomic_files.lock import PARTS, place_of
-from keras_kddp.atomic_files.manifest import sum_of
+from keras_kddp.atomic_files import parts_of, recovered, sum_of, write_json
+from keras_kddp.data.outside_files import read_json
 
 VERSION = 1
 """Of what a record holds."""
@@ -73,8 +72,7 @@ def read_record(folder: Path) -> RunRecord | None:
     if not path.is_file():
         return None
     try:
-        entries = json.loads(path.read_text("utf-8"))
-        found = RunRecord(**entries)
+        found = RunRecord(**read_json(path))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"'{path}' must be the record of a run in progress. Received: "
@@ -110,15 +108,6 @@ def _file_sum(path: Path) -> str:
     return f"sha256 {sum_of(path)[:12]}" if path.is_file() else "no file"
 
 
-def parts_of(target: Target) -> Path:
-    """Returns where a run in progress keeps what it has trained.
-
-    Args:
-        target: Its run directory, there or not.
-    """
-    return place_of(Path(os.path.realpath(target))) / PARTS
-
-
 def note_completion(parts: Path, run: Path) -> None:
     """Notes what a run consists of, just before it is put in its place.
 
@@ -140,7 +129,7 @@ def is_completed(target: Target) -> bool:
     """
     file = parts_of(target) / _COMPLETION_FILE
     try:
-        noted = json.loads(file.read_text("utf-8"))
+        noted = read_json(file)
         return bool(noted) and noted == _summary_sums(recovered(target))
     except (OSError, ValueError):
         return False

@@ -44,7 +44,7 @@ def read_npz_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         if file.read(4) != b"PK\x03\x04":
             file.seek(0)
-            _refuse_single(path, file)
+            _refuse_single(file)
         try:
             check_archive(path, file)
             return _read_members(file)
@@ -61,7 +61,7 @@ def _read_members(file: IO[bytes]) -> dict[str, np.ndarray]:
         }
 
 
-def _refuse_single(path: str | os.PathLike[str], file: IO[bytes]) -> None:
+def _refuse_single(file: IO[bytes]) -> None:
     shape, _, _ = _read_header(file)
     raise ValueError(f"one array, as numpy.save writes it, of shape {shape}")
 

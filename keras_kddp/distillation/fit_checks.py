@@ -190,12 +190,10 @@ def _is_stock(loss: Any) -> bool:
 
 
 def _takes_class_numbers(loss: Any) -> bool:
-    names = (
-        *("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"),
+    stock = (
+        keras.losses.SparseCategoricalCrossentropy,
+        keras.losses.sparse_categorical_crossentropy,
     )
-    return (
-        loss in names
-        if isinstance(loss, str)
-        else type(loss) is keras.losses.SparseCategoricalCrossentropy
-        or loss is keras.losses.sparse_categorical_crossentropy
-    )
+    if isinstance(loss, str):
+        return loss in [each.__name__ for each in stock]
+    return loss in stock or type(loss) in stock

@@ -2,14 +2,18 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_kddp import _compat
 from keras_kddp.distillation.fit_checks import spoilt_weight
-from keras_kddp.model_io import to_numpy
+from keras_kddp.distillation.student_state import (
+    Snapshot,
+    built_state,
+    put_back,
+)
 
 
 class LossGuard(keras.callbacks.Callback):
@@ -31,7 +35,7 @@ class LossGuard(keras.callbacks.Callback):
         self._trained = trained
         self._is_fatal = is_fatal
         self._others: Sequence[Any] = ()
-        self._go_back: Callable[[], None] | None = None
+        self._snapshot: Snapshot | None = None
         self._has_told = False
 
     def beside(self, callbacks: Sequence[Any]) -> "LossGuard":
@@ -45,14 +49,14 @@ class LossGuard(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forgets the run before."""
-        self._go_back, self._has_told = None, False
+        self._snapshot, self._has_told = None, False
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Keeps what to go back to."""
         if not self._others:
-            self._go_back = _way_back(self.model)
+            self._snapshot = _snapshot(self.model)
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None
@@ -60,8 +64,7 @@ class LossGuard(keras.callbacks.Callback):
         """Looks at the losses, and at the weights."""
         logs = logs or {}
         if not self._others:
-            is_finite = math.isfinite(logs.get("loss", 0.0))
-            if not is_finite or spoilt_weight(_student_of(self.model)):
+            if is_lost(logs, _student_of(self.model)):
                 self._stop(epoch)
                 return
         if math.isfinite(logs.get("val_loss", 0.0)) or self._has_told:
@@ -79,31 +82,49 @@ class LossGuard(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Lets go of the copy."""
-        self._go_back = None
+        self._snapshot = None
 
     def _stop(self, epoch: int) -> None:
         state = "as the last step left it"
-        if self._go_back is not None:
-            self._go_back()
+        if self._snapshot is not None:
+            put_back(self.model, self._snapshot)
             state = "as it was when that epoch began"
         self.model.stop_training = True
-        lost = (
-            f"The loss or a weight became NaN or infinite in epoch {epoch + 1}"
-            f"{self._of()}"
-        )
-        mend = (
-            "Lower the learning rate or the penalties, or look for NaN in the "
-            "data and in the teacher's outputs."
-        )
+        place = f"{epoch + 1}{self._of()}"
         if self._is_fatal:
-            raise RuntimeError(f"{lost}: nothing can be made of it. {mend}")
+            raise RuntimeError(lost(place, "nothing can be made of it"))
         warnings.warn(
-            f"{lost}: training stops, and the model is {state}. {mend}",
+            lost(place, f"training stops, and the model is {state}"),
             stacklevel=3,
         )
 
     def _of(self) -> str:
         return f" of {self._trained}" if self._trained else ""
+
+
+def is_lost(logs: Mapping[str, Any], student: keras.Model) -> bool:
+    """Says whether the loss of an epoch, or a weight, is NaN or infinite.
+
+    Args:
+        logs: Of the epoch.
+        student: As the epoch left it.
+    """
+    is_finite = math.isfinite(logs.get("loss", 0.0))
+    return not is_finite or bool(spoilt_weight(student))
+
+
+def lost(epoch: str, outcome: str) -> str:
+    """Returns what is said of a loss that is lost, and what helps.
+
+    Args:
+        epoch: Its number from 1, and of what.
+        outcome: What comes of it.
+    """
+    return (
+        f"The loss or a weight became NaN or infinite in epoch {epoch}: "
+        f"{outcome}. Lower the learning rate or the penalties (`l1`), or look "
+        "for NaN in the data and in the teacher's outputs."
+    )
 
 
 def with_loss_guard(callbacks: Any) -> Any:
@@ -135,24 +156,10 @@ def _student_of(model: Any) -> keras.Model:
     return getattr(model, "student", model)
 
 
-def _way_back(model: Any) -> Callable[[], None] | None:
-    """Returns what gives a model back what it has now; None: not built yet."""
+def _snapshot(model: Any) -> Snapshot | None:
+    """Returns what a model has now; None: it is not built yet."""
     student = _student_of(model)
     layers = [student, *_compat.all_layers(student)]
     if not all(layer.built for layer in layers):
         return None
-    if hasattr(model, "snapshot"):
-        snapshot = model.snapshot()
-        return lambda: model.restore(snapshot)
-    optimizer = model.optimizer
-    if not optimizer.built:
-        optimizer.build(model.trainable_variables)
-    values = [
-        (v, to_numpy(v)) for v in [*model.variables, *optimizer.variables]
-    ]
-
-    def go_back() -> None:
-        for variable, value in values:
-            variable.assign(value)
-
-    return go_back
+    return Snapshot.of(built_state(model))

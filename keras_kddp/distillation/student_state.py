@@ -147,3 +147,31 @@ class Snapshot:
         """Gives the variables back what they had."""
         for variable, value in self.values:
             variable.assign(value)
+
+
+def built_state(model: Any) -> StudentState:
+    """Returns what a model trains, with the state of its optimizer made.
+
+    Args:
+        model: A built and compiled model; of a Distiller, its student counts.
+    """
+    if hasattr(model, "training_state"):
+        model.build_optimizer()
+        state: StudentState = model.training_state()
+        return state
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    return StudentState(model, {}, model.optimizer)
+
+
+def put_back(model: Any, snapshot: Snapshot) -> None:
+    """Gives a model what it had, and a Distiller the student that it had.
+
+    Args:
+        model: As `built_state` took it.
+        snapshot: Of its state.
+    """
+    if hasattr(model, "training_state"):
+        model.restore(snapshot)
+    else:
+        snapshot.restore_values()

@@ -39,7 +39,9 @@ class DynamicPruning(keras.callbacks.Callback):
     `penalty_strength` of the epoch's student into the epoch's `logs`. Keeps a
     copy of the student and of the optimizer's state as each epoch began, to go
     back to when the loss becomes NaN. After the run the strength stays what it
-    was in the last epoch: 0 where that was one of fine-tuning.
+    was in the last epoch: 0 where that was one of fine-tuning. A removal that
+    the student does not survive is taken back, with a warning, and fewer units
+    leave at once from then on; not the last one of a size that was asked for.
 
     Warns, once each, of layers that are charged for units which can never
     leave, of a run that may end before its first removal, of layers that fall
@@ -79,7 +81,8 @@ class DynamicPruning(keras.callbacks.Callback):
         verbose: 1 prints one line per removal.
 
     Attributes:
-        removals: What was removed in the last run, as `Removal` tuples.
+        removals: What was removed in the last run, as `Removal` tuples;
+            without what was taken back.
         preflight: What `keras_kddp.pruning.preflight.check_pruning` found
             before, for students of these widths; None: each run checks anew.
         runs_first: `Distiller.fit` calls it before the other callbacks, so

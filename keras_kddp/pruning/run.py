@@ -1,13 +1,12 @@
 """One run of dynamic pruning: all that lives from its first epoch on."""
 
-import math
 import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from keras_kddp.distillation.distiller import Distiller
-from keras_kddp.distillation.fit_checks import spoilt_weight
+from keras_kddp.distillation.loss_guard import is_lost, lost
 from keras_kddp.distillation.student_state import Snapshot
 from keras_kddp.layers.penalized_models import (
     prepared_layers,
@@ -147,7 +146,7 @@ class PruningRun:
                 `penalty_strength` are added.
         """
         self._warnings.end_epoch(epoch)
-        is_good = self._is_finite(logs)
+        is_good = not is_lost(logs, self._distiller.student)
         if not is_good:
             self._stop(epoch)
         graph = self._graph()
@@ -255,10 +254,6 @@ class PruningRun:
         self._show(str(removal))
         self._warnings.note_removal(removal)
 
-    def _is_finite(self, logs: dict[str, Any]) -> bool:
-        is_finite = math.isfinite(logs.get("loss", 0.0))
-        return is_finite and not spoilt_weight(self._distiller.student)
-
     def _take_back(self, epoch: int) -> None:
         self._goes_back = False
         guard = self._guard or self._collapse
@@ -285,10 +280,7 @@ class PruningRun:
             self._distiller.restore(self._last_good)
         self._distiller.stop_training = True
         self._warnings.is_moot = True
-        warnings.warn(
-            f"The loss or a weight became NaN or infinite in epoch {epoch + 1}:"
-            " training stops, and the student is as it was when that epoch "
-            "began. Lower the learning rate or `l1`, or look for NaN in the "
-            "data and in the teacher's outputs.",
-            stacklevel=3,
+        outcome = (
+            "training stops, and the student is as it was when that epoch began"
         )
+        warnings.warn(lost(f"{epoch + 1}", outcome), stacklevel=3)

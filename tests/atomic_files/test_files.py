@@ -1,6 +1,7 @@
 """Files are complete or not there, whatever happens meanwhile."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,16 @@ def test_a_file_has_one_writer_at_a_time(tmp_path):
         new.write_text("first")
 
     assert target.read_text() == "first"
+
+
+def test_the_name_of_a_new_file_is_brought_onto_the_disk(tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+
+    def noting(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    write_text(tmp_path / "notes.txt", "text")
+    assert synced[-1] == str(tmp_path)

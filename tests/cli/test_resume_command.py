@@ -10,10 +10,11 @@ import time
 
 import pytest
 
+from keras_kddp.atomic_files import parts_of
 from keras_kddp.atomic_files.lock import holding
 from keras_kddp.cli import commands as cli
 from keras_kddp.compression.config import CompressionConfig
-from keras_kddp.compression.run_record import RunRecord, file_sums, parts_of
+from keras_kddp.compression.run_record import RunRecord, file_sums
 from keras_kddp.models import digits_student
 
 JOB = CompressionConfig(
@@ -129,10 +130,7 @@ def test_a_model_file_must_be_the_one_that_the_run_began_with(inside, capsys):
     ("changes", "named"),
     [
         ({"epochs": "3"}, "'3'"),
-        (
-            {"epochs": 0},
-            "whole number from 1 to 1000000. Received: 0",
-        ),
+        ({"epochs": 0}, "must be a whole number from 1 to 1000000"),
         ({"epochs": None}, "None"),
         ({"data": 3}, "3"),
         ({"seeds": 0}, "seeds=0"),
@@ -234,13 +232,11 @@ def what_is_left(temporary, session):
 
 
 def test_where_an_error_comes_from_may_be_asked_for(inside, capsys):
-    for words in (
-        ["compress", "--resume", "nowhere", "--traceback"],
-        ["--traceback", "compress", "--resume", "nowhere"],
-    ):
-        assert cli.main(words) == 2
-        *trace, last = capsys.readouterr().err.splitlines()
-        assert trace[0] == "Traceback (most recent call last):"
+    words = ["compress", "--resume", "nowhere"]
+    for asked in (["--traceback", *words], [*words, "--traceback"]):
+        assert cli.main(asked) == 2
+        first, *_, last = capsys.readouterr().err.splitlines()
+        assert first.startswith("Traceback")
         assert "nothing" in last
 
 

@@ -309,7 +309,8 @@ def test_the_run_of_a_live_process_is_refused(broken):
 def test_a_damaged_record_is_refused(broken, tmp_path):
     shutil.copytree(broken.parent, tmp_path / "copy")
     record = tmp_path / "copy" / "run.unfinished" / "parts" / "run.json"
-    for text in ("{", "[]", '{"follows_from": 1}', '{"version": 2}'):
+    deep = "[" * 100_000
+    for text in ("{", "[]", deep, '{"follows_from": 1}', '{"version": 2}'):
         record.write_text(text)
         with pytest.raises(ValueError, match="record of"):
             compressed(tmp_path / "copy" / "run", resume=True)

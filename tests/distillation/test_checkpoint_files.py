@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from keras_kddp.distillation.checkpoints.files import (
     Stored,
     check_folder,
     checkpoint_files,
+    make_writable,
     newest_checkpoint,
     next_number,
     remove_checkpoints,
@@ -86,6 +88,17 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     assert newest_checkpoint(tmp_path).meta == {"value": 1}
 
 
+def test_another_failure_than_a_full_disk_has_another_way_out(
+    tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError, match="denied.*have it writable"):
+        write(tmp_path, 1)
+
+
 def test_a_checkpoint_that_was_not_finished_counts_for_nothing(tmp_path):
     write(tmp_path, 1)
     (tmp_path / "00000002.checkpoint.unfinished").write_bytes(b"half")
@@ -122,3 +135,11 @@ def test_a_folder_that_is_not_there_has_no_checkpoint(tmp_path):
     check_folder(tmp_path / "none")
     assert newest_checkpoint(tmp_path / "none") is None
     remove_checkpoints(tmp_path / "none")
+
+
+def test_what_a_trial_to_write_may_leave_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    make_writable(tmp_path)
+    assert [*tmp_path.iterdir()]
+    check_folder(tmp_path)
+    assert checkpoint_files(tmp_path) == []

@@ -17,17 +17,12 @@ def at_every_epoch(monkeypatch):
     monkeypatch.setattr(resumable, "SECONDS_BETWEEN", 0.0)
 
 
-def small_budget():
-    callbacks = [pruning(budget=Budget(max_parameters=300))]
-    schedule = optimizers.schedules.CosineDecay(0.02, 12)
-    return distiller(optimizers.AdamW(schedule)), callbacks, {}
-
-
 def taken_back():
     """The second removal costs too much: it is taken back at once."""
     budget = Budget(max_accuracy_drop=0.1)
     judged = Judged(0.9, 0.9, 0.3, 0.88, 0.89, 0.9)
-    return distiller(), [judged, pruning(budget=budget)], {}
+    optimizer = optimizers.AdamW(optimizers.schedules.CosineDecay(0.02, 12))
+    return distiller(optimizer), [judged, pruning(budget=budget)], {}
 
 
 def averaged():
@@ -60,22 +55,11 @@ def hinted():
     return model, [plateau, pruning(budget=Budget(max_parameters=300))], {}
 
 
-RUNS = {
-    run.__name__: run
-    for run in (
-        small_budget,
-        taken_back,
-        averaged,
-        hinted,
-    )
-}
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_a_run_that_was_ended_comes_to_the_same(tmp_path, name):
-    expected = Outcome(RUNS[name])
+@pytest.mark.parametrize("make", [taken_back, averaged, hinted])
+def test_a_run_that_was_ended_comes_to_the_same(tmp_path, make):
+    expected = Outcome(make)
     assert expected.removals != [[]]
-    found = resumed(RUNS[name], tmp_path / "checkpoints", 3)
+    found = resumed(make, tmp_path / "checkpoints", 3)
     assert_equal(found, expected)
     assert not (tmp_path / "checkpoints").exists()
 

@@ -1,10 +1,11 @@
 """Checkpoints on disk: each one file that is whole or known to be torn."""
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from keras_kddp.atomic_files import sync_names
 from keras_kddp.model_io import Array
 
 SUFFIX = ".checkpoint"
@@ -61,14 +63,17 @@ def write_checkpoint(folder: Path, number: int, stored: Stored) -> Path:
             os.fsync(file.fileno())
         os.replace(new, target)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = "make room" if is_full else "have it writable, for one run alone"
         raise type(error)(
             error.errno,
             f"A checkpoint must be written to '{folder}'. Received: "
-            f"{error.strerror}. The ones before are whole: make room, and "
-            "start the same program again",
+            f"{error.strerror}. The ones before are whole: {mend}, and start "
+            "the same program again",
         ) from error
-    _sync(folder)
+    sync_names(folder)
     for path in checkpoint_files(folder)[:-_KEPT]:
         path.unlink(missing_ok=True)
     return target
@@ -141,12 +146,15 @@ def remove_checkpoints(folder: Path) -> None:
 def make_writable(folder: Path) -> None:
     """Makes a folder, if it is not there, and writes to it.
 
+    Under a name that `check_folder` knows, should the process end just then.
+
     Raises:
         OSError: If that fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder):
-        pass
+    trial = folder / f"{0:08d}{SUFFIX}{_TEMPORARY}"
+    trial.touch()
+    trial.unlink()
 
 
 def check_folder(folder: Path) -> None:
@@ -212,17 +220,3 @@ def _read(path: Path) -> Stored | None:
         meta = json.loads(archive[_META].tobytes())
         count = len(archive.files) - 1
         return Stored(meta, [archive[f"a{i}"] for i in range(count)])
-
-
-def _sync(folder: Path) -> None:
-    """Has the folder's entries on the disk, where a system can do that."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)

@@ -33,8 +33,12 @@ from keras_kddp.distillation.checkpoints.identity import (
     describe_versions,
 )
 from keras_kddp.distillation.checkpoints.values import packed, unpacked
-from keras_kddp.distillation.distiller import Distiller
-from keras_kddp.distillation.student_state import Snapshot, StudentState
+from keras_kddp.distillation.student_state import (
+    Snapshot,
+    StudentState,
+    built_state,
+    put_back,
+)
 from keras_kddp.surgery.lineage import Lineage
 
 SECONDS_BETWEEN = 30.0
@@ -112,7 +116,7 @@ class ResumableCheckpoint(RunsLast):
         set_first_epoch(self.model, None)
         check_folder(self.directory)
         self._written, self._pause = time.monotonic(), SECONDS_BETWEEN
-        state = _built_state(self.model)
+        state = built_state(self.model)
         self._run = {
             "versions": describe_versions(),
             "model": describe_model(self.model),
@@ -133,7 +137,7 @@ class ResumableCheckpoint(RunsLast):
                 "run is finished. Choose another, or remove it."
             )
         content = unpacked(stored, _States(self.model, state))
-        _put(self.model, content["state"])
+        put_back(self.model, content["state"])
         restore_callback_states(self.beside, content["callbacks"])
         if history := run_history(self.beside):
             history.history = content["history"]
@@ -197,7 +201,7 @@ class ResumableCheckpoint(RunsLast):
             "epochs": [] if history is None else history.epoch,
             "callbacks": callback_states(self.beside),
             "random": random_states(),
-            "state": Snapshot.of(_state(self.model)),
+            "state": Snapshot.of(built_state(self.model)),
         }
         number = next_number(self.directory)
         write_checkpoint(self.directory, number, packed(content))
@@ -235,11 +239,11 @@ def restore_finished(
     stored = newest_checkpoint(Path(directory))
     if stored is None or not stored.meta["finished"]:
         return None
-    state = _built_state(model)
+    state = built_state(model)
     now = {"versions": describe_versions(), "model": describe_model(model)}
     check_same_run(stored.meta["run"], now, [*now])
     content = unpacked(stored, _States(model, state))
-    _put(model, content["state"])
+    put_back(model, content["state"])
     restore_random_states(content["random"])
     return FinishedFit(content["history"], content["callbacks"])
 
@@ -264,25 +268,3 @@ class _States:
         made: StudentState = self._model.state_of(lineage, self._start)
         self._made.append(made)
         return made
-
-
-def _state(model: Any) -> StudentState:
-    if isinstance(model, Distiller):
-        return model.training_state()
-    return StudentState(model, {}, model.optimizer)
-
-
-def _built_state(model: Any) -> StudentState:
-    """Returns what is trained, with the state of its optimizer made."""
-    if isinstance(model, Distiller):
-        model.build_optimizer()
-    elif not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    return _state(model)
-
-
-def _put(model: Any, snapshot: Snapshot) -> None:
-    if isinstance(model, Distiller):
-        model.restore(snapshot)
-    else:
-        snapshot.restore_values()

@@ -21,7 +21,6 @@ from keras_kddp.export.workers.guard import temporary_folder
 from keras_kddp.surgery.layer_state import is_custom
 
 _LOOPS = ("WHILE", "IF", "CALL_ONCE")
-_CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
 _MASKED = "NOT_EQUAL"  # which a mask begins with
 _INTEGER = ("int8", "int16x8")
 

@@ -198,9 +198,8 @@ def test_too_little_room_for_a_cache_is_found_before_the_pass(
 ):
     teacher = counting_teacher()
     Counting.rows = 0
-    monkeypatch.setattr(
-        obstacles.shutil, "disk_usage", lambda _: SimpleNamespace(free=23)
-    )
+    disk = SimpleNamespace(total=99, free=23)
+    monkeypatch.setattr(obstacles.shutil, "disk_usage", lambda _: disk)
 
     # 2 views of 3 rows of 2 logits, 2 bytes each, and 131,072 for the rest.
     with pytest.raises(OSError, match="About 131,096 bytes must .* with 23"):
