@@ -406,3 +406,42 @@ def test_the_student_that_is_given_is_left_as_it_is(tmp_path):
     start = make_student()
     goes_on(tmp_path, make_distiller(start, rate=0.01), pruning())
     assert start.get_layer("fc").units == 4
+
+
+def unbuilt(call):
+    """Returns a compiled model of layers that the first step would build."""
+    model = keras.Sequential([keras.layers.Dense(3, name="logits")])
+    model.compile("sgd", CROSSENTROPY, run_eagerly=True)
+    if call:
+        model(X[:1])
+    return model
+
+
+def test_a_model_without_weights_is_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match=r"Call it once, as model\(x\[:1\]\)"):
+        fit(unbuilt(False), ResumableCheckpoint(tmp_path / "checkpoints"))
+    seen, _ = goes_on(tmp_path / "checkpoints", unbuilt(True))
+    assert seen == [0, 1, 2, 3]
+
+
+def test_a_loop_that_begins_anew_is_refused(tmp_path):
+    ended(tmp_path / "checkpoints", distiller=unbuilt(True))
+    checkpoint = ResumableCheckpoint(tmp_path / "checkpoints")
+    listed = callbacks.CallbackList(
+        [checkpoint], model=unbuilt(True), epochs=4, steps=1
+    )
+    listed.on_train_begin()
+    with pytest.raises(ValueError, match="epoch 0 instead of 2"):
+        listed.on_epoch_begin(0)
+
+
+@pytest.mark.parametrize("directory", [None, "", 3])
+def test_a_directory_that_is_no_path_is_refused(directory):
+    with pytest.raises(ValueError, match="`directory` must be the path"):
+        ResumableCheckpoint(directory)
+
+
+def test_a_folder_that_cannot_be_removed_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert goes_on(".")[0] == [0, 1, 2, 3]
+    assert [*tmp_path.iterdir()] == []
