@@ -9,6 +9,7 @@ from resumed_runs import EndAt, EndedError, Outcome, assert_equal, resumed
 
 from keras_kddp import Budget, ResumableCheckpoint
 from keras_kddp.distillation.checkpoints import resumable
+from keras_kddp.distillation.checkpoints.identity import describe
 from keras_kddp.distillation.checkpoints.resumable import restore_finished
 from keras_kddp.distillation.checkpoints.values import packed, snapshot
 from keras_kddp.distillation.student_state import Snapshot, StudentState
@@ -245,6 +246,34 @@ def test_another_run_is_refused_by_what_is_different(tmp_path, name):
     for now, then in zip(distiller.student.variables, before, strict=True):
         np.testing.assert_array_equal(now.numpy(), then)
     assert {x: x.read_bytes() for x in folder.iterdir()} == files
+
+
+@pytest.mark.parametrize("place", ["x", "y", "sample_weight"])
+def test_other_data_are_refused(tmp_path, place):
+    data = {"x": X, "y": np.arange(len(X)) % 2, "sample_weight": X[:, 0] ** 2}
+
+    def run(*others, **given):
+        make_distiller(rate=0.5).fit(
+            **given,
+            epochs=4,
+            verbose=0,
+            callbacks=[ResumableCheckpoint(tmp_path / "checkpoints"), *others],
+        )
+
+    with pytest.raises(EndedError):
+        run(EndAt(2), **data)
+    other = {**data, place: data[place][::-1]}
+    with pytest.raises(ValueError, match=rf"EpochOrder.data.{place} was "):
+        run(**other)
+    run(**{name: value.copy() for name, value in data.items()})
+
+
+def test_text_is_described_by_what_it_says():
+    first, same, other = (
+        np.array(["".join(x) for x in texts], object)
+        for texts in (("ab", "c"), ("ab", "c"), ("ab", "d"))
+    )
+    assert describe(first) == describe(same) != describe(other)
 
 
 @pytest.mark.parametrize("package", ["keras", "keras-kddp", "tensorflow"])

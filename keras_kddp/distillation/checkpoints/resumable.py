@@ -78,7 +78,8 @@ class ResumableCheckpoint(RunsLast):
         ValueError: If the directory is no path; when training begins, if the
             model has no weights yet, the folder holds anything else or only
             damaged checkpoints, or the run is not the one that was ended:
-            other layers, optimizer, losses, epochs, pruning or versions. Then
+            other layers, optimizer, losses, epochs, pruning or versions, or
+            arrays that `Distiller.fit` shuffles. Then
             nothing has been changed.
         OSError: When training begins, if the folder cannot be written.
 
