@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_kddp.data.packing import plain_inputs
 from keras_kddp.model_io import Array, Arrays, Tensor
 
 
@@ -61,6 +62,16 @@ class ShuffledBatches(keras.utils.PyDataset):
             "within_batches": self._within_batches,
             "initial_epoch": self._epoch,
         }
+
+    @property
+    def data(self) -> dict[str, Arrays]:
+        """The arrays by their role, without packed teacher outputs.
+
+        Those may differ in their last bits where they are computed again.
+        """
+        roles = ("x", "y", "sample_weight")
+        found = dict(zip(roles, self._arrays, strict=False))
+        return {**found, "x": plain_inputs(found["x"])}
 
     def begin(self, epoch: int) -> None:
         """Puts the rows in the order of an epoch, from 0."""
@@ -144,8 +155,10 @@ class EpochOrder(keras.callbacks.Callback):
         self._batches: ShuffledBatches | None = batches
 
     def checkpoint_settings(self) -> Any:
-        """Returns what the order depends on beside the seed."""
-        return self._batches and self._batches.settings
+        """Returns the data, and what their order depends on beside the seed."""
+        if self._batches is None:
+            return None
+        return {**self._batches.settings, "data": self._batches.data}
 
     def checkpoint_state(self) -> dict[str, Any]:
         """Returns the seed, which not every run is given."""

@@ -57,8 +57,8 @@ class BestStudent(RunsLast):
 
     Raises:
         ValueError: If an argument is out of range; when training begins, if
-            it is not that of a Distiller, or there are no inputs to measure
-            an int8 file with.
+            it is not that of a Distiller, there is another BestStudent, or
+            no inputs to measure an int8 file with.
         ExportError: When training begins, if the int8 file that `budget` limits
             cannot be made.
 
@@ -99,6 +99,11 @@ class BestStudent(RunsLast):
                 "`BestStudent` must be a callback of `keras_kddp.Distiller."
                 f"fit`. Received: the fit of a {type(self.model).__name__}. "
                 "There, EarlyStopping(restore_best_weights=True) does it."
+            )
+        if sum(isinstance(x, BestStudent) for x in self.beside) > 1:
+            raise ValueError(
+                "One BestStudent must be in `callbacks`. Received several: "
+                "each would put a student of its own in place. Leave one."
             )
         self.best = self.best_epoch = self._snapshot = None
         self._was_seen = False

@@ -30,6 +30,7 @@ from keras_kddp.pruning.ranking import group_scores
 from keras_kddp.pruning.removal_size import RemovalSize
 from keras_kddp.pruning.schedule import Phases
 from keras_kddp.pruning.settings import PruningSettings
+from keras_kddp.pruning.taken_back import put_averages_in_place
 from keras_kddp.surgery.graph import ChannelGraph
 from keras_kddp.surgery.plan import RemovalPlan
 
@@ -177,6 +178,7 @@ class PruningRun:
         """Goes back where accuracy was lost; warns where a limit was missed."""
         if self._goes_back and self._guard is None:
             self._take_back(self._phases.epochs)
+            put_averages_in_place(self._distiller)
         is_explained = self._warnings.was_taken_back and self._guard is None
         if self._guard is not None:
             if self._guard.finish(self._distiller):

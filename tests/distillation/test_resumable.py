@@ -9,6 +9,7 @@ from resumed_runs import EndAt, EndedError, Outcome, assert_equal, resumed
 
 from keras_kddp import Budget, ResumableCheckpoint
 from keras_kddp.distillation.checkpoints import resumable
+from keras_kddp.distillation.checkpoints.identity import describe
 from keras_kddp.distillation.checkpoints.resumable import restore_finished
 from keras_kddp.distillation.checkpoints.values import packed, snapshot
 from keras_kddp.distillation.student_state import Snapshot, StudentState
@@ -247,6 +248,34 @@ def test_another_run_is_refused_by_what_is_different(tmp_path, name):
     assert {x: x.read_bytes() for x in folder.iterdir()} == files
 
 
+@pytest.mark.parametrize("place", ["x", "y", "sample_weight"])
+def test_other_data_are_refused(tmp_path, place):
+    data = {"x": X, "y": np.arange(len(X)) % 2, "sample_weight": X[:, 0] ** 2}
+
+    def run(*others, **given):
+        make_distiller(rate=0.5).fit(
+            **given,
+            epochs=4,
+            verbose=0,
+            callbacks=[ResumableCheckpoint(tmp_path / "checkpoints"), *others],
+        )
+
+    with pytest.raises(EndedError):
+        run(EndAt(2), **data)
+    other = {**data, place: data[place][::-1]}
+    with pytest.raises(ValueError, match=rf"EpochOrder.data.{place} was "):
+        run(**other)
+    run(**{name: value.copy() for name, value in data.items()})
+
+
+def test_text_is_described_by_what_it_says():
+    first, same, other = (
+        np.array(["".join(x) for x in texts], object)
+        for texts in (("ab", "c"), ("ab", "c"), ("ab", "d"))
+    )
+    assert describe(first) == describe(same) != describe(other)
+
+
 @pytest.mark.parametrize("package", ["keras", "keras-kddp", "tensorflow"])
 def test_another_version_is_refused(tmp_path, monkeypatch, package):
     ended(tmp_path)
@@ -406,3 +435,42 @@ def test_the_student_that_is_given_is_left_as_it_is(tmp_path):
     start = make_student()
     goes_on(tmp_path, make_distiller(start, rate=0.01), pruning())
     assert start.get_layer("fc").units == 4
+
+
+def unbuilt(call):
+    """Returns a compiled model of layers that the first step would build."""
+    model = keras.Sequential([keras.layers.Dense(3, name="logits")])
+    model.compile("sgd", CROSSENTROPY, run_eagerly=True)
+    if call:
+        model(X[:1])
+    return model
+
+
+def test_a_model_without_weights_is_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match=r"Call it once, as model\(x\[:1\]\)"):
+        fit(unbuilt(False), ResumableCheckpoint(tmp_path / "checkpoints"))
+    seen, _ = goes_on(tmp_path / "checkpoints", unbuilt(True))
+    assert seen == [0, 1, 2, 3]
+
+
+def test_a_loop_that_begins_anew_is_refused(tmp_path):
+    ended(tmp_path / "checkpoints", distiller=unbuilt(True))
+    checkpoint = ResumableCheckpoint(tmp_path / "checkpoints")
+    listed = callbacks.CallbackList(
+        [checkpoint], model=unbuilt(True), epochs=4, steps=1
+    )
+    listed.on_train_begin()
+    with pytest.raises(ValueError, match="epoch 0 instead of 2"):
+        listed.on_epoch_begin(0)
+
+
+@pytest.mark.parametrize("directory", [None, "", 3])
+def test_a_directory_that_is_no_path_is_refused(directory):
+    with pytest.raises(ValueError, match="`directory` must be the path"):
+        ResumableCheckpoint(directory)
+
+
+def test_a_folder_that_cannot_be_removed_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert goes_on(".")[0] == [0, 1, 2, 3]
+    assert [*tmp_path.iterdir()] == []

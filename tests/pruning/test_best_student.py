@@ -263,3 +263,8 @@ def test_a_file_that_cannot_be_measured_is_refused():
     keeping = best(budget=Budget(max_bytes=10))
     with pytest.raises(ValueError, match="limits an int8 file, which takes"):
         fit(make_distiller(), keeping, x=data, y=None, shuffle=False)
+
+
+def test_several_are_refused():
+    with pytest.raises(ValueError, match="One BestStudent must be in"):
+        fit(make_distiller(), BestStudent("loss"), BestStudent("val_loss"))

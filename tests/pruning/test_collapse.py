@@ -48,14 +48,21 @@ def collapses(function):
     return found, [each for each in messages if "collapsed after" in each]
 
 
-def run(start, *, metrics=("accuracy",), validated=True, rate=1e-3, **pruning):
+def run(
+    start,
+    *others,
+    metrics=("accuracy",),
+    validated=True,
+    optimizer=None,
+    **pruning,
+):
     """Returns history, callback, Distiller and what a run told of collapses."""
     y, model = start
     student = prepare(keras.models.clone_model(model), l1=0.0)
     student.set_weights(prepare(model, l1=0.0).get_weights())
     distiller = Distiller(model, student)
     distiller.compile(
-        keras.optimizers.SGD(rate),
+        optimizer or keras.optimizers.SGD(1e-3),
         CROSSENTROPY,
         metrics=list(metrics),
         run_eagerly=True,
@@ -72,7 +79,7 @@ def run(start, *, metrics=("accuracy",), validated=True, rate=1e-3, **pruning):
                 epochs=6,
                 batch_size=200,
                 verbose=0,
-                callbacks=[callback],
+                callbacks=[callback, *others],
             ).history
         )
     )
@@ -119,6 +126,42 @@ def test_the_last_removal_is_taken_back_when_the_run_ends(start):
     assert len(told) == 1
     assert callback.removals == []
     assert distiller.student.get_layer("hidden").units == 24
+
+
+class Averages(keras.callbacks.Callback):
+    """Notes the averages of the weights as the steps of an epoch end."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == 4:
+            optimizer = self.model.optimizer
+            self.found = np.array(optimizer._model_variables_moving_average[0])
+
+
+@pytest.mark.parametrize("swap_on_epoch", [None, False, True])
+def test_a_student_that_is_taken_back_in_the_end_has_averages(
+    swap_on_epoch, start
+):
+    others = [averages := Averages()]
+    if swap_on_epoch is not None:
+        swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=swap_on_epoch)
+        others.append(swap)
+    _, _, distiller, told = run(
+        start,
+        *others,
+        optimizer=keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9),
+        threshold=0.999,
+        warmup_epochs=4,
+        finetune_epochs=0,
+    )
+
+    assert len(told) == 1
+    kernel = distiller.student.get_layer("hidden").kernel
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(kernel), averages.found, rtol=1e-5
+    )
 
 
 def test_a_size_that_was_asked_for_is_kept_and_the_collapse_is_said(start):

@@ -134,13 +134,17 @@ def newest_checkpoint(folder: Path) -> Stored | None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Removes the checkpoints of a folder, and the folder if it is empty."""
+    """Removes the checkpoints of a folder, and the folder if it is empty.
+
+    One that cannot go, such as a mount point or `.`, stays.
+    """
     if not folder.is_dir():
         return
     for path in _own_files(folder):
         path.unlink(missing_ok=True)
     if not any(folder.iterdir()):
-        folder.rmdir()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def make_writable(folder: Path) -> None:

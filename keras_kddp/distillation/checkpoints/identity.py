@@ -67,8 +67,7 @@ def describe(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        content = np.ascontiguousarray(value).tobytes()
-        digest = hashlib.sha256(content).hexdigest()[:16]
+        digest = hashlib.sha256(_content(value)).hexdigest()[:16]
         return f"{value.dtype} {list(value.shape)} {digest}"
     if isinstance(value, Mapping):
         if value.get("class_name") == "__lambda__":  # knows its line number
@@ -83,6 +82,13 @@ def describe(value: Any) -> Any:
         config = _config(value)
         return {"class": _name(type(value)), "config": config}
     return _name(value if hasattr(value, "__qualname__") else type(value))
+
+
+def _content(array: np.ndarray) -> Any:
+    """Returns the bytes of an array, without a copy where that is possible."""
+    if array.dtype == object:  # else the places of its texts in memory
+        return json.dumps(array.tolist(), default=str).encode()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:

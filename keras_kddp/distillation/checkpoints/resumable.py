@@ -32,14 +32,13 @@ from keras_kddp.distillation.checkpoints.identity import (
     describe_model,
     describe_versions,
 )
+from keras_kddp.distillation.checkpoints.states import States, check_built
 from keras_kddp.distillation.checkpoints.values import packed, unpacked
 from keras_kddp.distillation.student_state import (
     Snapshot,
-    StudentState,
     built_state,
     put_back,
 )
-from keras_kddp.surgery.lineage import Lineage
 
 SECONDS_BETWEEN = 30.0
 """Seconds from one checkpoint to the next, at least."""
@@ -75,9 +74,11 @@ class ResumableCheckpoint(RunsLast):
         keep: Keep the checkpoints when `fit` is done.
 
     Raises:
-        ValueError: When training begins, if the folder holds anything else or
-            only damaged checkpoints, or the run is not the one that was ended:
-            other layers, optimizer, losses, epochs, pruning or versions. Then
+        ValueError: If the directory is no path; when training begins, if the
+            model has no weights yet, the folder holds anything else or only
+            damaged checkpoints, or the run is not the one that was ended:
+            other layers, optimizer, losses, epochs, pruning or versions, or
+            arrays that `Distiller.fit` shuffles. Then
             nothing has been changed.
         OSError: When training begins, if the folder cannot be written.
 
@@ -102,9 +103,15 @@ class ResumableCheckpoint(RunsLast):
     ) -> None:
         """Keeps the arguments."""
         super().__init__()
+        if not isinstance(directory, (str, os.PathLike)) or directory == "":
+            raise ValueError(
+                "`directory` must be the path of a folder. Received: "
+                f"directory={directory!r}. Try 'checkpoints'."
+            )
         self.directory = Path(directory)
         self.keep = keep
         self._run: dict[str, Any] = {}
+        self._following: int | None = None
 
     def set_model(self, model: keras.Model) -> None:
         """Keeps the model, and refuses others that would go on with a run."""
@@ -114,8 +121,10 @@ class ResumableCheckpoint(RunsLast):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Goes on with the run of the last checkpoint, if there is one."""
         set_first_epoch(self.model, None)
+        self._following = None
         check_folder(self.directory)
         self._written, self._pause = time.monotonic(), SECONDS_BETWEEN
+        check_built(self.model)
         state = built_state(self.model)
         self._run = {
             "versions": describe_versions(),
@@ -136,7 +145,7 @@ class ResumableCheckpoint(RunsLast):
                 f"ended. Received: directory={str(self.directory)!r}, whose "
                 "run is finished. Choose another, or remove it."
             )
-        content = unpacked(stored, _States(self.model, state))
+        content = unpacked(stored, States(self.model, state))
         put_back(self.model, content["state"])
         restore_callback_states(self.beside, content["callbacks"])
         if history := run_history(self.beside):
@@ -148,12 +157,25 @@ class ResumableCheckpoint(RunsLast):
         if content["is_stopped"]:  # no epoch is left
             following = self.params.get("epochs", following)
         set_first_epoch(self.model, following)
+        self._following = following
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        """Leaves the first epoch of the next `fit` to that."""
+        """Leaves the first epoch of the next `fit` to that.
+
+        Raises:
+            ValueError: If a loop that is not Keras' goes on with another epoch
+                than that of the checkpoint.
+        """
         set_first_epoch(self.model, None)
+        following, self._following = self._following, None
+        if following not in (None, epoch):
+            raise ValueError(
+                "Training must go on with the epoch of the checkpoint. "
+                f"Received: epoch {epoch} instead of {following}, from 0, from "
+                "a loop that does not ask for it. Train with `fit`."
+            )
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None
@@ -239,32 +261,11 @@ def restore_finished(
     stored = newest_checkpoint(Path(directory))
     if stored is None or not stored.meta["finished"]:
         return None
+    check_built(model)
     state = built_state(model)
     now = {"versions": describe_versions(), "model": describe_model(model)}
     check_same_run(stored.meta["run"], now, [*now])
-    content = unpacked(stored, _States(model, state))
+    content = unpacked(stored, States(model, state))
     put_back(model, content["state"])
     restore_random_states(content["random"])
     return FinishedFit(content["history"], content["callbacks"])
-
-
-class _States:
-    """Makes the states of lineages, each once.
-
-    Args:
-        model: What is trained; left as it is.
-        start: Its state.
-    """
-
-    def __init__(self, model: Any, start: StudentState) -> None:
-        self._model, self._start = model, start
-        self._made = [start]
-
-    def __call__(self, lineage: Lineage) -> StudentState:
-        """Returns the state of a lineage."""
-        for state in self._made:
-            if state.lineage == lineage:
-                return state
-        made: StudentState = self._model.state_of(lineage, self._start)
-        self._made.append(made)
-        return made

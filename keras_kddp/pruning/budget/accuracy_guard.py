@@ -15,6 +15,7 @@ from keras_kddp.model_io import output_structure
 from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.budget.teacher_accuracy import teacher_accuracy
 from keras_kddp.pruning.taken_back import take_back
+from keras_kddp.surgery.optimizer_successors import optimizer_parts
 
 _FIRST_SHARE = 1 / 3
 
@@ -190,7 +191,8 @@ def check_judgeable(
             f"{outputs} outputs. Limit the size instead, or judge by an output "
             "of its own: keras.Model(inputs, one_output)."
         )
-    if getattr(optimizer, "use_ema", False):
+    parts = [] if optimizer is None else optimizer_parts(optimizer)
+    if any(getattr(part, "use_ema", False) for part in parts):
         raise ValueError(
             "`max_accuracy_drop` needs the weights that are judged to be "
             "those of the result. Received an optimizer with use_ema=True, "

@@ -276,12 +276,13 @@ def test_a_validation_split_may_stand_beside_no_validation_data():
     assert distiller.fit_validation is None  # the run is over
 
 
-def test_averages_of_weights_are_refused_beside_a_drop():
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_averages_of_weights_are_refused_beside_a_drop(is_scaled):
+    optimizer = keras.optimizers.Adam(use_ema=True)
+    if is_scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     with pytest.raises(ValueError, match="with use_ema=True"):
-        small_run(
-            Budget(max_accuracy_drop=0.1),
-            optimizer=keras.optimizers.Adam(use_ema=True),
-        )
+        small_run(Budget(max_accuracy_drop=0.1), optimizer=optimizer)
 
 
 def pair_of(width):
