@@ -37,7 +37,7 @@ def add_resume_options(group: Any) -> None:
         "--trust-code",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="call the functions that its teacher or student is named by",
+        help="run and download what the run names: module:function, tfds:NAME",
     )
 
 

@@ -116,7 +116,10 @@ WORDS = {
     "bytes": (compression("--max-bytes", "80k"), FROM),
     "drop": (compression("--max-accuracy-drop", "1"), "in [0, 1)"),
     "drop-nan": (compression("--max-accuracy-drop", "nan"), "in [0, 1)"),
-    "seeds": (compression("--seed", "1", "1"), "The seeds must be different"),
+    "seeds": (
+        compression("--seed", "1", "1"),
+        "The seeds must be one or more, and dif",
+    ),
     "seed-text": (compression("--seed", "one"), "Received: one"),
     "controls": (compression("--controls", "best"), "invalid choice: 'best'"),
     "layers": (compression("--layers", "hiden"), "`layers` must name layers"),
