@@ -124,6 +124,10 @@ WORDS = {
     "controls": (compression("--controls", "best"), "invalid choice: 'best'"),
     "layers": (compression("--layers", "hiden"), "`layers` must name layers"),
     "teacher": (compression(teacher="none"), "A model must be a .keras file"),
+    "module-empty": (compression(teacher=":net"), "A model must be a .keras"),
+    "module-dots": (compression(teacher="..x:f"), "A model must be a .keras"),
+    "resume-short": (compression("--resu", "run"), "must be written in full"),
+    "trust-code": (compression("--trust-code"), "must stand beside --resume"),
     "teacher-empty": (compression(teacher=""), "A model must be a .keras file"),
     "teacher-nan": (
         compression("--teacher-epochs", "0", teacher="bad_models:spoilt"),
