@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from keras_kddp.atomic_files.lock import TargetError
-from keras_kddp.atomic_files.ownership import is_leftover
+from keras_kddp.atomic_files.ownership import is_leftover, links_at_names
 
 
 def copy_value(
@@ -45,6 +45,21 @@ def copy_value(
         else:
             shutil.copy2(path, place)
     return linked
+
+
+def check_no_links(path: Path, kind: str) -> None:
+    """Checks that what is added to a folder is written in it, not elsewhere.
+
+    Raises:
+        TargetError: If a link stands where something may be added: what it
+            leads to would be written over.
+    """
+    for name in links_at_names(path, kind):
+        raise TargetError(
+            f"'{path / name}' must be free, or as it was written. Received a "
+            f"link to '{os.path.realpath(path / name)}', which would be "
+            "written over. Remove the link, and start again."
+        )
 
 
 def check_linked(

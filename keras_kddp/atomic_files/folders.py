@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from keras_kddp.atomic_files.copies import check_linked, copy_value
+from keras_kddp.atomic_files.copies import (
+    check_linked,
+    check_no_links,
+    copy_value,
+)
 from keras_kddp.atomic_files.exchange import (
     finish,
     halfway,
@@ -122,12 +126,14 @@ def changing_folder(
         kind: What it is; see `KINDS`.
 
     Raises:
-        TargetError: If it cannot be replaced as a whole, or what somebody
-            else has put into it was written over.
+        TargetError: If it cannot be replaced as a whole, a name of this kind
+            in it is a link, or what somebody else has put into it was written
+            over.
         BlockingIOError: If a writer is at it.
         OSError: If there is no such folder, or it cannot be written.
     """
     path = check_changeable(recovered(target))
+    check_no_links(path, kind)
     with telling_of_a_full_disk(path), _placed(path) as unfinished:
         others = strangers(path, kind)
         linked = copy_value(path, unfinished.new, others)

@@ -13,12 +13,14 @@ class Kind(NamedTuple):
             before folders had a list of their files.
         files: Patterns of the names of the files that such a folder held.
         values: Pattern of a folder's name in it -> the kind of that folder.
+        added: Patterns of the names of what is added to a finished one.
     """
 
     words: str
     needed: tuple[str, ...]
     files: tuple[str, ...]
     values: Mapping[str, str] = {}
+    added: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -38,6 +40,10 @@ KINDS = {
             "qat": "run",
             "seed-*": "run",
         },
+        (
+            *("student_*.tflite", "student_*.json", "micro", "micro_*"),
+            *("saved_model", "features", "qat"),
+        ),
     ),
     "saved_model": Kind(
         "a SavedModel with its card",

@@ -147,6 +147,8 @@ def _sign(descriptor: int) -> None:
 
 def _signature(place: Path) -> dict[str, object]:
     """Returns what stands in a lock; nothing where it is not ours."""
+    if not (place / LOCK).is_file():  # a pipe would never end
+        return {}
     try:
         with (place / LOCK).open("rb") as file:
             found = json.loads(file.read(1000))
@@ -169,6 +171,8 @@ def _refusal(place: Path) -> str:
 
 def is_held(place: Path) -> bool:
     """Says whether a live writer holds a place; it is left as it is."""
+    if not (place / LOCK).is_file():  # a pipe would never open
+        return False
     try:
         descriptor = os.open(place / LOCK, os.O_RDONLY)
     except OSError:
@@ -180,13 +184,20 @@ def is_held(place: Path) -> bool:
 
 
 def is_place(place: Path) -> bool:
-    """Says whether a folder is one in which a target is, or was, made."""
+    """Says whether a folder is one in which a target is, or was, made.
+
+    One with links is none: what they lead to would be written, or emptied.
+    """
     if place.is_symlink() or not place.is_dir():
         return False
-    names = {path.name for path in place.iterdir()}
+    entries = [*place.iterdir()]
+    if any(x.is_symlink() for x in (*entries, *(place / PARTS).rglob("*"))):
+        return False
+    names = {path.name for path in entries}
     if names and not _signature(place):
         # Its writer was killed before it could sign.
-        return names == {LOCK} and not (place / LOCK).stat().st_size
+        lock = place / LOCK
+        return names == {LOCK} and lock.is_file() and not lock.stat().st_size
     return names <= {NEW, OLD, PARTS, LOCK}
 
 

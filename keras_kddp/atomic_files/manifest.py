@@ -56,6 +56,7 @@ def _is_manifest(content: Any) -> bool:
         and isinstance(content.get("files"), dict)
         and isinstance(content.get("folders"), list)
         and isinstance(content.get("values"), dict)
+        and all(isinstance(kind, str) for kind in content["values"].values())
     )
 
 
@@ -118,7 +119,7 @@ def is_complete(folder: Path) -> bool:
     manifest = read_manifest(folder)
     try:
         return manifest is not None and all(
-            sum_of(folder / name) == known
+            (folder / name).is_file() and sum_of(folder / name) == known
             for name, known in manifest.files.items()
         )
     except OSError:

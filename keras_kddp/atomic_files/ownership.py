@@ -55,7 +55,7 @@ def _changes(
                 yield name
         elif not entry.is_dir(follow_symlinks=False):
             yield name
-        elif name in manifest.values:
+        elif manifest.values.get(name) in KINDS:
             found = _strangers(path, manifest.values[name])
             yield from (f"{name}/{each}" for each in found)
         elif name in manifest.folders:
@@ -84,6 +84,23 @@ def _former_strangers(folder: Path, kind: str) -> Iterator[str]:
                 yield from (f"{name}/{each}" for each in found)
             elif not is_leftover(path):
                 yield name
+
+
+def links_at_names(folder: Path, kind: str) -> list[str]:
+    """Returns the links that stand where files are added to a folder.
+
+    Args:
+        folder: Of a value.
+        kind: What it is; see `KINDS`.
+
+    Raises:
+        OSError: If the folder cannot be read.
+    """
+    return [
+        entry.name
+        for entry in _sorted(folder)
+        if entry.is_symlink() and _matches(entry.name, KINDS[kind].added)
+    ]
 
 
 def is_leftover(path: Path) -> bool:

@@ -16,7 +16,7 @@ from keras_kddp.cli.export_options import (
     add_trust,
 )
 from keras_kddp.cli.interruption import INTERRUPTED, ending_on_signals
-from keras_kddp.cli.resume_options import add_resume, resume_of
+from keras_kddp.cli.resume_options import add_resume, misplaced, resume_of
 from keras_kddp.cli.streams import lasting_streams
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.option_types import seed
@@ -70,7 +70,11 @@ def _given(words: Sequence[str]) -> argparse.Namespace:
     """Returns what is asked for, with what loads the command."""
     resumed = resume_of(words)
     if resumed is None:
-        return _parser().parse_args(words)
+        parser = _parser()
+        given = parser.parse_args(words)
+        if refusal := misplaced(given):
+            parser.error(refusal)
+        return given
     resumed.load = _load_resume
     return resumed
 

@@ -37,8 +37,28 @@ def add_resume_options(group: Any) -> None:
         "--trust-code",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="call the functions that its teacher or student is named by",
+        help="run and download what the run names: module:function, tfds:NAME",
     )
+
+
+def misplaced(given: argparse.Namespace) -> str | None:
+    """Returns why the words of a run that begins are refused; None: they fit.
+
+    Args:
+        given: Of any command, without `--resume` in full.
+    """
+    if hasattr(given, "resume"):
+        return (
+            "`--resume` must be written in full. Received the beginning of it. "
+            "Write kddp compress --resume DIR."
+        )
+    if given.command == "compress" and hasattr(given, "trust_code"):
+        return (
+            "`--trust-code` must stand beside --resume. Received it for a run "
+            "that begins, whose models and data you name yourself. Leave it "
+            "out."
+        )
+    return None
 
 
 def resume_of(words: Sequence[str]) -> argparse.Namespace | None:

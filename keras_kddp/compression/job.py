@@ -45,6 +45,7 @@ def run_job(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    is_trusted: bool = True,
 ) -> list[Compression]:
     """Trains what a configuration asks for; writes and prints what came out.
 
@@ -53,6 +54,7 @@ def run_job(
         console: Where the table goes; None: standard output.
         overwrite: Put the run in the place of an earlier one.
         resume: Go on with this run where it was broken off.
+        is_trusted: The data are named by the user; see `load_dataset`.
 
     Returns:
         One compression per seed.
@@ -66,7 +68,7 @@ def run_job(
     """
     _check_seeds(config)
     check_beginning(config.out, resume=resume, overwrite=overwrite)
-    data = load_dataset(config.data)
+    data = load_dataset(config.data, is_trusted=is_trusted)
     # Once, and before the teacher: Keras counts the names it gives to layers.
     student = load_model(config.student)
     teacher = fresh(lambda: load_model(config.teacher), config.seeds[0])
@@ -139,10 +141,10 @@ def _check_seeds(config: CompressionConfig) -> None:
     Raises:
         ValueError: If two are the same.
     """
-    if len(set(config.seeds)) < len(config.seeds):
+    if not config.seeds or len({*config.seeds}) < len(config.seeds):
         raise ValueError(
-            "The seeds must be different: each has a run of its own. Received: "
-            f"{list(config.seeds)}."
+            "The seeds must be one or more, and different: each has a run of "
+            f"its own. Received: {list(config.seeds)}."
         )
 
 

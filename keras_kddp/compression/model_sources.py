@@ -43,7 +43,11 @@ def load_model(source: str) -> keras.Model:
     if is_trained(source):
         return model_file(source)
     module, colon, name = source.partition(":")
-    make = _attribute(module, name) if colon else _own_models().get(source)
+    is_module = all(map(str.isidentifier, module.split(".")))
+    if colon:
+        make = _attribute(module, name) if is_module else None
+    else:
+        make = _own_models().get(source)
     if not callable(make):
         raise ValueError(
             "A model must be a .keras file, package.module:function, or one "

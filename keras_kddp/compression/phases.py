@@ -9,6 +9,7 @@ from typing import Any, Self
 import keras
 
 from keras_kddp.atomic_files import write_text
+from keras_kddp.distillation.checkpoints.files import reading_values
 from keras_kddp.distillation.checkpoints.resumable import (
     ResumableCheckpoint,
     restore_finished,
@@ -73,8 +74,10 @@ class Phase:
             return history
         for callback in callbacks:
             if isinstance(callback, DynamicPruning):
-                known = finished.callbacks[type(callback).__name__]
-                callback.removals = [*map(Removal.from_dict, known["removals"])]
+                with reading_values(self.folder):
+                    known = finished.callbacks[type(callback).__name__]
+                    removals = [*map(Removal.from_dict, known["removals"])]
+                callback.removals = removals
             elif isinstance(callback, EpochProgress):
                 callback.show_kept()
         return finished.history

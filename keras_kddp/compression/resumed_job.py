@@ -32,7 +32,8 @@ def resume_job(
 
     Args:
         directory: The run directory; what is in progress is beside it.
-        trust_code: Whether functions that the run names are called.
+        trust_code: Whether functions that the run names are called, and data
+            that it names are fetched.
         console: Where the table goes; None: standard output.
 
     Raises:
@@ -53,7 +54,7 @@ def resume_job(
     if not trust_code:
         _check_names_no_code(config)
     _check_files(directory, record, config)
-    run_job(config, console, resume=True)
+    run_job(config, console, resume=True, is_trusted=trust_code)
 
 
 def _check_files(

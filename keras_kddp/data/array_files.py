@@ -45,11 +45,27 @@ def read_npz_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         if file.read(4) != b"PK\x03\x04":
             file.seek(0)
             _refuse_single(file)
-        try:
-            check_archive(path, file)
-            return _read_members(file)
-        except OSError as error:  # of a place before the beginning
-            raise zipfile.BadZipFile(f"no whole archive: {error}") from error
+        return archive_arrays(path, file)
+
+
+def archive_arrays(
+    path: str | os.PathLike[str], file: IO[bytes]
+) -> dict[str, np.ndarray]:
+    """Returns every array of an archive, by name.
+
+    Args:
+        path: What the archive is called.
+        file: It, open.
+
+    Raises:
+        ValueError: If it is damaged, or promises more than it holds; others
+            of `DAMAGES` too.
+    """
+    try:
+        check_archive(path, file)
+        return _read_members(file)
+    except OSError as error:  # of a place before the beginning
+        raise zipfile.BadZipFile(f"no whole archive: {error}") from error
 
 
 def _read_members(file: IO[bytes]) -> dict[str, np.ndarray]:

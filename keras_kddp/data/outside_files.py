@@ -97,7 +97,7 @@ def check_archive(path: str | os.PathLike[str], file: Any) -> None:
         )
     packed = sum(member.compress_size for member in members)
     # Members that share their bytes would count each other's.
-    packed = min(packed, os.fstat(file.fileno()).st_size)
+    packed = min(packed, file.seek(0, os.SEEK_END))
     check_unpacked(path, sum(member.file_size for member in members), packed)
 
 

@@ -79,7 +79,7 @@ def _prepared(name: str, names: dict[str, str]) -> tuple[dict[str, Any], Any]:
         raise ValueError(
             f"tfds:{name} must be a data set of the installed "
             "tensorflow-datasets, as a run names it that may be a stranger's. "
-            "Received one that fetches code. Name it with --data to do so."
+            "Received one that fetches code. Give --trust-code to do so."
         )
     return _loaded(name, names, download=False)
 
@@ -105,7 +105,7 @@ def _loaded(
         )
     # Whatever the data set's own script, the network or the file system says.
     except Exception as error:
-        mend = "" if download else ". Name it with --data to have it fetched."
+        mend = "" if download else ". Give --trust-code to have it fetched."
         raise ValueError(
             f"tfds:{name} must be a data set that is prepared or can be "
             f"downloaded, with the splits {sorted(names.values())}. Received: "

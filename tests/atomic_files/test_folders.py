@@ -513,6 +513,70 @@ def test_another_thing_of_the_name_of_the_unfinished_is_refused(name, tmp_path):
     assert os.path.lexists(place)
 
 
+@pytest.mark.parametrize("name", ["parts", "new", "lock", "parts/pruned"])
+def test_a_place_with_a_link_in_it_is_refused(name, tmp_path):
+    other, place = tmp_path / "other", tmp_path / "run.unfinished"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with holding(tmp_path / "run"):
+        (place / "parts").mkdir()
+        (place / "parts" / "run.json").touch()
+    if name == "parts":
+        shutil.rmtree(place / "parts")
+    (place / name).unlink(missing_ok=True)
+    (place / name).symlink_to(other)
+
+    with pytest.raises(TargetError, match="run.unfinished' must be free"):
+        write(tmp_path / "run")
+    assert names(other) == ["notes.txt"]
+    assert (other / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name", ["qat", "micro_int16x8", "saved_model", "student_int8.json"]
+)
+def test_nothing_is_added_through_a_link(name, run, tmp_path):
+    (tmp_path / "other").mkdir()
+    (run / name).symlink_to(tmp_path / "other")
+
+    with pytest.raises(TargetError, match="which would be written over"):
+        with changing_folder(run, "run"):
+            pass
+    assert names(tmp_path) == ["other", "run"]
+    assert (run / name).is_symlink()
+
+
+def test_a_pipe_for_a_lock_is_refused(tmp_path):
+    (tmp_path / "run.unfinished").mkdir()
+    os.mkfifo(tmp_path / "run.unfinished" / "lock")
+
+    with pytest.raises(TargetError, match="run.unfinished' must be free"):
+        write(tmp_path / "run")
+
+
+def test_a_list_that_names_a_device_is_not_complete(tmp_path):
+    place = tmp_path / "run.unfinished"
+    for name in ("old", "new"):
+        (place / name).mkdir(parents=True)
+    (place / "old" / "summary.json").write_text("old")
+    content = {"version": 1, "kind": "run", "folders": [], "values": {}}
+    content["files"] = {"/dev/zero": "endless"}
+    (place / "new" / ".keras_kddp.json").write_text(json.dumps(content))
+
+    assert recovered(tmp_path / "run") == place / "old"
+
+
+@pytest.mark.parametrize("kind", ["evil", ["run"]])
+def test_a_list_with_an_unknown_kind_is_refused(kind, run):
+    path = run / ".keras_kddp.json"
+    content = json.loads(path.read_text())
+    content["values"] = {"micro": kind}
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(TargetError, match="holds something else"):
+        check(run)
+
+
 # What keeps a folder from being written.
 
 

@@ -291,7 +291,7 @@ def test_a_teacher_near_chance_is_told_once_for_all_seeds(inside, capsys):
         ({"max_parameters": 9}, "`max_parameters` must be at least"),
         ({"reference": "teacher"}, "must stand beside a `max_accuracy_drop`"),
         ({"max_accuracy_drop": 2}, "`max_accuracy_drop` must be a number in"),
-        ({"seed": "1 1"}, "The seeds must be different"),
+        ({"seed": "1 1"}, "The seeds must be one or more, and different"),
         ({"controls": "kd kd"}, "must be a list of different names"),
         ({"teacher": "broken.keras"}, "must be a model that Keras can load"),
         ({"out": "data.npz/run"}, "data.npz"),

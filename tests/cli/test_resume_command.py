@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,28 @@ def test_code_of_a_run_is_run_only_where_it_is_trusted(name, inside, capsys):
     assert "strange_code:make" in refusal(capsys, "run", "--trust-code")
     assert (inside / "it_ran").exists()
     sys.modules.pop("strange_code")
+
+
+def test_data_of_a_run_are_fetched_only_where_it_is_trusted(
+    inside, capsys, monkeypatch
+):
+    import tensorflow_datasets as tfds
+
+    asked = []
+
+    def load(name, *, download, **options):
+        asked.append((name, download))
+        raise RuntimeError("nothing is there")
+
+    monkeypatch.setattr(tfds, "load", load)
+    begun(inside, data="tfds:huggingface:strange/code")
+    assert "Give --trust-code" in refusal(capsys, "run")
+    assert asked == []
+    shutil.rmtree(inside / "run.unfinished")
+    begun(inside, data="tfds:mnist")
+    assert "Give --trust-code" in refusal(capsys, "run")
+    refusal(capsys, "run", "--trust-code")
+    assert asked == [("mnist", False), ("mnist", True)]
 
 
 def test_a_model_file_must_be_the_one_that_the_run_began_with(inside, capsys):

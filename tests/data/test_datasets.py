@@ -410,9 +410,7 @@ def test_a_pipe_is_no_data(tmp_path):
 
 @pytest.mark.parametrize("name", ["community:set", "http://x/y", "../set"])
 def test_a_strangers_tfds_fetches_no_code(name):
-    with pytest.raises(
-        ValueError, match="fetches code. Name it with --data to"
-    ):
+    with pytest.raises(ValueError, match="fetches code. Give --trust-code to"):
         load_dataset(f"tfds:{name}", is_trusted=False)
 
 
@@ -424,7 +422,7 @@ def test_a_strangers_tfds_is_read_and_not_downloaded(
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(prepared_tfds))
     found = load_dataset("tfds:tiny_images", is_trusted=False)
     assert len(found.test) == 6
-    with pytest.raises(ValueError, match="Name it with --data to have it"):
+    with pytest.raises(ValueError, match="Give --trust-code to have it"):
         load_dataset("tfds:mnist", is_trusted=False)
 
 

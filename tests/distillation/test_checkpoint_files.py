@@ -1,7 +1,10 @@
 """Checkpoints on disk: whole, or known to be damaged."""
 
+import hashlib
+import io
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,41 @@ def test_only_damaged_checkpoints_are_refused(tmp_path):
 
     with pytest.raises(ValueError, match="Received only damaged ones"):
         newest_checkpoint(tmp_path)
+
+
+def forged(arrays, method=zipfile.ZIP_STORED):
+    """Returns a checkpoint with a right sum, of headers without numbers."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", method) as archive:
+        for name, (shape, numbers) in arrays.items():
+            header = io.BytesIO()
+            described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(header, described)
+            archive.writestr(f"{name}.npy", header.getvalue() + numbers)
+    body = content.getvalue()
+    return b"keras_kddp checkpoint 1\n" + hashlib.sha256(body).digest() + body
+
+
+META = ((2,), b"{}")
+FORGED = {
+    "shape": forged({"meta": META, "a0": ((10**12,), b"")}),
+    "bomb": forged(
+        {"meta": META, "a0": ((2**29,), bytes(2**29))}, zipfile.ZIP_DEFLATED
+    ),
+    "deep": forged({"meta": ((10**5,), b"[" * 10**5)}),
+    "list": forged({"meta": ((2,), b"[]")}),
+    "none": forged({"a0": META}),
+    "names": forged({"meta": META, "a1": META}),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_forged_checkpoint_is_passed_over(kind, tmp_path):
+    write(tmp_path, 1)
+    write(tmp_path, 2).write_bytes(FORGED[kind])
+
+    with pytest.warns(UserWarning, match="is damaged: the run goes on"):
+        assert newest_checkpoint(tmp_path).meta == {"value": 1}
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):

@@ -9,6 +9,11 @@ from resumed_runs import EndAt, EndedError, Outcome, assert_equal, resumed
 
 from keras_kddp import Budget, ResumableCheckpoint
 from keras_kddp.distillation.checkpoints import resumable
+from keras_kddp.distillation.checkpoints.files import (
+    Stored,
+    newest_checkpoint,
+    write_checkpoint,
+)
 from keras_kddp.distillation.checkpoints.identity import describe
 from keras_kddp.distillation.checkpoints.resumable import restore_finished
 from keras_kddp.distillation.checkpoints.values import packed, snapshot
@@ -474,3 +479,24 @@ def test_a_folder_that_cannot_be_removed_stays(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert goes_on(".")[0] == [0, 1, 2, 3]
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"run": None},
+        {"run": []},
+        {"state": None},
+        {"state": {"__snapshot__": [{"removed": 3, "folded": []}, []]}},
+        {"state": {"__array__": 10**9}},
+        {"callbacks": []},
+        {"random": {}},
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, changes):
+    ended(tmp_path, 2, make_distiller(rate=0.01), pruning())
+    meta, arrays = newest_checkpoint(tmp_path)
+    write_checkpoint(tmp_path, 99, Stored({**meta, **changes}, arrays))
+
+    with pytest.raises(ValueError, match="must hold what a run keeps. Receiv"):
+        goes_on(tmp_path, make_distiller(rate=0.01), pruning())

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from keras_kddp.atomic_files import sync_names
+from keras_kddp.data.array_files import DAMAGES, archive_arrays
+from keras_kddp.data.outside_files import check_regular
 from keras_kddp.model_io import Array
 
 SUFFIX = ".checkpoint"
@@ -133,6 +135,26 @@ def newest_checkpoint(folder: Path) -> Stored | None:
     return None
 
 
+@contextlib.contextmanager
+def reading_values(folder: Path) -> Iterator[None]:
+    """Tells of checkpoints that are whole and hold something else.
+
+    Args:
+        folder: Where they are.
+
+    Raises:
+        ValueError: If what stands in one is not what a run keeps.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"The checkpoints in '{folder}' must hold what a run keeps. "
+            f"Received others ({type(error).__name__}: {error}). Remove them "
+            "to begin from the start."
+        ) from error
+
+
 def remove_checkpoints(folder: Path) -> None:
     """Removes the checkpoints of a folder, and the folder if it is empty.
 
@@ -214,13 +236,17 @@ def _number(path: Path) -> str:
 
 def _read(path: Path) -> Stored | None:
     """Returns what a checkpoint holds; None for a damaged one."""
-    content = path.read_bytes()
+    check_regular(path)
     start = len(_MAGIC) + _DIGEST_BYTES
+    content = path.read_bytes()
     body = memoryview(content)[start:]
     digest = hashlib.sha256(body).digest()
     if content[:start] != _MAGIC + digest:
         return None
-    with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-        meta = json.loads(archive[_META].tobytes())
-        count = len(archive.files) - 1
-        return Stored(meta, [archive[f"a{i}"] for i in range(count)])
+    try:  # a stranger's has a right sum, too
+        arrays = archive_arrays(path, io.BytesIO(body))
+        meta = json.loads(arrays.pop(_META).tobytes())
+        found = [arrays[f"a{i}"] for i in range(len(arrays))]
+    except (*DAMAGES, KeyError):
+        return None
+    return Stored(meta, found) if isinstance(meta, dict) else None

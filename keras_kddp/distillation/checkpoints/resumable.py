@@ -20,10 +20,12 @@ from keras_kddp.distillation.checkpoints.beside import (
     run_history,
 )
 from keras_kddp.distillation.checkpoints.files import (
+    Stored,
     check_folder,
     make_writable,
     newest_checkpoint,
     next_number,
+    reading_values,
     remove_checkpoints,
     write_checkpoint,
 )
@@ -138,6 +140,11 @@ class ResumableCheckpoint(RunsLast):
         if stored is None:
             make_writable(self.directory)
             return
+        with reading_values(self.directory):
+            self._go_on(stored, state)
+
+    def _go_on(self, stored: Stored, state: StudentState) -> None:
+        """Puts the run of a checkpoint in the place of the one that begins."""
         check_same_run(stored.meta["run"], self._run, [*self._run])
         if stored.meta["finished"]:
             raise ValueError(
@@ -258,6 +265,11 @@ def restore_finished(
     Raises:
         ValueError: If it was another run, or its checkpoints are damaged.
     """
+    with reading_values(Path(directory)):
+        return _restored(model, directory)
+
+
+def _restored(model: Any, directory: Any) -> FinishedFit | None:
     stored = newest_checkpoint(Path(directory))
     if stored is None or not stored.meta["finished"]:
         return None
