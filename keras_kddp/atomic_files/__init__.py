@@ -16,7 +16,11 @@ from keras_kddp.atomic_files.folders import (
 )
 from keras_kddp.atomic_files.lock import TargetError
 from keras_kddp.atomic_files.manifest import MANIFEST, sum_of, write_manifest
-from keras_kddp.atomic_files.obstacles import check_changeable, check_target
+from keras_kddp.atomic_files.obstacles import (
+    check_changeable,
+    check_place,
+    check_target,
+)
 
 __all__ = [
     "MANIFEST",
@@ -25,6 +29,7 @@ __all__ = [
     "as_json",
     "changing_folder",
     "check_changeable",
+    "check_place",
     "check_target",
     "reading_folder",
     "recovered",

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from keras_kddp.atomic_files.copies import check_linked, copy_value
 from keras_kddp.atomic_files.exchange import (
+    check_movable,
     finish,
     halfway,
     is_between,
@@ -236,6 +237,7 @@ def _placed(path: Path, *, has_parts: bool = False) -> Iterator[Unfinished]:
                 shutil.rmtree(place / name, ignore_errors=True)
             unfinished.new.mkdir()
             if path.is_dir():
+                check_movable(place, path)
                 shutil.copymode(path, unfinished.new)
             yield unfinished
         except BaseException:
