@@ -11,9 +11,10 @@ PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 PART := all
 SLOW_all := tests
 SLOW_graphs := tests/surgery
-SLOW_files := tests/export tests/fuzz/test_fuzz_files.py
-SLOW_runs := tests/atomic_files tests/benchmarks tests/cli tests/compression \
-  tests/docs tests/pruning tests/test_crash.py
+SLOW_files := tests/export tests/fuzz
+SLOW_runs := tests/benchmarks tests/cli tests/docs
+SLOW_kills := tests/atomic_files tests/compression tests/pruning \
+  tests/test_crash.py
 # What has to hold on JAX and on torch as on TensorFlow.
 BACKEND_TESTS := tests/test_identities.py tests/layers/test_masks.py \
   tests/data/test_shuffling.py \
@@ -39,7 +40,8 @@ help:
 	@echo "make demo       distil, prune and export a digits model: runs/demo"
 	@echo "make test       ruff, mypy and the tests, on $(WORKERS) workers"
 	@echo "make test-slow  the tests that take minutes; in parts: PART=graphs"
-	@echo "                (10 minutes), PART=files (6), PART=runs (10) or"
+	@echo "                (10 minutes), PART=files (6), PART=runs (10),"
+	@echo "                PART=kills (20: runs that are killed everywhere) or"
 	@echo "                PART=oldest (about 20: the core on the oldest versions"
 	@echo "                that pyproject.toml allows), also make test-oldest"
 	@echo "make test-backends  tests on JAX and on torch (15 minutes), each in"

@@ -202,8 +202,9 @@ def _check_room(path: Path, bytes_needed: int) -> None:
         OSError: If it has not.
     """
     bytes_needed += _LEAST
-    free = shutil.disk_usage(_existing(path.parent)).free
-    if free < bytes_needed:
+    disk = shutil.disk_usage(_existing(path.parent))
+    free = disk.free
+    if disk.total and free < bytes_needed:  # some file systems do not say
         raise OSError(
             errno.ENOSPC,
             f"About {bytes_needed:,} bytes must be free for '{path}'. Received "

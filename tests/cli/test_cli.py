@@ -464,24 +464,24 @@ def student():
 
 @pytest.mark.parametrize("command", ["bench", "verify", "export"])
 def test_a_run_directory_runs_no_code(command, run, tmp_path, monkeypatch):
-    shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
-    (tmp_path / "before.keras").unlink()
+    out = shutil.copytree(run[0], tmp_path / "run")
+    (out / "before.keras").unlink()
     (tmp_path / "stranger.py").write_text(CANARY)
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((out / "summary.json").read_text())
     summary["job"] |= {
         "student": "stranger:student",
         "teacher": "stranger:student",
         "data": f"npz:{run[0].parents[1] / 'data.npz'}",
     }
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (out / "summary.json").write_text(json.dumps(summary))
     monkeypatch.chdir(tmp_path)
 
-    assert cli.main([command, "."]) == 0
+    assert cli.main([command, "run"]) == 0
 
     assert not Path("ran").exists()
     if command == "bench":
         with pytest.raises(SystemExit, match="ran"):
-            cli.main([command, ".", "--trust-code"])
+            cli.main([command, "run", "--trust-code"])
 
 
 def test_bench_says_what_it_leaves_out_of_a_run_of_before(

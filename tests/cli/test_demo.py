@@ -20,7 +20,8 @@ from keras_kddp.models import digits_student
 @pytest.fixture
 def short(monkeypatch):
     """Makes the demo's runs a few epochs long."""
-    job = replace(demo.DEMO, epochs=6, teacher_epochs=6, finetune_epochs=3)
+    epochs = {"epochs": 6, "teacher_epochs": 6, "finetune_epochs": 3}
+    job = replace(demo.DEMO, l1=0.2, **epochs)
     monkeypatch.setattr(demo, "DEMO", job)
 
 
@@ -64,6 +65,7 @@ def test_the_demo_leaves_its_run_directory(short, tmp_path, capsys):
         "teacher.keras",
         "removals.json",
         "student.keras",
+        "before.keras",
         "student_float32.tflite",
         "student_int8.tflite",
         "student_float32.json",
