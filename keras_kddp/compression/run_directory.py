@@ -26,7 +26,7 @@ from keras_kddp.atomic_files.lock import is_held
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.model_sources import model_file
 from keras_kddp.compression.run_names import RunNames
-from keras_kddp.compression.run_record import how_to_go_on
+from keras_kddp.compression.run_record import what_goes_on
 from keras_kddp.compression.run_summary import RunSummary, read_summary
 from keras_kddp.pruning.certificates import Removal
 
@@ -99,10 +99,11 @@ class RunDirectory(RunNames):
         place = unfinished_at(self.path)
         if place is None:
             return ""
+        told = f" A run that has not ended has left its parts in '{place}'."
         if is_held(place):
-            return " A run is being made there: wait for its end."
-        kept = how_to_go_on(self.path) or f"its parts are in '{place}'"
-        return f" A run was broken off there: {kept}."
+            return f"{told} It is being made: wait for its end."
+        again = what_goes_on(self.path)
+        return f"{told} Go on with: {again}" if again else told
 
     # Writing.
 

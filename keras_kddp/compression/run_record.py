@@ -173,16 +173,28 @@ def how_to_go_on(target: Target) -> str | None:
     Returns:
         A sentence or two; None where nothing is kept, or nobody can go on.
     """
-    parts = parts_of(target)
+    again = what_goes_on(target)
+    if again is None:
+        return None
+    place = parts_of(target).parent
+    return f"what it has trained is kept in '{place}'. Go on with: {again}"
+
+
+def what_goes_on(target: Target) -> str | None:
+    """Returns the command or the call that goes on with a run.
+
+    Args:
+        target: Its run directory.
+
+    Returns:
+        None where nothing is kept, or nobody can go on.
+    """
     try:
-        record = read_record(parts)
+        record = read_record(parts_of(target))
     except (OSError, ValueError):
         return None
     if record is None:
         return None
-    again = f"kddp compress --resume {shlex.quote(os.fspath(target))}"
     if record.job is None:
-        again = "keras_kddp.compress(..., resume=True)"
-    return (
-        f"what it has trained is kept in '{parts.parent}'. Go on with: {again}"
-    )
+        return "keras_kddp.compress(..., resume=True)"
+    return f"kddp compress --resume {shlex.quote(os.fspath(target))}"
