@@ -43,6 +43,7 @@ def resolved(path: str | os.PathLike[str]) -> Path:
     """
     given = Path(path)
     check_name(given)
+    check_length(place_of(given))
     try:
         os.stat(given)
     except FileNotFoundError:

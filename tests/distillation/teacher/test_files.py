@@ -199,7 +199,9 @@ def test_too_little_room_for_a_cache_is_found_before_the_pass(
     teacher = counting_teacher()
     Counting.rows = 0
     monkeypatch.setattr(
-        obstacles.shutil, "disk_usage", lambda _: SimpleNamespace(free=23)
+        obstacles.shutil,
+        "disk_usage",
+        lambda _: SimpleNamespace(free=23, total=24),
     )
 
     # 2 views of 3 rows of 2 logits, 2 bytes each, and 131,072 for the rest.
@@ -494,6 +496,19 @@ def test_flags_of_a_cache_are_under_its_sum(tmp_path):
     key.write_text("[" * 100_000)
     with pytest.raises(ValueError, match="cannot be read as one"):
         kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
+
+
+def test_nobody_is_told_to_delete_what_is_no_cache(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    for path in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(ValueError, match="cannot be read as one") as caught:
+            kddp.TeacherCache(make_teacher(), X, path=path)
+        assert "Delete" not in str(caught.value)
+
+
+def test_a_name_that_is_too_long_for_a_cache_is_named(tmp_path):
+    with pytest.raises(OSError, match="short enough"):
+        kddp.TeacherCache(make_teacher(), X, path=tmp_path / ("n" * 250))
 
 
 def wired(*, skips_input):
