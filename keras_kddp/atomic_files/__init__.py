@@ -23,7 +23,11 @@ from keras_kddp.atomic_files.manifest import (
     sync_names,
     write_manifest,
 )
-from keras_kddp.atomic_files.obstacles import check_changeable, check_target
+from keras_kddp.atomic_files.obstacles import (
+    check_changeable,
+    check_place,
+    check_target,
+)
 
 __all__ = [
     "MANIFEST",
@@ -33,6 +37,7 @@ __all__ = [
     "as_json",
     "changing_folder",
     "check_changeable",
+    "check_place",
     "check_target",
     "parts_of",
     "reading_folder",

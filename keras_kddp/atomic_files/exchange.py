@@ -3,10 +3,11 @@
 import ctypes
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 
-from keras_kddp.atomic_files.lock import NEW, OLD
+from keras_kddp.atomic_files.lock import NEW, OLD, TargetError
 from keras_kddp.atomic_files.manifest import is_complete
 
 _HERE = -100  # AT_FDCWD: paths count from the working directory
@@ -44,6 +45,38 @@ def put(place: Path, target: Path) -> None:
         except BaseException:
             os.rename(old, target)
             raise
+
+
+def check_movable(place: Path, target: Path) -> None:
+    """Checks that what is at a target can be put elsewhere; it stays there.
+
+    A system refuses it where something is mounted, and on an overlay of
+    layers for a folder of a lower one, such as a container's image.
+
+    Args:
+        place: The writer's folder, held by the caller, without a former value.
+        target: A folder; an empty one need not be put elsewhere.
+
+    Raises:
+        TargetError: If it cannot.
+    """
+    old = place / OLD
+    (old / "filled").mkdir(parents=True)
+    try:
+        os.rename(target, old)
+    except OSError as error:  # it always fails: what it goes onto is filled
+        shutil.rmtree(old)
+        is_refused = error.errno == errno.EXDEV and any(target.iterdir())
+        if is_refused or error.errno == errno.EBUSY:
+            raise TargetError(
+                f"'{target}' must be a folder that can be replaced as a whole. "
+                f"Received one that cannot be renamed ({error.strerror}): it "
+                "is mounted, or comes from a lower layer of an overlay, such "
+                "as a container's image. Put a copy in its place, or choose "
+                "another path."
+            ) from error
+    else:  # a disk that does not mind
+        os.rename(old, target)
 
 
 def is_between(place: Path, target: Path) -> bool:

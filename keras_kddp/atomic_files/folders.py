@@ -15,6 +15,7 @@ from keras_kddp.atomic_files.copies import (
     copy_value,
 )
 from keras_kddp.atomic_files.exchange import (
+    check_movable,
     finish,
     halfway,
     is_between,
@@ -267,6 +268,7 @@ def _placed(path: Path, *, has_parts: bool = False) -> Iterator[Unfinished]:
                 shutil.rmtree(place / name, ignore_errors=True)
             unfinished.new.mkdir()
             if path.is_dir():
+                check_movable(place, path)
                 shutil.copymode(path, unfinished.new)
             yield unfinished
         except BaseException:

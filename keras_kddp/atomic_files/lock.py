@@ -31,7 +31,7 @@ def place_of(target: Path) -> Path:
     Args:
         target: Without links; see `resolved`.
     """
-    return target.with_name(target.name + SUFFIX)
+    return target.parent / (target.name + SUFFIX)
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ def holding(target: Path) -> Iterator[Path]:
         OSError: If it cannot be made.
     """
     place = place_of(target)
-    check_place(place)
+    check_place_of_writer(place)
     descriptor = _acquired(place)
     _held.add(descriptor)
     try:
@@ -201,7 +201,7 @@ def is_place(place: Path) -> bool:
     return names <= {NEW, OLD, PARTS, LOCK}
 
 
-def check_place(place: Path) -> None:
+def check_place_of_writer(place: Path) -> None:
     """Checks that nothing else has the name of the folder of a writer.
 
     Raises:

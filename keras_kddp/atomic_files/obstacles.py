@@ -13,9 +13,10 @@ from keras_kddp.atomic_files.kinds import KINDS
 from keras_kddp.atomic_files.lock import (
     TargetError,
     check_not_held,
-    check_place,
+    check_place_of_writer,
     place_of,
 )
+from keras_kddp.atomic_files.names import check_length, check_name
 from keras_kddp.atomic_files.ownership import strangers
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -36,10 +37,13 @@ def resolved(path: str | os.PathLike[str]) -> Path:
     """Returns where links lead that a path has, or is.
 
     Raises:
+        ValueError: If it is no path that can be written.
         OSError: If they lead round and round, or to where no folder is, or
             the path leads through a file.
     """
     given = Path(path)
+    check_name(given)
+    check_length(place_of(given))
     try:
         os.stat(given)
     except FileNotFoundError:
@@ -94,8 +98,8 @@ def check_target(
         BlockingIOError: If another writer is at it.
         OSError: If there are no rights, or is not the room.
     """
-    path = resolved(target)
-    _check_place_and_room(path, bytes_needed=bytes_needed)
+    path = check_place(target)
+    _check_room(path, bytes_needed)
     if not is_between(place_of(path), path):
         check_content(path, kind, overwrite=overwrite)
     return path
@@ -113,29 +117,33 @@ def check_changeable(target: str | os.PathLike[str]) -> Path:
     Raises:
         OSError: As `check_target` says, whatever the folder holds.
     """
-    path = resolved(target)
+    path = check_place(target)
     size = sum(
         each.stat().st_size for each in path.rglob("*") if each.is_file()
     )
-    _check_place_and_room(path, bytes_needed=size)
+    _check_room(path, size)
     return path
 
 
-def _check_place_and_room(path: Path, *, bytes_needed: int = 0) -> None:
+def check_place(target: str | os.PathLike[str]) -> Path:
     """Finds what would keep any folder from being put at a path.
 
     Args:
-        path: Without links.
-        bytes_needed: Room that must be free on its disk.
+        target: The folder, there or not.
+
+    Returns:
+        The folder, without links.
 
     Raises:
-        OSError: As `check_target` says.
+        OSError: As `check_target` says, but for the room and the content.
     """
+    path = resolved(target)
     _check_exchangeable(path)
+    check_length(place_of(path))
     _check_rights(path)
-    _check_room(path, bytes_needed)
     check_not_held(path)
-    check_place(place_of(path))
+    check_place_of_writer(place_of(path))
+    return path
 
 
 def _check_exchangeable(path: Path) -> None:

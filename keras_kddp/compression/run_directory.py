@@ -13,6 +13,7 @@ from keras_kddp.atomic_files import (
     Unfinished,
     changing_folder,
     check_changeable,
+    check_place,
     check_target,
     reading_folder,
     sum_of,
@@ -21,9 +22,11 @@ from keras_kddp.atomic_files import (
     write_manifest,
     writing_folder,
 )
+from keras_kddp.atomic_files.lock import is_held
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.model_sources import model_file
 from keras_kddp.compression.run_names import RunNames
+from keras_kddp.compression.run_record import what_goes_on
 from keras_kddp.compression.run_summary import RunSummary, read_summary
 from keras_kddp.pruning.certificates import Removal
 
@@ -96,7 +99,11 @@ class RunDirectory(RunNames):
         place = unfinished_at(self.path)
         if place is None:
             return ""
-        return f" A run that has not ended has left its parts in '{place}'."
+        told = f" A run that has not ended has left its parts in '{place}'."
+        if is_held(place):
+            return f"{told} It is being made: wait for its end."
+        again = what_goes_on(self.path)
+        return f"{told} Go on with: {again}" if again else told
 
     # Writing.
 
@@ -150,6 +157,15 @@ class RunDirectory(RunNames):
         write_json(self.removals_file, [*map(_as_dict, removals)])
 
     # As a whole.
+
+    def check_place(self) -> None:
+        """Finds what would keep any run from being here, whatever is here.
+
+        Raises:
+            ValueError: If there can be no run directory of this name.
+            OSError: If it cannot be written, or another run is at it.
+        """
+        check_place(self.path)
 
     def check_target(self, *, overwrite: bool, bytes_needed: int = 0) -> None:
         """Finds all that would keep a run from being written here.

@@ -107,6 +107,7 @@ def check_beginning(target: Target, *, resume: bool, overwrite: bool) -> None:
         OSError: If the target cannot be written, holds what must not be
             overwritten, or another process makes a run there.
     """
+    RunDirectory.at(target).check_place()
     former = former_record(target)
     if not overwrite and not (resume and former is not None):
         _refuse_to_begin(target)
@@ -193,7 +194,7 @@ def run_in_progress(
         except Exception as error:
             if not _has_trained(parts):
                 shutil.rmtree(parts)
-            elif kept := how_to_go_on(target, by_call=record.job is None):
+            elif kept := how_to_go_on(target):
                 error.add_note(f"The run ended early; {kept}")
             raise
         note_completion(parts, unfinished.directory.path)
@@ -253,11 +254,11 @@ def _refuse_to_begin(target: Target) -> None:
     parts = parts_of(target)
     if not _has_trained(parts):
         return
+    kept = f"what it has trained is kept in '{parts.parent}'"
     raise FileExistsError(
         f"'{os.fspath(target)}' must hold no run that was broken off. Received "
-        f"one: what it has trained is in '{parts.parent}'. Go on with it by "
-        "resume=True (kddp compress --resume DIRECTORY), begin anew by "
-        "overwrite=True (--overwrite), or remove that folder."
+        f"one: {how_to_go_on(target) or kept}. Or begin anew by overwrite=True "
+        "(--overwrite), or remove that folder."
     )
 
 

@@ -153,22 +153,37 @@ def _summary_sums(run: Path) -> dict[str, str]:
     return {str(x.relative_to(run).parent): sum_of(x) for x in sorted(found)}
 
 
-def how_to_go_on(target: Target, *, by_call: bool = False) -> str | None:
+def how_to_go_on(target: Target) -> str | None:
     """Returns what a run that was broken off has kept, in words.
 
     Args:
         target: Its run directory.
-        by_call: A call of `compress` has begun it, not the command.
 
     Returns:
-        A sentence or two; None where nothing is kept.
+        A sentence or two; None where nothing is kept, or nobody can go on.
     """
-    parts = parts_of(target)
-    if not (parts / RECORD_FILE).is_file():
+    again = what_goes_on(target)
+    if again is None:
         return None
-    again = f"kddp compress --resume {shlex.quote(os.fspath(target))}"
-    if by_call:
-        again = "keras_kddp.compress(..., resume=True)"
-    return (
-        f"what it has trained is kept in '{parts.parent}'. Go on with: {again}"
-    )
+    place = parts_of(target).parent
+    return f"what it has trained is kept in '{place}'. Go on with: {again}"
+
+
+def what_goes_on(target: Target) -> str | None:
+    """Returns the command or the call that goes on with a run.
+
+    Args:
+        target: Its run directory.
+
+    Returns:
+        None where nothing is kept, or nobody can go on.
+    """
+    try:
+        record = read_record(parts_of(target))
+    except (OSError, ValueError):
+        return None
+    if record is None:
+        return None
+    if record.job is None:
+        return "keras_kddp.compress(..., resume=True)"
+    return f"kddp compress --resume {shlex.quote(os.fspath(target))}"

@@ -633,6 +633,69 @@ def test_a_place_that_takes_no_folder_is_refused():
             write(Path(target))
 
 
+def test_a_name_that_others_cannot_read_is_refused(tmp_path):
+    for name in ("a\0b", "r\udcfcn"):
+        with pytest.raises(ValueError, match="must be UTF-8 without a zero"):
+            check(f"{tmp_path}/{name}")
+
+
+def test_a_name_that_leaves_none_for_what_is_made_is_refused(tmp_path):
+    check(tmp_path / ("n" * 244))
+    with pytest.raises(OSError, match="short enough .*Received 256 bytes"):
+        check(tmp_path / ("n" * 245))
+
+
+def test_a_working_directory_that_was_removed_is_named(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for target in ("run", tmp_path / "run"):
+        with pytest.raises(FileNotFoundError, match="Received one that was re"):
+            check(target)
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EBUSY])
+def test_what_cannot_be_renamed_is_refused_before_anything_is_written(
+    number, run, monkeypatch
+):
+    real = os.rename
+
+    def rename(source, target):
+        if Path(source) == run:
+            raise OSError(number, os.strerror(number))
+        real(source, target)
+
+    monkeypatch.setattr(exchange.os, "rename", rename)
+    with (
+        pytest.raises(TargetError, match="one that cannot be renamed"),
+        writing_folder(run, "run", overwrite=True),
+    ):
+        pytest.fail("it was begun")
+    assert (run / "summary.json").read_text() == "old"
+    assert names(run.parent) == ["run"]
+
+
+def test_a_disk_that_renames_onto_what_is_filled_loses_nothing(
+    run, monkeypatch
+):
+    real = os.rename
+
+    def rename(source, target):
+        shutil.rmtree(target, ignore_errors=True)
+        real(source, target)
+
+    monkeypatch.setattr(exchange.os, "rename", rename)
+    with (
+        pytest.raises(ZeroDivisionError),
+        writing_folder(run, "run", overwrite=True),
+    ):
+        assert (run / "summary.json").read_text() == "old"
+        raise ZeroDivisionError
+    assert (run / "summary.json").read_text() == "old"
+    assert names(run.parent) == ["run"]
+
+
 def test_too_little_room_is_refused(tmp_path):
     with pytest.raises(OSError, match="About 1,.* bytes must be free for"):
         check(tmp_path / "run", bytes_needed=10**18)

@@ -195,6 +195,14 @@ def test_a_run_that_has_not_ended_is_named(tmp_path):
         RunDirectory.at(tmp_path / "run").read()
 
 
+def test_a_run_that_is_being_made_is_named(tmp_path):
+    run = RunDirectory.at(tmp_path / "run")
+    with run.writing(overwrite=False) as new:
+        (new.parts / "teacher.keras").touch()
+        with pytest.raises(FileNotFoundError, match="wait for its end"):
+            run.read()
+
+
 def test_a_run_is_there_once_it_is_finished(tmp_path):
     run = RunDirectory.at(tmp_path / "run")
     run.check_target(overwrite=False)

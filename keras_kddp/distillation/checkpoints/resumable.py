@@ -38,6 +38,7 @@ from keras_kddp.distillation.checkpoints.states import States, check_built
 from keras_kddp.distillation.checkpoints.values import packed, unpacked
 from keras_kddp.distillation.student_state import (
     Snapshot,
+    StudentState,
     built_state,
     put_back,
 )

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_kddp.atomic_files import as_json, write_json
+from keras_kddp.atomic_files import MANIFEST, as_json, write_json
+from keras_kddp.atomic_files.kinds import KINDS
 from keras_kddp.data.array_files import DAMAGES, map_npy
 from keras_kddp.data.outside_files import read_json
 from keras_kddp.data.packing import TeacherOutput
@@ -52,6 +53,14 @@ def read_outputs(path: Path, key: dict[str, Any]) -> list[TeacherOutput]:
     ]
 
 
+def _holds_no_more(path: Path) -> bool:
+    """Says whether nothing is in a folder but what a cache has."""
+    known = (*KINDS["teacher_cache"].files, MANIFEST)
+    return path.is_dir() and all(
+        any(each.match(pattern) for pattern in known) for each in path.iterdir()
+    )
+
+
 def _read_complete(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Returns the key and the arrays of a folder, which belong together.
 
@@ -66,10 +75,11 @@ def _read_complete(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
         ]
         sums = [_checksum(values) for values in found]
     except (*DAMAGES, KeyError, OSError) as error:
+        advice = "Delete it, or choose" if _holds_no_more(path) else "Choose"
         raise ValueError(
             f"`path` must be a new folder, or that of a TeacherCache. Received "
-            f"'{path}', which cannot be read as one ({error}). Delete it, or "
-            "choose another."
+            f"'{path}', which cannot be read as one ({error}). {advice} "
+            "another."
         ) from error
     if written.get("format") == _FORMAT and not _is_untouched(path, written):
         raise ValueError(

@@ -495,6 +495,19 @@ def test_flags_of_a_cache_are_under_its_sum(tmp_path):
         kddp.TeacherCache(make_teacher(), X, path=tmp_path / "cache")
 
 
+def test_nobody_is_told_to_delete_what_is_no_cache(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    for path in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(ValueError, match="cannot be read as one") as caught:
+            kddp.TeacherCache(make_teacher(), X, path=path)
+        assert "Delete" not in str(caught.value)
+
+
+def test_a_name_that_is_too_long_for_a_cache_is_named(tmp_path):
+    with pytest.raises(OSError, match="short enough"):
+        kddp.TeacherCache(make_teacher(), X, path=tmp_path / ("n" * 250))
+
+
 def wired(*, skips_input):
     """Returns a teacher of layers that are the same in another wiring."""
     keras.utils.set_random_seed(3)
