@@ -53,6 +53,27 @@ def surrounding_callbacks() -> Any:
     return None
 
 
+def is_in_fit(found: Any) -> bool:
+    """Says whether a `fit` that runs, in any thread, calls a `CallbackList`.
+
+    One that an exception has ended does not, though a traceback may keep it.
+
+    Args:
+        found: The list, or None, which nothing calls.
+    """
+    if found is None:
+        return False
+    for frame in sys._current_frames().values():
+        below: FrameType | None = frame
+        while below is not None:
+            if below.f_code.co_name == "fit" and (
+                below.f_locals.get("callbacks") is found
+            ):
+                return True
+            below = below.f_back
+    return False
+
+
 def callback_state(callback: Any) -> dict[str, Any] | None:
     """Returns what one of Keras' callbacks knows of a run; None of others."""
     names = _state_names(callback)

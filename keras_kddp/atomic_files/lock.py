@@ -50,17 +50,20 @@ def holding(target: Path) -> Iterator[Path]:
     """
     place = place_of(target)
     check_place_of_writer(place)
-    descriptor = _acquired(place)
-    _held.add(descriptor)
+    descriptor = acquired(place)
     try:
         yield place
     finally:
-        _held.discard(descriptor)
-        os.close(descriptor)
+        leave(descriptor)
 
 
-def _acquired(place: Path) -> int:
-    """Returns the open lock of a place, which is made."""
+def acquired(place: Path) -> int:
+    """Returns the open lock of a folder, which is made; for `leave`.
+
+    Raises:
+        BlockingIOError: If another writer has it.
+        OSError: If it cannot be made.
+    """
     for left in reversed(range(_TRIES)):
         with contextlib.suppress(FileExistsError):
             make_folder(place)
@@ -75,16 +78,23 @@ def _acquired(place: Path) -> int:
         try:
             if _is_locked(descriptor, place):
                 if not left:
-                    raise BlockingIOError(_refusal(place))
+                    raise BlockingIOError(refusal(place))
                 time.sleep(_SECONDS)  # `is_held` may have it for a moment
             elif _is_current(descriptor, place):
                 _sign(descriptor)
+                _held.add(descriptor)
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
-    raise BlockingIOError(_refusal(place))
+    raise BlockingIOError(refusal(place))
+
+
+def leave(descriptor: int) -> None:
+    """Closes a lock, for others to have it."""
+    _held.discard(descriptor)
+    os.close(descriptor)
 
 
 def make_folder(path: Path) -> None:
@@ -158,7 +168,7 @@ def _signature(place: Path) -> dict[str, object]:
     return found if is_ours else {}
 
 
-def _refusal(place: Path) -> str:
+def refusal(place: Path) -> str:
     """Returns who holds a place, in words."""
     found = _signature(place)
     who = f"process {found['pid']} since {found['since']}" if found else "one"
@@ -195,10 +205,17 @@ def is_place(place: Path) -> bool:
         return False
     names = {path.name for path in entries}
     if names and not _signature(place):
-        # Its writer was killed before it could sign.
-        lock = place / LOCK
-        return names == {LOCK} and lock.is_file() and not lock.stat().st_size
+        return names == {LOCK} and is_lock(place)
     return names <= {NEW, OLD, PARTS, LOCK}
+
+
+def is_lock(place: Path) -> bool:
+    """Says whether the lock in a folder is there, and one of ours."""
+    path = place / LOCK
+    if path.is_symlink() or not path.is_file():
+        return False
+    # Empty: its writer was killed before it could sign.
+    return bool(_signature(place)) or not path.stat().st_size
 
 
 def check_place_of_writer(place: Path) -> None:
@@ -226,7 +243,7 @@ def check_not_held(target: Path) -> None:
     """
     for path in (target, *target.parents):
         if path.name and is_held(place_of(path)):
-            raise BlockingIOError(_refusal(place_of(path)))
+            raise BlockingIOError(refusal(place_of(path)))
 
 
 def remove_place(place: Path, *, with_parts: bool = False) -> None:

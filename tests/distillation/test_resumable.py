@@ -11,6 +11,7 @@ from keras_kddp import Budget, ResumableCheckpoint
 from keras_kddp.distillation.checkpoints import resumable
 from keras_kddp.distillation.checkpoints.files import (
     Stored,
+    checkpoint_files,
     newest_checkpoint,
     write_checkpoint,
 )
@@ -99,7 +100,7 @@ def test_checkpoints_are_written_every_thirty_seconds(tmp_path, monkeypatch):
 
     ended(folder, 4, epochs=5)
 
-    names = sorted(x.name for x in folder.iterdir())
+    names = [x.name for x in checkpoint_files(folder)]
     assert names == ["00000001.checkpoint", "00000002.checkpoint"]
     monkeypatch.undo()
     assert goes_on(folder, epochs=5)[0] == [4]
@@ -113,7 +114,7 @@ def test_a_checkpoint_that_takes_long_waits_longer(tmp_path, monkeypatch):
     folder = tmp_path / "checkpoints"
 
     ended(folder, 2, epochs=5)
-    assert len([*folder.iterdir()]) == 1
+    assert len(checkpoint_files(folder)) == 1
 
 
 def test_a_run_that_is_done_leaves_no_checkpoints(tmp_path):
@@ -243,7 +244,7 @@ def test_another_run_is_refused_by_what_is_different(tmp_path, name):
         ended(folder, 2, None, *first)
         distiller = make()
         before = [x.numpy() for x in distiller.student.variables]
-        files = {x: x.read_bytes() for x in folder.iterdir()}
+        files = {x: x.read_bytes() for x in checkpoint_files(folder)}
 
         with pytest.raises(ValueError, match=rf"go on as it began.*{name}"):
             goes_on(folder, distiller, *others, **arguments)

@@ -1,11 +1,14 @@
 """The callbacks of a run, and what they know of it."""
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from keras_kddp._compat.running import (
     callback_state,
+    is_in_fit,
     restore_callback_state,
     surrounding_callbacks,
 )
@@ -38,6 +41,13 @@ class RunsLast(keras.callbacks.Callback):
         """The callbacks of the run, this one among them."""
         found = getattr(self, "_surrounding", None)
         return [self] if found is None else found.callbacks
+
+    @property
+    def running(self) -> Callable[[], bool]:
+        """What says whether the `fit` that calls this one still runs."""
+        found = self._surrounding
+        known = (lambda: None) if found is None else weakref.ref(found)
+        return lambda: is_in_fit(known())
 
 
 def run_history(callbacks: list[Any]) -> keras.callbacks.History | None:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from keras_kddp.atomic_files import sync_names
+from keras_kddp.atomic_files.folder_lock import is_lock_of_folder
 from keras_kddp.data.array_files import DAMAGES, archive_arrays
 from keras_kddp.data.outside_files import check_regular
 from keras_kddp.model_io import Array
@@ -184,7 +185,7 @@ def make_writable(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that a folder holds checkpoints and nothing else.
+    """Checks that a folder holds checkpoints, their lock and nothing else.
 
     Raises:
         OSError: If a file is in its place, or it cannot be read.
@@ -198,7 +199,11 @@ def check_folder(folder: Path) -> None:
             f"directory={str(folder)!r}, which is a file. Choose another."
         )
     own = {*_own_files(folder)}
-    others = sorted(x.name for x in folder.iterdir() if x not in own)
+    others = sorted(
+        x.name
+        for x in folder.iterdir()
+        if x not in own and not is_lock_of_folder(x)
+    )
     if others:
         raise ValueError(
             "`directory` must be a folder of its own, new or with checkpoints "

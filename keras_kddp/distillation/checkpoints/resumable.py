@@ -12,6 +12,7 @@ from keras_kddp._compat.running import (
     restore_random_states,
     set_first_epoch,
 )
+from keras_kddp.atomic_files.folder_lock import FolderLock
 from keras_kddp.distillation.checkpoints.beside import (
     RunsLast,
     callback_settings,
@@ -81,8 +82,8 @@ class ResumableCheckpoint(RunsLast):
             model has no weights yet, the folder holds anything else or only
             damaged checkpoints, or the run is not the one that was ended:
             other layers, optimizer, losses, epochs, pruning or versions, or
-            arrays that `Distiller.fit` shuffles. Then
-            nothing has been changed.
+            arrays that `Distiller.fit` shuffles. Then nothing has been changed.
+        BlockingIOError: When training begins, if another run has the folder.
         OSError: When training begins, if the folder cannot be written.
 
     Example:
@@ -126,6 +127,16 @@ class ResumableCheckpoint(RunsLast):
         set_first_epoch(self.model, None)
         self._following = None
         check_folder(self.directory)
+        is_new = not self.directory.exists()
+        self._lock = FolderLock(self.directory, self.running)
+        self._lock.take()
+        try:
+            self._begin()
+        except BaseException:
+            self._lock.release(with_folder=is_new)
+            raise
+
+    def _begin(self) -> None:
         self._written, self._pause = time.monotonic(), SECONDS_BETWEEN
         check_built(self.model)
         state = built_state(self.model)
@@ -201,14 +212,19 @@ class ResumableCheckpoint(RunsLast):
         set_first_epoch(self.model, None)
         if not self.keep:
             remove_checkpoints(self.directory)
+        self._lock.release(with_folder=not self.keep)
 
     def finish(self) -> None:
         """Keeps the run as it is when `fit` has returned.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If it cannot be written, or another run has it by now.
         """
-        self._write(self.params.get("epochs", 0), is_finished=True)
+        self._lock.take()
+        try:
+            self._write(self.params.get("epochs", 0), is_finished=True)
+        finally:
+            self._lock.release()
 
     def _check_beside(self) -> None:
         kinds = (ResumableCheckpoint, keras.callbacks.BackupAndRestore)
