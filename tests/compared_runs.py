@@ -14,7 +14,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
             str(x.relative_to(run))
             for x in run.rglob("*")
             # Checkpoints are numbered as often as they were written.
-            if x.is_file() and "phases" not in x.relative_to(run).parts
+            if x.is_file() and "stages" not in x.relative_to(run).parts
         )
         for run in (found, expected)
     ]

@@ -16,7 +16,6 @@ from keras_kddp.compression.checks import (
 from keras_kddp.compression.choices import CONTROLS, PRUNED
 from keras_kddp.compression.conclusion import Trained, concluded
 from keras_kddp.compression.controls import train_control
-from keras_kddp.compression.phases import Phases
 from keras_kddp.compression.results import Compression
 from keras_kddp.compression.run_directory import bytes_of_run
 from keras_kddp.compression.run_identity import identity_of
@@ -27,6 +26,7 @@ from keras_kddp.compression.run_in_progress import (
     run_to_return,
 )
 from keras_kddp.compression.run_record import RunRecord
+from keras_kddp.compression.stages import Stages
 from keras_kddp.compression.teaching import (
     warn_of_poor_teacher,
     with_teacher,
@@ -180,7 +180,7 @@ def compress(
     ) as run:
         found = compress_checked(checked, teacher, run)
         if resume:
-            run.keep_phases()
+            run.keep_stages()
     return found
 
 
@@ -223,8 +223,8 @@ def train_checked(
         ValueError: If the teacher's outputs are not finite.
         OSError: If what is trained cannot be kept.
     """
-    phases = Phases() if run is None else run.phases
-    with phases.clock, epoch_bars(Console(stderr=True)) as bars:
+    stages = Stages() if run is None else run.stages
+    with stages.clock, epoch_bars(Console(stderr=True)) as bars:
         train, validation = (
             with_teacher(
                 teacher,
@@ -242,21 +242,21 @@ def train_checked(
 
         def control(name: str, pruned: keras.Model) -> keras.Model:
             own = [bar(CONTROLS[name]), LossGuard(f"'{CONTROLS[name]}'")]
-            phase = phases.phase(name)
+            stage = stages.stage(name)
             return train_control(
-                name, setting, pruned, checked.layers, own, phase
+                name, setting, pruned, checked.layers, own, stage
             )
 
         prepared, pruning, done = _start(checked, control)
         compact, history = train_distilled(
-            prepared, setting, [pruning, bar(PRUNED)], phases.phase("pruned")
+            prepared, setting, [pruning, bar(PRUNED)], stages.stage("pruned")
         )
         controls = {
             name: done[name] if name in done else control(name, compact)
             for name in checked.controls
         }
     removals = tuple(pruning.removals)
-    return Trained(compact, history, removals, controls, phases.clock)
+    return Trained(compact, history, removals, controls, stages.clock)
 
 
 def _start(

@@ -9,11 +9,11 @@ import keras
 from keras_kddp.compression.checks import Preflight
 from keras_kddp.compression.controls import SAMPLES
 from keras_kddp.compression.finished_run import write_run
-from keras_kddp.compression.phases import Clock
 from keras_kddp.compression.results import Compression, StudentResult
 from keras_kddp.compression.returned_run import with_files
 from keras_kddp.compression.run_in_progress import RunInProgress
 from keras_kddp.compression.run_teacher import teacher_sha256
+from keras_kddp.compression.stages import Clock
 from keras_kddp.compression.training import answers_of
 from keras_kddp.data.splits import Split
 from keras_kddp.layers.preparation import finalize

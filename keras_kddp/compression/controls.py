@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.compression.phases import NOT_KEPT, Callbacks, Phase
+from keras_kddp.compression.stages import NOT_KEPT, Callbacks, Stage
 from keras_kddp.compression.training import (
     Setting,
     fresh,
@@ -35,7 +35,7 @@ def train_control(
     pruned: keras.Model,
     layers: Sequence[str],
     callbacks: Callbacks = (),
-    phase: Phase = NOT_KEPT,
+    stage: Stage = NOT_KEPT,
 ) -> keras.Model:
     """Trains one control of a pruned student.
 
@@ -45,17 +45,17 @@ def train_control(
         pruned: The pruned student, plain.
         layers: The layers that were pruned.
         callbacks: Keras callbacks.
-        phase: Where it is kept, and goes on.
+        stage: Where it is kept, and goes on.
 
     Returns:
         The control, plain.
     """
     if name == "kd":
         student = finalize(common.start)
-        return train_distilled(student, common, callbacks, phase)[0]
+        return train_distilled(student, common, callbacks, stage)[0]
     if name == "same_size":
         student = reinitialized(pruned, common.recipe.seed)
-        return train_distilled(student, common, callbacks, phase)[0]
+        return train_distilled(student, common, callbacks, stage)[0]
     if name == "same_size_labels":
         student = reinitialized(pruned, common.recipe.seed)
         return train_supervised(
@@ -64,11 +64,11 @@ def train_control(
             _without_teacher(common.validation),
             common.recipe,
             callbacks,
-            phase,
+            stage,
         )
     removal = RemovalHalfWay(name, pruned, layers, common)
     student = prepare(finalize(common.start), l1=0.0, layers=layers)
-    return train_distilled(student, common, [removal, *callbacks], phase)[0]
+    return train_distilled(student, common, [removal, *callbacks], stage)[0]
 
 
 class RemovalHalfWay(keras.callbacks.Callback):

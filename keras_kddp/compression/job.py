@@ -13,7 +13,6 @@ from keras_kddp.compression.conclusion import concluded
 from keras_kddp.compression.config import CompressionConfig
 from keras_kddp.compression.controls import reinitialized
 from keras_kddp.compression.model_sources import is_trained, load_model
-from keras_kddp.compression.phases import Phase
 from keras_kddp.compression.results import Compression
 from keras_kddp.compression.run_directory import bytes_of_run
 from keras_kddp.compression.run_identity import identity_of
@@ -23,6 +22,7 @@ from keras_kddp.compression.run_in_progress import (
     run_in_progress,
 )
 from keras_kddp.compression.run_record import RunRecord, file_sums
+from keras_kddp.compression.stages import Stage
 from keras_kddp.compression.training import (
     Recipe,
     cosine_adamw,
@@ -87,8 +87,8 @@ def run_job(
     ) as run:
         data.say_notes()
         if not is_trained(config.teacher):
-            phase = run.teacher_phase
-            teacher = _trained_teacher(config, teacher, data, phase)
+            stage = run.teacher_stage
+            teacher = _trained_teacher(config, teacher, data, stage)
             run.directory.write_teacher(teacher)
         found = _run_seeds(config, checked, (teacher, student), data, run)
     title = f"{config.data}: accuracy on {len(data.test):,} test examples"
@@ -212,7 +212,7 @@ def _trained_teacher(
     config: CompressionConfig,
     teacher: keras.Model,
     data: Dataset,
-    phase: Phase,
+    stage: Stage,
 ) -> keras.Model:
     """Trains the teacher on the labels, if it is to be trained."""
     epochs = config.teacher_epochs
@@ -237,7 +237,7 @@ def _trained_teacher(
             data.validation,
             recipe,
             [bar, guard],
-            phase,
+            stage,
         )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_kddp.atomic_files import parts_of, recovered, remove_parts
-from keras_kddp.compression.phases import Clock, Phase, Phases
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_record import (
     RunRecord,
@@ -19,10 +18,11 @@ from keras_kddp.compression.run_record import (
     note_completion,
     read_record,
 )
+from keras_kddp.compression.stages import Clock, Stage, Stages
 from keras_kddp.distillation.checkpoints.files import SUFFIX, checkpoint_files
 from keras_kddp.distillation.checkpoints.identity import differences
 
-PHASES = "phases"
+STAGES = "stages"
 """Folder of a finished run, where it is one that `resume` can return."""
 
 _OUTPUTS = "teacher_outputs_"
@@ -35,13 +35,13 @@ class RunInProgress:
 
     Attributes:
         directory: What it makes; it is put in its place when it is complete.
-        phases: What it trains, and keeps.
+        stages: What it trains, and keeps.
         common: Where it keeps what all seeds share.
         is_finished: It is made already, and to be read.
     """
 
     directory: RunDirectory
-    phases: Phases
+    stages: Stages
     common: Path
     is_finished: bool = False
 
@@ -61,8 +61,8 @@ class RunInProgress:
             is_finished: It is made already, and to be read.
         """
         clock = Clock(None if is_finished else parts / _SECONDS_FILE)
-        phases = Phases(parts, clock, is_finished=is_finished)
-        return cls(directory, phases, parts, is_finished)
+        stages = Stages(parts, clock, is_finished=is_finished)
+        return cls(directory, stages, parts, is_finished)
 
     def of_seed(self, seed: int) -> "RunInProgress":
         """Returns the run of one of several seeds."""
@@ -70,13 +70,13 @@ class RunInProgress:
         parts = self.common / directory.path.name
         for folder in (directory.path, parts):
             folder.mkdir(exist_ok=True)
-        phases = Phases(parts, Clock(parts / _SECONDS_FILE))
-        return replace(self, directory=directory, phases=phases)
+        stages = Stages(parts, Clock(parts / _SECONDS_FILE))
+        return replace(self, directory=directory, stages=stages)
 
     @property
-    def teacher_phase(self) -> Phase:
+    def teacher_stage(self) -> Stage:
         """The training of the teacher, for all seeds."""
-        return Phase(self.common / "teacher")
+        return Stage(self.common / "teacher")
 
     def outputs_folder(self, split: str) -> Path | None:
         """Returns where the teacher's outputs for a split are kept."""
@@ -84,9 +84,9 @@ class RunInProgress:
             return None
         return self.common / f"{_OUTPUTS}{split}"
 
-    def keep_phases(self) -> None:
+    def keep_stages(self) -> None:
         """Keeps in the run directory what it takes to return the run again."""
-        kept = self.directory.path / PHASES
+        kept = self.directory.path / STAGES
         outputs = shutil.ignore_patterns(f"{_OUTPUTS}*")
         shutil.copytree(self.common, kept, ignore=outputs)
         for folder in kept.iterdir():
@@ -113,7 +113,7 @@ def check_beginning(target: Target, *, resume: bool, overwrite: bool) -> None:
         _refuse_to_begin(target)
     if resume and not overwrite:
         overwrite = former is not None and former.overwrites
-        if read_record(recovered(target) / PHASES) is not None:
+        if read_record(recovered(target) / STAGES) is not None:
             overwrite = True  # it is compared when this one is known
         elif former is None and holds_run(target):
             raise FileExistsError(
@@ -133,14 +133,14 @@ def run_to_return(target: Target, record: RunRecord) -> RunInProgress | None:
         record: What the run is.
 
     Returns:
-        The run, with all its phases; None where this one is not there.
+        The run, with all its stages; None where this one is not there.
     """
     run = recovered(target)
-    former = read_record(run / PHASES)
+    former = read_record(run / STAGES)
     if former is None or _differences(former, record):
         return None
     directory = RunDirectory.at(target)
-    return RunInProgress.at(directory, run / PHASES, is_finished=True)
+    return RunInProgress.at(directory, run / STAGES, is_finished=True)
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def run_in_progress(
         check_same(target, former, record)
         overwrite = overwrite or former.overwrites
     elif resume and not overwrite:
-        finished = read_record(recovered(target) / PHASES)
+        finished = read_record(recovered(target) / STAGES)
         if finished is not None:
             check_same(target, finished, record)
     with RunDirectory.at(target).writing(

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_kddp.compression.answers import Answers, mark_answers
-from keras_kddp.compression.phases import NOT_KEPT, Callbacks, Phase
+from keras_kddp.compression.stages import NOT_KEPT, Callbacks, Stage
 from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.distiller import Distiller
@@ -101,7 +101,7 @@ def train_supervised(
     validation: Split,
     recipe: Recipe,
     callbacks: Callbacks = (),
-    phase: Phase = NOT_KEPT,
+    stage: Stage = NOT_KEPT,
 ) -> keras.Model:
     """Trains a model on the labels alone, in place, and returns it.
 
@@ -111,11 +111,11 @@ def train_supervised(
         validation: What is logged beside; `x` is plain.
         recipe: Its epochs, batches, optimizer, loss and seed.
         callbacks: Keras callbacks.
-        phase: Where it is kept, and goes on.
+        stage: Where it is kept, and goes on.
     """
     keras.utils.set_random_seed(recipe.seed)
     _compile(model, model, recipe)
-    _fit(model, train, validation, recipe, callbacks, phase)
+    _fit(model, train, validation, recipe, callbacks, stage)
     return model
 
 
@@ -123,7 +123,7 @@ def train_distilled(
     student: keras.Model,
     common: Setting,
     callbacks: Callbacks = (),
-    phase: Phase = NOT_KEPT,
+    stage: Stage = NOT_KEPT,
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Trains a student under the teacher.
 
@@ -131,7 +131,7 @@ def train_distilled(
         student: Trained in place, or replaced by `DynamicPruning`.
         common: Data and rules.
         callbacks: Keras callbacks.
-        phase: Where it is kept, and goes on.
+        stage: Where it is kept, and goes on.
 
     Returns:
         The plain student (`keras_kddp.finalize`) and the logs of the epochs.
@@ -146,7 +146,7 @@ def train_distilled(
     )
     _compile(distiller, student, recipe)
     history = _fit(
-        distiller, common.train, common.validation, recipe, callbacks, phase
+        distiller, common.train, common.validation, recipe, callbacks, stage
     )
     return finalize(distiller.student), history
 
@@ -219,7 +219,7 @@ def _fit(
     validation: Split,
     recipe: Recipe,
     callbacks: Callbacks,
-    phase: Phase,
+    stage: Stage,
 ) -> dict[str, list[float]]:
     """Trains, or takes what a former start has trained; returns the logs."""
     arguments = {
@@ -240,4 +240,4 @@ def _fit(
         history: dict[str, list[float]] = model.fit(**given).history
         return history
 
-    return phase.trained(model, fit, callbacks)
+    return stage.trained(model, fit, callbacks)

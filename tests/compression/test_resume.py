@@ -12,7 +12,7 @@ from compared_runs import assert_same_run
 import keras_kddp as kddp
 from keras_kddp.atomic_files.lock import holding
 from keras_kddp.compression import compress as compress_module
-from keras_kddp.compression import conclusion, phases
+from keras_kddp.compression import conclusion, stages
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_in_progress import (
     RunInProgress,
@@ -136,12 +136,12 @@ class Interruptions:
         monkeypatch.setattr(owner, name, watched)
 
 
-EPOCH = (phases._Ticks, "on_epoch_end")
+EPOCH = (stages._Ticks, "on_epoch_end")
 CHECKPOINT = (resumable.ResumableCheckpoint, "on_epoch_end")
 FINISH = (resumable.ResumableCheckpoint, "finish")
 MEASURING = (conclusion, "_measured")
 WRITING = (conclusion, "write_run")
-PUTTING = (RunInProgress, "keep_phases")
+PUTTING = (RunInProgress, "keep_stages")
 
 # Each start goes on where the one before was broken off, so calls are counted
 # anew: two trainings of four epochs, then measuring and writing.
@@ -154,19 +154,19 @@ MOMENTS = [
 ]
 # Five trainings.
 MORE_MOMENTS = [
-    (phases.Phase, "trained", 1),
+    (stages.Stage, "trained", 1),
     (*EPOCH, 1),
     (*CHECKPOINT, 2),
     (*EPOCH, 2),
     (*FINISH, 1),
-    (phases.Phase, "trained", 2),
+    (stages.Stage, "trained", 2),
     (*EPOCH, 3),
     (*FINISH, 1),
     (*FINISH, 2),
     (*CHECKPOINT, 3),
     (*EPOCH, 2),
     (*FINISH, 1),
-    (phases.Phase, "trained", 5),
+    (stages.Stage, "trained", 5),
     (*EPOCH, 2),
     (*MEASURING, 1),
     (*MEASURING, 5),
@@ -359,7 +359,7 @@ def test_a_run_that_fails_says_what_it_has_kept(broken, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("no room")
 
-    monkeypatch.setattr(phases._Ticks, "on_epoch_end", fail)
+    monkeypatch.setattr(stages._Ticks, "on_epoch_end", fail)
     with pytest.raises(OSError, match="no room") as caught:
         compressed(tmp_path / "copy" / "run", resume=True)
     (note,) = caught.value.__notes__
@@ -395,7 +395,7 @@ def test_a_run_that_ended_when_it_was_in_place_is_finished(
 def test_a_run_finished_without_resume_is_not_returned(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole[0], folder)
-    shutil.rmtree(folder / "phases")
+    shutil.rmtree(folder / "stages")
     with pytest.raises(FileExistsError, match="finished with resume=True"):
         compressed(folder, resume=True)
 
@@ -419,11 +419,11 @@ def test_adding_files_to_a_run_keeps_what_another_has_trained(
 def test_a_finished_run_without_its_trainings_is_refused(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole[0], folder)
-    (checkpoint,) = (folder / "phases" / "pruned").iterdir()
+    (checkpoint,) = (folder / "stages" / "pruned").iterdir()
     checkpoint.unlink()
     with pytest.raises(ValueError, match="a training that is finished"):
         compressed(folder, resume=True)
-    assert [*(folder / "phases" / "pruned").iterdir()] == []
+    assert [*(folder / "stages" / "pruned").iterdir()] == []
 
 
 def test_parts_that_have_lost_their_record_are_not_deleted(broken, tmp_path):

@@ -24,7 +24,7 @@ Logs = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
-class Phase:
+class Stage:
     """One training of a run: the teacher's, the student's, a control's.
 
     Attributes:
@@ -83,7 +83,7 @@ class Phase:
         return finished.history
 
 
-NOT_KEPT = Phase()
+NOT_KEPT = Stage()
 """The training of a run that leaves nothing."""
 
 
@@ -127,7 +127,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Phases:
+class Stages:
     """The trainings of one run, in their order.
 
     Attributes:
@@ -140,14 +140,14 @@ class Phases:
     clock: Clock = field(default_factory=Clock)
     is_finished: bool = False
 
-    def phase(self, name: str) -> Phase:
+    def stage(self, name: str) -> Stage:
         """Returns one training.
 
         Args:
             name: Of its folder.
         """
         folder = None if self.folder is None else self.folder / name
-        return Phase(folder, self.clock, self.is_finished)
+        return Stage(folder, self.clock, self.is_finished)
 
 
 def _seconds_in(file: Path) -> float:
