@@ -14,7 +14,7 @@ from keras_kddp.compression.checks import (
     preflight,
 )
 from keras_kddp.compression.choices import CONTROLS, PRUNED
-from keras_kddp.compression.conclusion import Trained, concluded
+from keras_kddp.compression.conclusion import TrainedStudents, concluded
 from keras_kddp.compression.controls import train_control
 from keras_kddp.compression.results import Compression
 from keras_kddp.compression.run_directory import bytes_of_run
@@ -208,7 +208,7 @@ def compress_checked(
 
 def train_checked(
     checked: Preflight, teacher: keras.Model, run: RunInProgress | None
-) -> Trained:
+) -> TrainedStudents:
     """Trains the pruned student and its controls, with a bar per run.
 
     Args:
@@ -256,7 +256,7 @@ def train_checked(
             for name in checked.controls
         }
     removals = tuple(pruning.removals)
-    return Trained(compact, history, removals, controls, stages.clock)
+    return TrainedStudents(compact, history, removals, controls, stages.clock)
 
 
 def _start(

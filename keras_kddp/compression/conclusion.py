@@ -24,7 +24,7 @@ from keras_kddp.pruning.certificates import Removal
 from keras_kddp.surgery.graph import ChannelGraph
 
 
-class Trained(NamedTuple):
+class TrainedStudents(NamedTuple):
     """What the training of a compression gives.
 
     Attributes:
@@ -45,7 +45,7 @@ class Trained(NamedTuple):
 def concluded(
     checked: Preflight,
     teacher: keras.Model,
-    trained: Trained,
+    trained: TrainedStudents,
     run: RunInProgress | None,
 ) -> Compression:
     """Measures, compares and exports what was trained.
@@ -77,7 +77,7 @@ def concluded(
 
 
 def _compression(
-    checked: Preflight, teacher: keras.Model, trained: Trained
+    checked: Preflight, teacher: keras.Model, trained: TrainedStudents
 ) -> Compression:
     rows, judged = checked.splits["train"].x, checked.judged
 
