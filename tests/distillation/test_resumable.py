@@ -17,7 +17,7 @@ from keras_kddp.distillation.checkpoints.files import (
 )
 from keras_kddp.distillation.checkpoints.identity import describe
 from keras_kddp.distillation.checkpoints.resumable import restore_finished
-from keras_kddp.distillation.checkpoints.values import packed, snapshot
+from keras_kddp.distillation.checkpoints.values import as_stored, snapshot
 from keras_kddp.distillation.student_state import Snapshot, StudentState
 
 callbacks = keras.callbacks
@@ -347,7 +347,7 @@ def test_the_state_of_a_users_callback_goes_on(tmp_path):
 )
 def test_state_that_cannot_be_kept_is_refused(state, message):
     with pytest.raises(ValueError, match=message):
-        packed(state)
+        as_stored(state)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_small_floats_are_kept_bit_by_bit():
     dense.build((None, 2))
     value = np.asarray(dense.kernel.numpy()).copy()
 
-    stored = packed({"snapshot": Snapshot.of(StudentState(dense, {}, None))})
+    stored = as_stored({"snapshot": Snapshot.of(StudentState(dense, {}, None))})
     dense.kernel.assign(0 * dense.kernel)
     snapshot(StudentState(dense, {}, None), stored.arrays).restore_values()
 

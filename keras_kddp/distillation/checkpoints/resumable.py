@@ -36,7 +36,7 @@ from keras_kddp.distillation.checkpoints.identity import (
     describe_versions,
 )
 from keras_kddp.distillation.checkpoints.states import States, check_built
-from keras_kddp.distillation.checkpoints.values import packed, unpacked
+from keras_kddp.distillation.checkpoints.values import as_stored, from_stored
 from keras_kddp.distillation.student_state import (
     Snapshot,
     StudentState,
@@ -164,7 +164,7 @@ class ResumableCheckpoint(RunsLast):
                 f"ended. Received: directory={str(self.directory)!r}, whose "
                 "run is finished. Choose another, or remove it."
             )
-        content = unpacked(stored, States(self.model, state))
+        content = from_stored(stored, States(self.model, state))
         put_back(self.model, content["state"])
         restore_callback_states(self.beside, content["callbacks"])
         if history := run_history(self.beside):
@@ -250,7 +250,7 @@ class ResumableCheckpoint(RunsLast):
             "state": Snapshot.of(built_state(self.model)),
         }
         number = next_number(self.directory)
-        write_checkpoint(self.directory, number, packed(content))
+        write_checkpoint(self.directory, number, as_stored(content))
 
 
 class FinishedFit(NamedTuple):
@@ -294,7 +294,7 @@ def _restored(model: Any, directory: Any) -> FinishedFit | None:
     state = built_state(model)
     now = {"versions": describe_versions(), "model": describe_model(model)}
     check_same_run(stored.meta["run"], now, [*now])
-    content = unpacked(stored, States(model, state))
+    content = from_stored(stored, States(model, state))
     put_back(model, content["state"])
     restore_random_states(content["random"])
     return FinishedFit(content["history"], content["callbacks"])

@@ -18,7 +18,7 @@ StateOf = Callable[[Lineage], StudentState]
 """Returns the state of a lineage, one and the same each time."""
 
 
-def packed(state: Mapping[str, Any]) -> Stored:
+def as_stored(state: Mapping[str, Any]) -> Stored:
     """Returns a state as JSON values and arrays.
 
     Args:
@@ -59,8 +59,8 @@ def packed(state: Mapping[str, Any]) -> Stored:
     return Stored(pack(state), arrays)
 
 
-def unpacked(stored: Stored, state_of: StateOf) -> Any:
-    """Returns a state from what `packed` made of it; tuples become lists."""
+def from_stored(stored: Stored, state_of: StateOf) -> Any:
+    """Returns a state from what `as_stored` made of it; tuples become lists."""
 
     def unpack(value: Any) -> Any:
         if isinstance(value, list):
