@@ -38,7 +38,7 @@ class LossGuard(keras.callbacks.Callback):
         self._snapshot: Snapshot | None = None
         self._has_told = False
 
-    def beside(self, callbacks: Sequence[Any]) -> "LossGuard":
+    def leaving_to(self, callbacks: Sequence[Any]) -> "LossGuard":
         """Leaves the loss of training to another callback, if one guards it.
 
         Args:
@@ -144,7 +144,7 @@ def with_loss_guard(callbacks: Any) -> Any:
         return callbacks
     last = [x for x in callbacks if getattr(x, "runs_last", False)]
     others = [x for x in callbacks if not getattr(x, "runs_last", False)]
-    return [*others, LossGuard().beside(callbacks), *last]
+    return [*others, LossGuard().leaving_to(callbacks), *last]
 
 
 def _guards(callback: Any) -> bool:
