@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_kddp.atomic_files import parts_of, recovered, remove_parts
+from keras_kddp.atomic_files.lock import LOCK
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_record import (
     RunRecord,
@@ -87,8 +88,8 @@ class RunInProgress:
     def keep_stages(self) -> None:
         """Keeps in the run directory what it takes to return the run again."""
         kept = self.directory.path / STAGES
-        outputs = shutil.ignore_patterns(f"{_OUTPUTS}*")
-        shutil.copytree(self.common, kept, ignore=outputs)
+        left = shutil.ignore_patterns(f"{_OUTPUTS}*", LOCK)
+        shutil.copytree(self.common, kept, ignore=left)
         for folder in kept.iterdir():
             for former in checkpoint_files(folder)[:-1]:
                 former.unlink()
