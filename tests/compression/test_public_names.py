@@ -1,6 +1,7 @@
 """The top of the package: its names, and what Keras knows after its import."""
 
 import ast
+import json
 import pickle
 import subprocess
 import sys
@@ -11,14 +12,6 @@ import numpy as np
 import pytest
 
 import keras_kddp
-
-LOADING = {
-    "keras first": "import keras\nimport keras_kddp",
-    "keras last": "import keras_kddp\nimport keras",
-    "a folder alone": "import keras_kddp.layers\nimport keras",
-    "one name": "from keras_kddp import prepare\nimport keras",
-}
-
 
 HOOK = """
 import importlib.machinery
@@ -36,10 +29,10 @@ sys.meta_path.insert(0, Hook())
 """
 
 
-def run(code, *words):
+def run(code):
     """Runs code in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=False,
@@ -61,31 +54,84 @@ def test_the_import_alone_brings_no_keras():
     assert number == keras_kddp.__version__
 
 
-def test_hooks_that_were_there_before_see_what_is_imported():
-    shown = run(
-        f"{HOOK}\nimport keras_kddp\nimport keras\nprint(*Hook.seen)\n"
-        "print(keras.saving.get_registered_object('keras_kddp>SoftTargets')"
-        ".__name__)"
-    )
-    assert shown.split() == [
-        "keras",
-        "keras_kddp.pruning.criteria",
-        "SoftTargets",
-    ]
+LOADS = """
+import sys
+for path in PATHS:
+    print(type(keras.saving.load_model(path)).__name__)
+print(keras.saving.get_registered_object('keras_kddp>SoftTargets').__name__)
+from keras_kddp.layers import ActivityPenalty
+name = 'keras_kddp>ActivityPenalty'
+assert keras.saving.get_registered_object(name) is ActivityPenalty
+assert '_Registration' not in [type(x).__name__ for x in sys.meta_path]
+"""
+LOADED = ["Sequential", "Distiller", "SoftTargets"]
+UNREGISTERED = """
+import sys, warnings, keras_kddp
+sys.modules['keras_kddp.pruning.criteria'] = None
+with warnings.catch_warnings(record=True) as found:
+    warnings.simplefilter('always')
+    import keras
+print(keras.__name__)
+print(*(str(x.message) for x in found))
+"""
+FIRST_IMPORTS = {
+    "keras first": "import keras\nimport keras_kddp" + LOADS,
+    "a folder alone": "import keras_kddp.layers\nimport keras" + LOADS,
+    "one name": "from keras_kddp import prepare\nimport keras" + LOADS,
+    "unregistered": UNREGISTERED,
+}
+# TensorFlow takes most of the time of an import of Keras, which it imports
+# itself where it can: once without, for copies that all begin before Keras.
+COPIES = """
+import json, os, sys, traceback
+
+sys.modules["keras"] = None
+import tensorflow
+for name in [x for x in sys.modules if x.split(".")[0] == "keras"]:
+    del sys.modules[name]
+codes, paths = json.load(sys.stdin)
+for name, code in codes.items():
+    if not os.fork():
+        for number in (1, 2):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
+        status = 1
+        try:
+            exec(code, {"PATHS": paths})
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0, open(name).read()
+"""
 
 
-def test_a_package_that_does_not_register_leaves_keras_alone(tmp_path):
-    shown = run(
-        "import sys, warnings, keras_kddp\n"
-        "sys.modules['keras_kddp.pruning.criteria'] = None\n"
-        "with warnings.catch_warnings(record=True) as found:\n"
-        "    warnings.simplefilter('always')\n"
-        "    import keras\n"
-        "print(keras.__name__)\n"
-        "print(*(str(x.message) for x in found))"
+@pytest.fixture(scope="module")
+def shown(saved, tmp_path_factory):
+    """Returns what processes show that begin with an import, by its name."""
+    folder = tmp_path_factory.mktemp("shown")
+    done = subprocess.run(
+        [sys.executable, "-c", COPIES],
+        input=json.dumps([FIRST_IMPORTS, saved]),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
     )
-    assert shown.startswith("keras\n")
-    assert "layers of keras_kddp cannot be loaded" in shown
+    assert done.returncode == 0, done.stderr
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_hooks_that_were_there_before_see_what_is_imported(saved):
+    code = f"{HOOK}\nimport keras_kddp\nimport keras\nprint(*Hook.seen)\n"
+    shown = run(f"PATHS = {saved}\n{code}{LOADS}")
+    assert shown.split() == ["keras", "keras_kddp.pruning.criteria", *LOADED]
+
+
+def test_a_package_that_does_not_register_leaves_keras_alone(shown):
+    assert shown["unregistered"].startswith("keras\n")
+    assert "layers of keras_kddp cannot be loaded" in shown["unregistered"]
 
 
 def test_a_star_import_brings_every_public_name():
@@ -134,7 +180,7 @@ def test_all_that_registers_is_registered():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Returns a prepared student and a compiled Distiller, as files."""
+    """Returns the files of a prepared student and a compiled Distiller."""
     folder = tmp_path_factory.mktemp("saved")
 
     def model(units):
@@ -159,25 +205,12 @@ def saved(tmp_path_factory):
         "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
     distiller.fit(np.zeros((2, 4)), np.zeros(2), verbose=0)
-    student.save(folder / "prepared.keras")
-    distiller.save(folder / "distiller.keras")
-    return folder
+    paths = [str(folder / f"{x}.keras") for x in ("prepared", "distiller")]
+    student.save(paths[0])
+    distiller.save(paths[1])
+    return paths
 
 
-@pytest.mark.parametrize("order", LOADING)
-def test_saved_models_load_after_the_import_alone(order, saved):
-    shown = run(
-        LOADING[order] + "\nimport sys\n"
-        "for path in sys.argv[1:]:\n"
-        "    print(type(keras.saving.load_model(path)).__name__)\n"
-        "print(keras.saving.get_registered_object('keras_kddp>SoftTargets')"
-        ".__name__)\n"
-        "from keras_kddp.layers import ActivityPenalty\n"
-        "name = 'keras_kddp>ActivityPenalty'\n"
-        "assert keras.saving.get_registered_object(name) is ActivityPenalty\n"
-        "names = [type(x).__name__ for x in sys.meta_path]\n"
-        "assert '_Registration' not in names",
-        saved / "prepared.keras",
-        saved / "distiller.keras",
-    )
-    assert shown.split() == ["Sequential", "Distiller", "SoftTargets"]
+@pytest.mark.parametrize("order", ["keras first", "a folder alone", "one name"])
+def test_saved_models_load_after_the_import_alone(order, shown):
+    assert shown[order].split()[-3:] == LOADED
