@@ -29,7 +29,16 @@ def compile_eagerly(distiller, optimizer="adam"):
     return distiller
 
 
-def train(digits, teacher, budget, *, epochs=6, optimizer=None, **pruning):
+def train(
+    digits,
+    teacher,
+    budget,
+    *,
+    epochs=6,
+    optimizer=None,
+    batch_size=64,
+    **pruning,
+):
     """Returns the Distiller and the callback of a run under a budget."""
     train_data, validation = digits
     distiller = Distiller(teacher, prepare(make_student()))
@@ -40,7 +49,7 @@ def train(digits, teacher, budget, *, epochs=6, optimizer=None, **pruning):
         *train_data,
         validation_data=validation,
         epochs=epochs,
-        batch_size=64,
+        batch_size=batch_size,
         validation_batch_size=len(validation[0]),
         verbose=0,
         callbacks=[callback],
@@ -101,6 +110,7 @@ def small_run(budget, *callbacks, epochs=4, optimizer="adam", **pruning):
         Y,
         validation_data=(X, Y),
         epochs=epochs,
+        batch_size=len(X),
         verbose=0,
         callbacks=[*callbacks, callback],
     )

@@ -1,5 +1,7 @@
 """The demo: its pieces on small runs, its promise over seeds."""
 
+import contextlib
+import io
 import json
 from dataclasses import replace
 
@@ -17,12 +19,22 @@ from keras_kddp.data.splits import Split
 from keras_kddp.models import digits_student
 
 
-@pytest.fixture
-def short(monkeypatch):
+@pytest.fixture(scope="module")
+def short():
     """Makes the demo's runs a few epochs long."""
     epochs = {"epochs": 6, "teacher_epochs": 6, "finetune_epochs": 3}
-    job = replace(demo.DEMO, l1=0.2, **epochs)
-    monkeypatch.setattr(demo, "DEMO", job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "DEMO", replace(demo.DEMO, l1=0.2, **epochs))
+        yield
+
+
+@pytest.fixture(scope="module")
+def done(short, tmp_path_factory):
+    """Returns the directory of a run of seed 5, and what it has printed."""
+    folder, shown = tmp_path_factory.mktemp("demo") / "run", io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        assert cli.main(["demo", "--out", str(folder), "--seed=5"]) == 0
+    return folder, shown.getvalue()
 
 
 def test_digits_splits_are_disjoint_complete_and_the_same_every_time():
@@ -58,9 +70,9 @@ def test_the_rate_decays_to_zero_over_the_run():
     assert schedule["config"]["initial_learning_rate"] == 0.5
 
 
-def test_the_demo_leaves_its_run_directory(short, tmp_path, capsys):
-    assert cli.main(["demo", "--out", str(tmp_path / "run")]) == 0
-    files = {path.name for path in (tmp_path / "run").iterdir()}
+def test_the_demo_leaves_its_run_directory(done):
+    run, shown = done
+    files = {path.name for path in run.iterdir()}
     assert files == {
         "teacher.keras",
         "removals.json",
@@ -74,26 +86,24 @@ def test_the_demo_leaves_its_run_directory(short, tmp_path, capsys):
         "summary.json",
         ".keras_kddp.json",
     }
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = json.loads((run / "summary.json").read_text())
     assert set(summary) >= SUMMARY_FIELDS
-    student = keras.models.load_model(tmp_path / "run" / "student.keras")
+    student = keras.models.load_model(run / "student.keras")
     assert student.count_params() == summary["parameters_after"]
     assert student.get_layer("hidden").units == summary["units_after"]
     assert accuracy(student, load_digits().test) == summary["kddp_accuracy"]
     for kind in ("float32", "int8"):
-        artifact = tmp_path / "run" / f"student_{kind}.tflite"
+        artifact = run / f"student_{kind}.tflite"
         assert artifact.stat().st_size == summary[f"tflite_{kind}_bytes"]
-    shown = capsys.readouterr().out
     assert "student, dynamic pruning" in shown
     assert "LiteRT" in shown
 
 
-def test_the_same_seed_gives_the_same_student_to_the_bit(short, tmp_path):
-    console = Console(quiet=True)
-    first, second = (
-        demo.run_demo(tmp_path, seed=5, console=console, overwrite=True).student
-        for _ in range(2)
-    )
+def test_the_same_seed_gives_the_same_student_to_the_bit(done, tmp_path):
+    first = keras.models.load_model(done[0] / "student.keras")
+    second = demo.run_demo(
+        tmp_path, seed=5, console=Console(quiet=True)
+    ).student
     assert first.count_params() == second.count_params()
     for one, other in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())

@@ -10,6 +10,7 @@ import tensorflow as tf
 from helpers import SUMMARY_FIELDS, to_numpy, variable_values
 
 import keras_kddp as kddp
+from keras_kddp.compression import training
 from keras_kddp.compression.choices import CONTROLS
 from keras_kddp.compression.controls import reinitialized, train_control
 from keras_kddp.compression.training import (
@@ -100,6 +101,23 @@ def compressed(**options):
         settings.pop("validation", VALIDATION),
         **settings,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced():
+    """Has models train without traces, which take longer than a short run.
+
+    Yields what has them traced again.
+    """
+    real = training._compile
+
+    def compile_eagerly(trained, *arguments):
+        real(trained, *arguments)
+        trained.run_eagerly = True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_compile", compile_eagerly)
+        yield lambda given: given.setattr(training, "_compile", real)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +222,8 @@ def test_neither_model_is_changed():
         assert not model.compiled
 
 
-def test_the_same_seed_gives_the_same_student_to_the_bit():
+def test_the_same_seed_gives_the_same_student_to_the_bit(traced, monkeypatch):
+    traced(monkeypatch)
     train = examples(64, shape=(6, 6, 1))
     found = [
         compressed(
