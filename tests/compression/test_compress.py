@@ -215,7 +215,10 @@ def test_a_teacher_near_chance_is_told_before_the_student_trains(monkeypatch):
 def test_neither_model_is_changed():
     models = [teacher(), student()]
     before = [variable_values(model) for model in models]
-    compressed(teacher=models[0], student=models[1], controls=["kd", "random"])
+    controls = ["kd", "random"]
+    compressed(
+        teacher=models[0], student=models[1], controls=controls, epochs=4
+    )
     for model, values in zip(models, before, strict=True):
         for old, new in zip(values, variable_values(model), strict=True):
             np.testing.assert_array_equal(old, new)
@@ -269,8 +272,8 @@ def test_named_layers_alone_are_pruned_and_counted():
 
 def test_datasets_are_read_into_memory():
     dataset = tf.data.Dataset.from_tensor_slices(TRAIN).batch(10)
-    found = compressed(train=dataset, seed=1)
-    expected = compressed(seed=1)
+    found = compressed(train=dataset, seed=1, epochs=4)
+    expected = compressed(seed=1, epochs=4)
     assert found.split_sizes["train"] == 96
     for one, other in zip(
         found.student.weights, expected.student.weights, strict=True
@@ -292,6 +295,7 @@ def test_softmax_models_are_compressed_too(softmax):
         teacher=teacher(activation),
         student=dense(24, activation),
         controls=["same_size_labels"],
+        epochs=4,
     )
     assert np.isfinite(found.history["loss"]).all()
     assert output_sums(found) == softmax

@@ -59,7 +59,7 @@ def test_the_student_before_a_broken_removal_comes_back_whole(digits, teacher):
     keras.utils.set_random_seed(2)
     trained = make_student()
     trained.compile("adam", CROSSENTROPY, jit_compile=False)
-    trained.fit(*digits[0], epochs=15, verbose=0)
+    trained.fit(*digits[0], epochs=10, verbose=0)
     distiller = Distiller(teacher, prepare(trained, l1=0.0))
     compile_eagerly(distiller, keras.optimizers.SGD(0.0))
     callback = DynamicPruning(
@@ -72,7 +72,7 @@ def test_the_student_before_a_broken_removal_comes_back_whole(digits, teacher):
     history = distiller.fit(
         *digits[0],
         validation_data=digits[1],
-        epochs=12,
+        epochs=8,
         batch_size=len(digits[0][0]),
         validation_batch_size=len(digits[1][0]),
         verbose=0,
