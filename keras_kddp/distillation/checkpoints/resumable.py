@@ -29,6 +29,7 @@ from keras_kddp.distillation.checkpoints.files import (
     remove_checkpoints,
     write_checkpoint,
 )
+from keras_kddp.distillation.checkpoints.given import describe_given
 from keras_kddp.distillation.checkpoints.identity import (
     check_same_run,
     describe_model,
@@ -81,8 +82,7 @@ class ResumableCheckpoint(RunsLast):
             model has no weights yet, the folder holds anything else or only
             damaged checkpoints, or the run is not the one that was ended:
             other layers, optimizer, losses, epochs, pruning or versions, or
-            arrays that `Distiller.fit` shuffles. Then
-            nothing has been changed.
+            other arrays or class weights. Then nothing has been changed.
         OSError: When training begins, if the folder cannot be written.
 
     Example:
@@ -135,6 +135,7 @@ class ResumableCheckpoint(RunsLast):
             "fit": {
                 name: self.params.get(name) for name in ("epochs", "steps")
             },
+            "given": describe_given(self.model),
             "callbacks": callback_settings(self.beside),
         }
         stored = newest_checkpoint(self.directory)
@@ -146,7 +147,9 @@ class ResumableCheckpoint(RunsLast):
 
     def _go_on(self, stored: Stored, state: StudentState) -> None:
         """Puts the run of a checkpoint in the place of the one that begins."""
-        check_same_run(stored.meta["run"], self._run, [*self._run])
+        is_fit = bool(self._run["given"])  # a loop is refused by its epoch
+        names = [x for x in self._run if x != "given" or is_fit]
+        check_same_run(stored.meta["run"], self._run, names)
         if stored.meta["finished"]:
             raise ValueError(
                 "`directory` must hold the checkpoints of a run that was "
