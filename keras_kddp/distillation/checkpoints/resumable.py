@@ -16,6 +16,7 @@ from keras_kddp.distillation.checkpoints.beside import (
     RunsLast,
     callback_settings,
     callback_states,
+    check_listed,
     restore_callback_states,
     run_history,
 )
@@ -80,7 +81,8 @@ class ResumableCheckpoint(RunsLast):
     Raises:
         ValueError: If the directory is no path; when training begins, if the
             model has no weights yet, the folder holds anything else or only
-            damaged checkpoints, or the run is not the one that was ended:
+            damaged checkpoints, a callback that is not listed prunes, or the
+            run is not the one that was ended:
             other layers, optimizer, losses, epochs, pruning or versions, or
             other arrays or class weights. Then nothing has been changed.
         OSError: When training begins, if the folder cannot be written.
@@ -128,6 +130,7 @@ class ResumableCheckpoint(RunsLast):
         check_folder(self.directory)
         self._written, self._pause = time.monotonic(), SECONDS_BETWEEN
         check_built(self.model)
+        check_listed(getattr(self.model, "fit_pruning", None), self.beside)
         state = built_state(self.model)
         self._run = {
             "versions": describe_versions(),
