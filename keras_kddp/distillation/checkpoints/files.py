@@ -26,6 +26,10 @@ _META = "meta"
 _TEMPORARY = ".unfinished"
 
 
+class DamagedCheckpointsError(ValueError):
+    """Says that no checkpoint is left that a run can go on from."""
+
+
 class Stored(NamedTuple):
     """What a checkpoint holds.
 
@@ -128,7 +132,7 @@ def newest_checkpoint(folder: Path) -> Stored | None:
             )
         return stored
     if torn:
-        raise ValueError(
+        raise DamagedCheckpointsError(
             f"A checkpoint in '{folder}' must be whole. Received only damaged "
             f"ones: {torn}. Remove them to begin from the start."
         )
@@ -148,7 +152,7 @@ def reading_values(folder: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, TypeError) as error:
-        raise ValueError(
+        raise DamagedCheckpointsError(
             f"The checkpoints in '{folder}' must hold what a run keeps. "
             f"Received others ({type(error).__name__}: {error}). Remove them "
             "to begin from the start."
