@@ -1,10 +1,11 @@
 """Models by the texts that name them on the command line."""
 
+import contextlib
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def load_model(source: str) -> keras.Model:
             "A model must be a .keras file, package.module:function, or one "
             f"of {sorted(_own_models())}. Received: {source!r}."
         )
-    model = make()
+    with _code_of(source):
+        model = make()
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(
             f"'{source}' must return a built keras.Model. Received: "
@@ -97,7 +99,8 @@ def _own_models() -> dict[str, Callable[..., Any]]:
 def _attribute(module: str, name: str) -> Any:
     sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module), name, None)
+        with _code_of(module):
+            return getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         raise ValueError(
             f"'{module}' must be a module that can be imported from here. "
@@ -105,3 +108,20 @@ def _attribute(module: str, name: str) -> Any:
         ) from error
     finally:
         sys.path.pop(0)
+
+
+@contextlib.contextmanager
+def _code_of(source: str) -> Iterator[None]:
+    """Keeps the code that a text names from ending the process.
+
+    Raises:
+        ValueError: If it asks for that.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise ValueError(
+            f"'{source}' must return, not exit. Received: sys.exit("
+            f"{'' if error.code is None else repr(error.code)}). Put what is "
+            'for the command line behind `if __name__ == "__main__":`.'
+        ) from error
