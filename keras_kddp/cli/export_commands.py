@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_kddp.cli.export_checks import check_export
+from keras_kddp.cli.export_options import QAT_EPOCHS
 from keras_kddp.cli.run_data import data_name, run_data, trusts_code
 from keras_kddp.compression.model_sources import (
     is_code,
@@ -62,7 +63,7 @@ def export_run(given: argparse.Namespace) -> int:
             run,
             directory,
             data,
-            epochs=given.qat_epochs,
+            epochs=getattr(given, "qat_epochs", QAT_EPOCHS),
             metadata=metadata,
             time_limit=given.time_limit,
         )

@@ -185,6 +185,12 @@ WORDS = {
         ["export", "run", "--qat-epochs", "1.5"],
         "invalid int value",
     ),
+    "verify-data": (["verify", "run", "--data", ""], "must name data. Rec"),
+    "export-data": (["export", "run", "--data", " "], "must name data. Rec"),
+    "resume-twice": (
+        ["compress", "--resume", "run", "--resume=other"],
+        "`--resume` must stand once",
+    ),
     "bench-none": (["bench", "nowhere"], "must hold student.keras"),
     "bench-time": (["bench", "nowhere", "--time-limit", ""], "invalid float"),
 }
