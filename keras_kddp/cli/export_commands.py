@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from keras_kddp.cli.export_checks import check_export
-from keras_kddp.cli.export_options import QAT_EPOCHS
 from keras_kddp.cli.run_data import data_name, run_data, trusts_code
+from keras_kddp.compression.choices import QAT_EPOCHS
 from keras_kddp.compression.model_sources import (
     is_code,
     is_trained,

@@ -5,15 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_kddp.arguments import RUN_SECONDS
-from keras_kddp.compression.choices import QUANTIZATION_NAMES
+from keras_kddp.compression.choices import QAT_EPOCHS, QUANTIZATION_NAMES
 
 _CONVERTERS = (
     "; what converts or tunes has as many, or its own limit where that is "
     "longer"
 )
-
-QAT_EPOCHS = 3
-"""Of quantization-aware training, unless told otherwise."""
 
 Command = Callable[[argparse.Namespace], int]
 
