@@ -64,6 +64,29 @@ def load_model(source: str) -> keras.Model:
     return model
 
 
+def objects_of(source: str) -> dict[str, Any]:
+    """Returns the classes and functions of the module that a text names.
+
+    Args:
+        source: `package.module:function`; the module is run.
+
+    Returns:
+        Name -> what a model file may call by it, without Keras' own.
+
+    Raises:
+        ValueError: If the module cannot be imported.
+    """
+    module, _, name = source.partition(":")
+    _attribute(module, name)
+    return {
+        name: each
+        for name, each in vars(sys.modules[module]).items()
+        if (inspect.isclass(each) or inspect.isfunction(each))
+        and each.__module__.split(".")[0] != "keras"
+        and not hasattr(keras.activations, name)
+    }
+
+
 def model_file(path: str | os.PathLike[str]) -> keras.Model:
     """Returns the model in a `.keras` file, which may be a stranger's.
 
@@ -84,8 +107,15 @@ def model_file(path: str | os.PathLike[str]) -> keras.Model:
     except Exception as error:
         raise ValueError(
             f"'{path}' must be a model that Keras can load. Received: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {_without_unsafe_advice(str(error))}"
         ) from error
+
+
+def _without_unsafe_advice(said: str) -> str:
+    """Returns what Keras says of a file, which is read in safe mode here."""
+    if "safe_mode=False" not in said:
+        return said
+    return f"{said.partition(' This carries ')[0]} Register a named function."
 
 
 def _own_models() -> dict[str, Callable[..., Any]]:
