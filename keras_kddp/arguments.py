@@ -1,8 +1,10 @@
 """Checks of plain arguments, and a default that commands share."""
 
 import math
+import os
 from collections.abc import Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 LARGEST_COUNT = 2**31 - 1
@@ -40,6 +42,27 @@ def checked_range(value: Any) -> tuple[float, float] | None:
             f"None. Received: input_range={value!r}."
         )
     return float(value[0]), float(value[1])
+
+
+def checked_path(name: str, value: Any, example: str) -> Path:
+    """Returns a path that is given as text, or as an object that stands for it.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        example: What to try instead.
+
+    Raises:
+        ValueError: If it is no path, or empty.
+    """
+    is_path = isinstance(value, (str, os.PathLike))
+    text = os.fspath(value) if is_path else None
+    if not isinstance(text, str) or not text:
+        raise ValueError(
+            f"`{name}` must be a path. Received: {name}={shortened(value)}. "
+            f"Try {name}={example!r}."
+        )
+    return Path(text)
 
 
 def require_share(name: str, value: Any) -> None:

@@ -562,6 +562,31 @@ EXPORT = {
     "micro-time": (lambda: micro(time_limit=0), SECONDS),
     "micro-float16": (lambda: micro(quantization="float16"), "must be one of"),
     "saved-features": (lambda: saved(features="hiden"), "hiden"),
+    "saved-path-bytes": (
+        lambda: export.to_saved_model(STUDENT, b"saved"),
+        "`directory` must be a path. Received: directory=b'saved'. Try",
+    ),
+    "saved-path-number": (
+        lambda: export.to_saved_model(STUDENT, 3),
+        "`directory` must be a path. Received: directory=3",
+    ),
+    "micro-path-bytes": (
+        lambda: export.to_microcontroller(STUDENT, b"micro", X),
+        "`directory` must be a path",
+    ),
+    "micro-path-empty": (
+        lambda: export.to_microcontroller(STUDENT, "", X),
+        "`directory` must be a path. Received: directory=''",
+    ),
+    "tflite-path-bytes": (
+        lambda: export.to_tflite(STUDENT, b"student.tflite"),
+        "`path` must be a path",
+    ),
+    "run-dir-bytes": (
+        lambda: compress(run_dir=b"run"),
+        "`run_dir` must be a path. Received: run_dir=b'run'. Try run_dir='run",
+    ),
+    "run-dir-number": (lambda: compress(run_dir=3), "`run_dir` must be a path"),
     "saved-none": (lambda: export.to_saved_model(None, "saved"), "must be"),
     "verify-no-file": (
         lambda: export.verify(STUDENT, "no.tflite", X),

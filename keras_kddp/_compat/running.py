@@ -38,6 +38,30 @@ def set_first_epoch(model: keras.Model, epoch: int | None) -> None:
     model._initial_epoch = epoch
 
 
+_OF_FIT = (
+    *("x", "y", "sample_weight", "class_weight", "batch_size", "shuffle"),
+    *("validation_data", "validation_split", "validation_batch_size"),
+    *("validation_steps", "validation_freq"),
+)
+"""Arguments of Keras' `fit` that its numbers follow from; no counts of it."""
+
+
+def arguments_of_fit(model: keras.Model) -> dict[str, Any]:
+    """Returns what Keras' `fit` of a model was given, by name.
+
+    A callback is told the number of epochs and steps alone. Empty where no
+    `fit` of the model calls.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "fit":
+            found = frame.f_locals
+            if found.get("self") is model and {*_OF_FIT} <= {*found}:
+                return {name: found[name] for name in _OF_FIT}
+        frame = frame.f_back
+    return {}
+
+
 def surrounding_callbacks() -> Any:
     """Returns the `CallbackList` that is calling its callbacks, or None.
 

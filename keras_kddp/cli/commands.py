@@ -11,6 +11,7 @@ from keras_kddp.cli.config_options import add_options, config_of
 from keras_kddp.cli.export_options import (
     Command,
     add_bench,
+    add_data,
     add_export,
     add_time_limit,
     add_trust,
@@ -201,11 +202,7 @@ def _add_verify(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.add_argument("directory", help="run directory")
-    command.add_argument(
-        "--data",
-        help="as for compress; its test split (that of the run)",
-        default=argparse.SUPPRESS,
-    )
+    add_data(command, "; its test split")
     add_time_limit(command)
     add_trust(command)
     command.set_defaults(load=_load_verify)

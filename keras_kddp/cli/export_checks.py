@@ -4,7 +4,7 @@ import argparse
 
 import keras
 
-from keras_kddp.arguments import require_time_limit
+from keras_kddp.arguments import require_time_limit, shortened
 from keras_kddp.export.micro.to_microcontroller import MICRO
 
 
@@ -40,10 +40,15 @@ def _check_quantizations(given: argparse.Namespace) -> None:
 
 
 def _check_tuning(given: argparse.Namespace) -> None:
-    if given.qat_epochs < 1:
+    epochs = getattr(given, "qat_epochs", None)
+    if epochs is not None and epochs < 1:
         raise ValueError(
-            "`--qat-epochs` must be a whole number >= 1. Received: "
-            f"{given.qat_epochs}."
+            f"`--qat-epochs` must be a whole number >= 1. Received: {epochs}."
+        )
+    if epochs is not None and not given.qat:
+        raise ValueError(
+            "`--qat-epochs` must stand beside --qat. Received: "
+            f"--qat-epochs {epochs} alone. Leave it out, or add --qat."
         )
     is_plain = given.format == "tflite" and given.quantization == ["int8"]
     if given.qat and (not is_plain or given.uint8_input):
@@ -73,8 +78,15 @@ def _check_saved_model(given: argparse.Namespace) -> None:
 def _check_labels(given: argparse.Namespace, student: keras.Model) -> None:
     classes = keras.tree.flatten(student.outputs)[0].shape[-1]
     labels = getattr(given, "labels", None)
-    if labels is not None and len(labels) != classes:
+    if labels is None:
+        return
+    if len(labels) != classes:
         raise ValueError(
             f"`--labels` must be {classes} names, one per class. Received: "
             f"{len(labels)}. Name every class in its order."
+        )
+    if not all(map(str.strip, labels)) or len({*labels}) < len(labels):
+        raise ValueError(
+            "`--labels` must be different names, none of them empty. "
+            f"Received: {shortened(labels)}. Name every class in its order."
         )

@@ -9,7 +9,13 @@ from typing import Any
 import keras
 
 from keras_kddp.cli.export_checks import check_export
-from keras_kddp.cli.run_data import data_name, run_data, trusts_code
+from keras_kddp.cli.run_data import (
+    data_name,
+    knowing_its_code,
+    run_data,
+    trusts_code,
+)
+from keras_kddp.compression.choices import QAT_EPOCHS
 from keras_kddp.compression.model_sources import (
     is_code,
     is_trained,
@@ -35,6 +41,7 @@ from keras_kddp.export.tflite.converter import conversion_limit
 from keras_kddp.model_io import Arrays
 
 
+@knowing_its_code
 def export_run(given: argparse.Namespace) -> int:
     """Writes further files of a run's student; returns 0 where all agree.
 
@@ -62,7 +69,7 @@ def export_run(given: argparse.Namespace) -> int:
             run,
             directory,
             data,
-            epochs=given.qat_epochs,
+            epochs=getattr(given, "qat_epochs", QAT_EPOCHS),
             metadata=metadata,
             time_limit=given.time_limit,
         )
@@ -71,6 +78,7 @@ def export_run(given: argparse.Namespace) -> int:
     return _verify(run.student, files, data, given.time_limit)
 
 
+@knowing_its_code
 def bench_run(given: argparse.Namespace) -> int:
     """Shows time, size and memory of a run's student; returns 0.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_kddp.arguments import RUN_SECONDS
-from keras_kddp.compression.choices import QUANTIZATION_NAMES
+from keras_kddp.compression.choices import QAT_EPOCHS, QUANTIZATION_NAMES
 
 _CONVERTERS = (
     "; what converts or tunes has as many, or its own limit where that is "
@@ -27,7 +27,7 @@ def add_export(commands: Any) -> None:
     _add_tuning_options(command)
     _add_saved_model_options(command)
     add_time_limit(command, _CONVERTERS)
-    _add_data(command)
+    add_data(command)
     add_trust(command)
     command.set_defaults(load=_load_export)
 
@@ -42,7 +42,7 @@ def add_bench(commands: Any) -> None:
     )
     command.add_argument("directory", help="run directory")
     add_time_limit(command, _CONVERTERS)
-    _add_data(command)
+    add_data(command)
     add_trust(command)
     command.set_defaults(load=_load_bench)
 
@@ -87,8 +87,8 @@ def _add_tuning_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--qat-epochs",
         type=int,
-        default=3,
-        help="of quantization-aware training",
+        default=argparse.SUPPRESS,
+        help=f"of quantization-aware training ({QAT_EPOCHS})",
     )
 
 
@@ -132,13 +132,33 @@ def add_trust(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_data(command: argparse.ArgumentParser) -> None:
-    """Adds `--data`."""
+def add_data(command: argparse.ArgumentParser, split: str = "") -> None:
+    """Adds `--data`, of the commands that read a run directory.
+
+    Args:
+        command: One of them.
+        split: Which of the data it reads, in words.
+    """
     command.add_argument(
         "--data",
-        help="as for compress (that of the run)",
+        type=_name,
+        help=f"as for compress{split} (that of the run)",
         default=argparse.SUPPRESS,
     )
+
+
+def _name(text: str) -> str:
+    """Returns a text with something in it.
+
+    Raises:
+        argparse.ArgumentTypeError: If there is nothing.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            f"must name data. Received: {text!r}. Leave it out for those of "
+            "the run."
+        )
+    return text
 
 
 def _load_export() -> Command:

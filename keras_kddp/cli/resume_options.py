@@ -84,6 +84,11 @@ def resume_of(words: Sequence[str]) -> argparse.Namespace | None:
     parser.add_argument("--traceback", action="store_true")
     add_resume_options(parser)
     given, others = parser.parse_known_args(words)
+    if sum(x.partition("=")[0] == "--resume" for x in words) > 1:
+        parser.error(
+            "`--resume` must stand once. Received it more than once. Name one "
+            "run directory."
+        )
     if others:
         parser.error(
             "`--resume` takes everything from the run in progress. Received "

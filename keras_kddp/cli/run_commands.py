@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from keras_kddp.cli.run_data import load_run_data
+from keras_kddp.cli.run_data import knowing_its_code, load_run_data
 from keras_kddp.compression.model_sources import load_model
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.data.input_range import warn_of_other_range
@@ -26,6 +26,7 @@ def explain_model(given: argparse.Namespace) -> int:
     return 0
 
 
+@knowing_its_code
 def verify_run(given: argparse.Namespace) -> int:
     """Compares the files of a run with Keras; returns 0 where all agree.
 

@@ -1,12 +1,19 @@
 """The data that a run was made with, or that a command names instead."""
 
 import argparse
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
-from keras_kddp.compression.run_directory import Run
-from keras_kddp.compression.run_summary import RunSummary
+import keras
+
+from keras_kddp.compression.model_sources import is_code, objects_of
+from keras_kddp.compression.run_directory import Run, RunDirectory
+from keras_kddp.compression.run_summary import RunSummary, read_summary
 from keras_kddp.data.datasets import Dataset, load_dataset
 from keras_kddp.data.input_range import warn_of_other_range
 from keras_kddp.data.splits import check_split
+
+Command: TypeAlias = Callable[[argparse.Namespace], int]
 
 
 def data_name(given: argparse.Namespace, summary: RunSummary) -> str:
@@ -31,6 +38,45 @@ def data_name(given: argparse.Namespace, summary: RunSummary) -> str:
 def trusts_code(given: argparse.Namespace) -> bool:
     """Says whether a command may run what the summary of a run names."""
     return bool(getattr(given, "trust_code", False))
+
+
+def knowing_its_code(command: Command) -> Command:
+    """Returns a command that knows the classes of the code that a run names.
+
+    Models of a run may have layers of the module that made them. It is
+    imported where the command trusts it; else an error says how.
+
+    Args:
+        command: It reads the models of a run.
+    """
+
+    def knowing(given: argparse.Namespace) -> int:
+        path = RunDirectory.at(given.directory).summary_file
+        summary = read_summary(path) if path.is_file() else RunSummary()
+        named = [summary.of_job(x, "") for x in ("teacher", "student")]
+        sources = [x for x in dict.fromkeys(named) if is_code(x)]
+        objects: dict[str, Any] = {}
+        hints = []
+        for source in sources:
+            if not trusts_code(given):
+                hints.append(
+                    f"The run names code that may have its layers, '{source}': "
+                    "give --trust-code if you trust it."
+                )
+                continue
+            try:
+                objects |= objects_of(source)
+            except ValueError as error:  # it may not be needed
+                hints.append(str(error))
+        try:
+            with keras.saving.custom_object_scope(objects):
+                return command(given)
+        except ValueError as error:
+            if hints and "that Keras can load" in str(error):
+                error.add_note(" ".join(hints))
+            raise
+
+    return knowing
 
 
 def load_run_data(given: argparse.Namespace, summary: RunSummary) -> Dataset:

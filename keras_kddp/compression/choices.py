@@ -22,3 +22,6 @@ QUANTIZATION_NAMES = {
     "int4": "int4",
 }
 """What the file of each of `to_tflite`'s quantizations is called."""
+
+QAT_EPOCHS = 3
+"""Of quantization-aware training, unless told otherwise."""

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from rich.console import Console
 
+from keras_kddp.arguments import checked_path
 from keras_kddp.compression.checks import (
     Preflight,
     is_relative_to_student,
@@ -140,6 +141,7 @@ def compress(
         ```
     """
     if run_dir is not None:
+        checked_path("run_dir", run_dir, "runs/mine")
         check_beginning(run_dir, resume=resume, overwrite=overwrite)
     elif resume or overwrite:
         raise ValueError(

@@ -14,6 +14,7 @@ from dataclasses import (
 from types import NoneType
 from typing import Any, Self
 
+from keras_kddp.arguments import shortened
 from keras_kddp.compression.choices import CONTROLS
 from keras_kddp.compression.option_types import (
     count,
@@ -214,15 +215,29 @@ class CompressionConfig:
             ValueError: If an entry is missing, unknown or of another type.
         """
         known = {entry.name: entry for entry in fields(cls)}
-        try:
-            return cls(
-                **{n: _value(known[n], value) for n, value in entries.items()}
-            )
-        except (ArgumentTypeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                "A job must have the entries of a CompressionConfig. Received: "
-                f"{error}. Begin the run anew."
-            ) from error
+        needed = {n for n, x in known.items() if x.default is MISSING}
+        if missing := sorted(needed - {*entries}):
+            raise _wrong_job(f"none of {missing}")
+        values = {}
+        for name, value in entries.items():
+            received = f"{name}={shortened(value)}"
+            if name not in known:
+                raise _wrong_job(f"{received}, which is unknown")
+            try:
+                values[name] = _value(known[name], value)
+            except TypeError as error:
+                raise _wrong_job(f"{received}, of another type") from error
+            except (ArgumentTypeError, ValueError) as error:
+                said = str(error).removesuffix(".")
+                raise _wrong_job(f"{received} (it {said})") from error
+        return cls(**values)
+
+
+def _wrong_job(received: str) -> ValueError:
+    return ValueError(
+        "A job must have the entries of a CompressionConfig. Received: "
+        f"{received}. Begin the run anew."
+    )
 
 
 def _value(entry: "Field[Any]", value: Any) -> Any:

@@ -1,10 +1,11 @@
 """Models by the texts that name them on the command line."""
 
+import contextlib
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,37 @@ def load_model(source: str) -> keras.Model:
             "A model must be a .keras file, package.module:function, or one "
             f"of {sorted(_own_models())}. Received: {source!r}."
         )
-    model = make()
+    with _code_of(source):
+        model = make()
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(
             f"'{source}' must return a built keras.Model. Received: "
             f"{type(model).__name__}. Begin it with keras.Input(shape)."
         )
     return model
+
+
+def objects_of(source: str) -> dict[str, Any]:
+    """Returns the classes and functions of the module that a text names.
+
+    Args:
+        source: `package.module:function`; the module is run.
+
+    Returns:
+        Name -> what a model file may call by it, without Keras' own.
+
+    Raises:
+        ValueError: If the module cannot be imported.
+    """
+    module, _, name = source.partition(":")
+    _attribute(module, name)
+    return {
+        name: each
+        for name, each in vars(sys.modules[module]).items()
+        if (inspect.isclass(each) or inspect.isfunction(each))
+        and each.__module__.split(".")[0] != "keras"
+        and not hasattr(keras.activations, name)
+    }
 
 
 def model_file(path: str | os.PathLike[str]) -> keras.Model:
@@ -82,8 +107,15 @@ def model_file(path: str | os.PathLike[str]) -> keras.Model:
     except Exception as error:
         raise ValueError(
             f"'{path}' must be a model that Keras can load. Received: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {_without_unsafe_advice(str(error))}"
         ) from error
+
+
+def _without_unsafe_advice(said: str) -> str:
+    """Returns what Keras says of a file, which is read in safe mode here."""
+    if "safe_mode=False" not in said:
+        return said
+    return f"{said.partition(' This carries ')[0]} Register a named function."
 
 
 def _own_models() -> dict[str, Callable[..., Any]]:
@@ -97,7 +129,8 @@ def _own_models() -> dict[str, Callable[..., Any]]:
 def _attribute(module: str, name: str) -> Any:
     sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module), name, None)
+        with _code_of(module):
+            return getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         raise ValueError(
             f"'{module}' must be a module that can be imported from here. "
@@ -105,3 +138,20 @@ def _attribute(module: str, name: str) -> Any:
         ) from error
     finally:
         sys.path.pop(0)
+
+
+@contextlib.contextmanager
+def _code_of(source: str) -> Iterator[None]:
+    """Keeps the code that a text names from ending the process.
+
+    Raises:
+        ValueError: If it asks for that.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise ValueError(
+            f"'{source}' must return, not exit. Received: sys.exit("
+            f"{'' if error.code is None else repr(error.code)}). Put what is "
+            'for the command line behind `if __name__ == "__main__":`.'
+        ) from error

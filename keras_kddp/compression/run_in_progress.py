@@ -18,9 +18,14 @@ from keras_kddp.compression.run_record import (
     is_completed,
     note_completion,
     read_record,
+    what_goes_on,
 )
 from keras_kddp.compression.stages import Clock, Stage, Stages
-from keras_kddp.distillation.checkpoints.files import SUFFIX, checkpoint_files
+from keras_kddp.distillation.checkpoints.files import (
+    SUFFIX,
+    DamagedCheckpointsError,
+    checkpoint_files,
+)
 from keras_kddp.distillation.checkpoints.identity import differences
 
 STAGES = "stages"
@@ -195,6 +200,8 @@ def run_in_progress(
         except Exception as error:
             if not _has_trained(parts):
                 shutil.rmtree(parts)
+            elif isinstance(error, DamagedCheckpointsError):
+                error.add_note(_without_them(target))
             elif kept := how_to_go_on(target):
                 error.add_note(f"The run ended early; {kept}")
             raise
@@ -260,6 +267,16 @@ def _refuse_to_begin(target: Target) -> None:
         f"'{os.fspath(target)}' must hold no run that was broken off. Received "
         f"one: {how_to_go_on(target) or kept}. Or begin anew by overwrite=True "
         "(--overwrite), or remove that folder."
+    )
+
+
+def _without_them(target: Target) -> str:
+    """Returns what helps where checkpoints of a run are damaged."""
+    again = what_goes_on(target)
+    then = f"; what else is trained is kept for: {again}" if again else ""
+    return (
+        "Begin the whole run anew with overwrite=True (--overwrite), or remove "
+        f"those alone{then}"
     )
 
 

@@ -10,10 +10,8 @@ import keras
 
 from keras_kddp.atomic_files import write_text
 from keras_kddp.distillation.checkpoints.files import reading_values
-from keras_kddp.distillation.checkpoints.resumable import (
-    ResumableCheckpoint,
-    restore_finished,
-)
+from keras_kddp.distillation.checkpoints.finished import restore_finished
+from keras_kddp.distillation.checkpoints.resumable import ResumableCheckpoint
 from keras_kddp.progress import EpochProgress
 from keras_kddp.pruning.callback import DynamicPruning
 from keras_kddp.pruning.certificates import Removal

@@ -8,13 +8,16 @@ import keras
 
 from keras_kddp import _compat
 from keras_kddp.arguments import check_share
-from keras_kddp.data.batches import Batches
 from keras_kddp.data.packing import unpacked
 from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.distillation.checks import check_models
 from keras_kddp.distillation.compiling import StudentCompiling
 from keras_kddp.distillation.feature_losses import make_projections
-from keras_kddp.distillation.fit_arguments import FitArguments, read_arguments
+from keras_kddp.distillation.fit_arguments import (
+    FitArguments,
+    ShowsFit,
+    read_arguments,
+)
 from keras_kddp.distillation.given_losses import (
     check_losses,
     resolved_losses,
@@ -28,7 +31,7 @@ from keras_kddp.model_io import Arrays, Tensor, wide_dtype
 
 @keras.saving.register_keras_serializable(package="keras_kddp")
 class Distiller(
-    StudentSwapping, StudentCompiling, keras.distillation.Distiller
+    StudentSwapping, StudentCompiling, ShowsFit, keras.distillation.Distiller
 ):
     """Trains a student on labels and on the outputs of its teacher.
 
@@ -109,30 +112,6 @@ class Distiller(
         for made in make_projections(losses, teacher, student).values():
             setattr(self, made.name, made)
         self._connect()
-
-    @property
-    def fit_inputs(self) -> Arrays | None:
-        """Inside `fit`, the arrays given as `x`, else None.
-
-        Without packed teacher outputs, and without the rows that
-        `validation_split` sets aside.
-        """
-        return self._fit.inputs
-
-    @property
-    def fit_callbacks(self) -> Any:
-        """Inside `fit`, the callbacks of the run, else None."""
-        return self._fit.callbacks
-
-    @property
-    def fit_validation(self) -> Batches | None:
-        """Inside `fit`, its validation data, else None."""
-        return self._fit.validation
-
-    @property
-    def fit_validation_freq(self) -> Any:
-        """Inside `fit`, its `validation_freq`."""
-        return self._fit.validation_freq
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded Distiller the way the saved one was."""

@@ -1,7 +1,7 @@
 """What was given to `fit`, as callbacks need it."""
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -24,12 +24,53 @@ class FitArguments:
         callbacks: The callbacks.
         validation: The validation data.
         validation_freq: After which epochs it is used, as `fit` takes it.
+        pruning: The callback that prunes, once it has begun.
     """
 
     inputs: Arrays | None = None
     callbacks: Any = None
     validation: Batches | None = None
     validation_freq: Any = 1
+    pruning: Any = None
+
+
+class ShowsFit:
+    """The part of `keras_kddp.Distiller` that tells callbacks of its `fit`."""
+
+    _fit: FitArguments
+
+    @property
+    def fit_inputs(self) -> Arrays | None:
+        """Inside `fit`, the arrays given as `x`, else None.
+
+        Without packed teacher outputs, and without the rows that
+        `validation_split` sets aside.
+        """
+        return self._fit.inputs
+
+    @property
+    def fit_callbacks(self) -> Any:
+        """Inside `fit`, the callbacks of the run, else None."""
+        return self._fit.callbacks
+
+    @property
+    def fit_validation(self) -> Batches | None:
+        """Inside `fit`, its validation data, else None."""
+        return self._fit.validation
+
+    @property
+    def fit_validation_freq(self) -> Any:
+        """Inside `fit`, its `validation_freq`."""
+        return self._fit.validation_freq
+
+    @property
+    def fit_pruning(self) -> Any:
+        """The callback that prunes, listed or called by another; else None."""
+        return self._fit.pruning
+
+    def note_pruning(self, callback: Any) -> None:
+        """Notes the callback that prunes; None when it is done."""
+        self._fit = replace(self._fit, pruning=callback)
 
 
 def read_arguments(

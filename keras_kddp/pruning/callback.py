@@ -226,6 +226,7 @@ class DynamicPruning(keras.callbacks.Callback):
         )
         self.removals = self._run.removals
         distiller.build_optimizer()
+        distiller.note_pruning(self)
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None
@@ -249,6 +250,7 @@ class DynamicPruning(keras.callbacks.Callback):
         """Goes back where accuracy was lost; lets go of the run."""
         if self._run is not None:
             self._run.finish()
+            self.model.note_pruning(None)
         self._run = None
 
 

@@ -99,9 +99,22 @@ def _explained_failure(model: keras.Model) -> Iterator[None]:
     except (NotImplementedError, TypeError, ValueError) as error:
         raise SurgeryError(
             "The model must be rebuildable from `model.get_config()`. "
-            f"Received '{model.name}', for which Keras says: {error}. Custom "
-            "layers need a `get_config` that returns every argument."
+            f"Received '{model.name}', for which Keras says: "
+            f"{_without_unsafe_advice(str(error))} Custom layers need a "
+            "`get_config` that returns every argument. Functions, that of a "
+            "Lambda too, need a name and "
+            "`@keras.saving.register_keras_serializable()`."
         ) from error
+
+
+def _without_unsafe_advice(said: str) -> str:
+    """Returns what Keras says, without its way around safe mode.
+
+    The model would be trained, and could not be read from its file.
+    """
+    if "safe_mode=False" in said:
+        said = said.partition(" This carries ")[0]
+    return said if said.endswith(".") else f"{said}."
 
 
 class _Maker:

@@ -50,6 +50,9 @@ def long():
 
 def interrupted():
     raise KeyboardInterrupt
+
+def exits():
+    raise SystemExit("used as: net.py DATA")
 """
 HUGE = 10**30
 FROM = r"must be a whole number from"
@@ -152,6 +155,18 @@ WORDS = {
     "data-one-class": (compression(data="npz:one.npz"), "of each of the 3"),
     "explain-none": (["explain", "no.keras"], "must be a .keras file"),
     "explain-module": (["explain", "no:f"], "must be a module that can be"),
+    "explain-exits": (
+        ["explain", "bad_models:exits"],
+        "'bad_models:exits' must return, not exit. Received: sys.exit('used",
+    ),
+    "explain-program": (
+        ["explain", "bad_program:net"],
+        "'bad_program' must return, not exit. Received: sys.exit(0)",
+    ),
+    "student-program": (
+        compression(student="bad_program:net"),
+        "'bad_program' must return, not exit",
+    ),
     "explain-long": (["explain", "x" * 100_000], "Received: 'xxx"),
     "explain-bytes": (["explain", "n\udcff.keras"], "must be a .keras file"),
     "explain-null": (["explain", "a\0.keras"], "kddp: "),
@@ -170,6 +185,12 @@ WORDS = {
         ["export", "run", "--qat-epochs", "1.5"],
         "invalid int value",
     ),
+    "verify-data": (["verify", "run", "--data", ""], "must name data. Rec"),
+    "export-data": (["export", "run", "--data", " "], "must name data. Rec"),
+    "resume-twice": (
+        ["compress", "--resume", "run", "--resume=other"],
+        "`--resume` must stand once",
+    ),
     "bench-none": (["bench", "nowhere"], "must hold student.keras"),
     "bench-time": (["bench", "nowhere", "--time-limit", ""], "invalid float"),
 }
@@ -187,6 +208,7 @@ def folder(tmp_path_factory):
     """Returns a folder with models, and data of which some are bad."""
     path = tmp_path_factory.mktemp("words")
     (path / "bad_models.py").write_text(MODELS)
+    (path / "bad_program.py").write_text("import sys\nsys.exit(0)")
     x = np.random.default_rng(0).normal(size=(96, 4)).astype("float32")
     y = x[:, :3].argmax(axis=1)
     nan = np.where(np.arange(96)[:, None] == 5, np.nan, x)

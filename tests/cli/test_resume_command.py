@@ -152,15 +152,18 @@ def test_a_model_file_must_be_the_one_that_the_run_began_with(inside, capsys):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"epochs": "3"}, "'3'"),
-        ({"epochs": 0}, "must be a whole number from 1 to 1000000"),
-        ({"epochs": None}, "None"),
-        ({"data": 3}, "3"),
+        ({"epochs": "3"}, "Received: epochs='3', of another type. Begin"),
+        ({"epochs": 0}, "epochs=0 (it must be a whole number from 1 to 1000"),
+        ({"epochs": None}, "epochs=None"),
+        ({"data": 3}, "data=3"),
         ({"seeds": 0}, "seeds=0"),
-        ({"seeds": [[0]]}, "[0]"),
-        ({"others": 1}, "others"),
-        ({"teacher_learning_rate": -1.0}, "must be a finite number > 0"),
-        ({"student": {"a": 1}}, "{'a': 1}"),
+        ({"seeds": [[0]]}, "seeds=[[0]]"),
+        ({"others": 1}, "others=1, which is unknown"),
+        (
+            {"teacher_learning_rate": -1.0},
+            "teacher_learning_rate=-1.0 (it must be a finite number > 0",
+        ),
+        ({"student": {"a": 1}}, "student={'a': 1}"),
     ],
 )
 def test_a_damaged_job_is_refused(changes, named, inside, capsys):
@@ -168,6 +171,13 @@ def test_a_damaged_job_is_refused(changes, named, inside, capsys):
     message = refusal(capsys, "run")
     assert "must have the entries of a CompressionConfig" in message
     assert named in message
+
+
+def test_a_job_without_an_entry_is_refused():
+    job = JOB.as_dict()
+    del job["data"]
+    with pytest.raises(ValueError, match=r"Received: none of \['data'\]"):
+        CompressionConfig.of_job(job)
 
 
 def test_a_job_is_read_as_it_was_written():

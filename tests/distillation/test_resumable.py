@@ -15,8 +15,8 @@ from keras_kddp.distillation.checkpoints.files import (
     newest_checkpoint,
     write_checkpoint,
 )
+from keras_kddp.distillation.checkpoints.finished import restore_finished
 from keras_kddp.distillation.checkpoints.identity import describe
-from keras_kddp.distillation.checkpoints.resumable import restore_finished
 from keras_kddp.distillation.checkpoints.values import as_stored, snapshot
 from keras_kddp.distillation.student_state import Snapshot, StudentState
 

@@ -306,3 +306,26 @@ def test_a_layer_that_its_config_cannot_make_is_refused():
         match="must be rebuildable from `model.get_config",
     ):
         remove_units(model, {"fc": [0]})
+
+
+def twice(x):
+    return 2 * x
+
+
+@pytest.mark.parametrize("function", [twice, lambda x: 2 * x])
+def test_a_function_is_said_to_need_a_registered_name(function):
+    model = image_model(layers.Lambda(function), layers.Dense(3, name="fc"))
+    with pytest.raises(
+        SurgeryError, match=r"(?s)register_keras_serializable\(\)`\.$"
+    ) as refused:
+        remove_units(model, {"fc": [0]})
+    assert "safe_mode=False" not in str(refused.value)
+
+
+def test_a_lambda_of_a_registered_function_is_rebuilt():
+    @keras.saving.register_keras_serializable("test_rebuild")
+    def thrice(x):
+        return 3 * x
+
+    model = image_model(layers.Lambda(thrice), layers.Dense(3, name="fc"))
+    assert remove_units(model, {"fc": [0]}).get_layer("fc").units == 2

@@ -56,6 +56,35 @@ def run_history(callbacks: list[Any]) -> keras.callbacks.History | None:
     return found[0] if found else None
 
 
+def check_listed(pruning: Any, callbacks: list[Any]) -> None:
+    """Checks that the state of the callback that prunes is kept.
+
+    Args:
+        pruning: The callback, or None.
+        callbacks: Those of the run; one that calls it may keep its state.
+
+    Raises:
+        ValueError: If it is called by another one that does not.
+    """
+    if pruning is None or any(
+        each is pruning
+        or (
+            hasattr(each, "checkpoint_state")
+            and any(x is pruning for x in vars(each).values())
+        )
+        for each in callbacks
+    ):
+        return
+    kind = type(pruning).__name__
+    raise ValueError(
+        f"`callbacks` must hold the {kind} itself, or its state is lost when "
+        "the run goes on. Received one that another callback calls, among "
+        f"{[type(each).__name__ for each in callbacks]}. List it, or give that "
+        "callback `checkpoint_settings`, `checkpoint_state` and "
+        "`restore_checkpoint_state`, which call those of its own."
+    )
+
+
 def callback_settings(callbacks: list[Any]) -> dict[str, Any]:
     """Returns what the callbacks that have state were told.
 

@@ -27,6 +27,10 @@ _META = "meta"
 _TEMPORARY = ".unfinished"
 
 
+class DamagedCheckpointsError(ValueError):
+    """Says that no checkpoint is left that a run can go on from."""
+
+
 class Stored(NamedTuple):
     """What a checkpoint holds.
 
@@ -129,7 +133,7 @@ def newest_checkpoint(folder: Path) -> Stored | None:
             )
         return stored
     if torn:
-        raise ValueError(
+        raise DamagedCheckpointsError(
             f"A checkpoint in '{folder}' must be whole. Received only damaged "
             f"ones: {torn}. Remove them to begin from the start."
         )
@@ -149,7 +153,7 @@ def reading_values(folder: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, TypeError) as error:
-        raise ValueError(
+        raise DamagedCheckpointsError(
             f"The checkpoints in '{folder}' must hold what a run keeps. "
             f"Received others ({type(error).__name__}: {error}). Remove them "
             "to begin from the start."

@@ -3,7 +3,7 @@
 import os
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
@@ -17,6 +17,7 @@ from keras_kddp.distillation.checkpoints.beside import (
     RunsLast,
     callback_settings,
     callback_states,
+    check_listed,
     restore_callback_states,
     run_history,
 )
@@ -30,6 +31,7 @@ from keras_kddp.distillation.checkpoints.files import (
     remove_checkpoints,
     write_checkpoint,
 )
+from keras_kddp.distillation.checkpoints.given import describe_given
 from keras_kddp.distillation.checkpoints.identity import (
     check_same_run,
     describe_model,
@@ -80,9 +82,10 @@ class ResumableCheckpoint(RunsLast):
     Raises:
         ValueError: If the directory is no path; when training begins, if the
             model has no weights yet, the folder holds anything else or only
-            damaged checkpoints, or the run is not the one that was ended:
+            damaged checkpoints, a callback that is not listed prunes, or the
+            run is not the one that was ended:
             other layers, optimizer, losses, epochs, pruning or versions, or
-            arrays that `Distiller.fit` shuffles. Then nothing has been changed.
+            other arrays or class weights. Then nothing has been changed.
         BlockingIOError: When training begins, if another run has the folder.
         OSError: When training begins, if the folder cannot be written.
 
@@ -139,6 +142,7 @@ class ResumableCheckpoint(RunsLast):
     def _begin(self) -> None:
         self._written, self._pause = time.monotonic(), SECONDS_BETWEEN
         check_built(self.model)
+        check_listed(getattr(self.model, "fit_pruning", None), self.beside)
         state = built_state(self.model)
         self._run = {
             "versions": describe_versions(),
@@ -146,6 +150,7 @@ class ResumableCheckpoint(RunsLast):
             "fit": {
                 name: self.params.get(name) for name in ("epochs", "steps")
             },
+            "given": describe_given(self.model),
             "callbacks": callback_settings(self.beside),
         }
         stored = newest_checkpoint(self.directory)
@@ -157,7 +162,9 @@ class ResumableCheckpoint(RunsLast):
 
     def _go_on(self, stored: Stored, state: StudentState) -> None:
         """Puts the run of a checkpoint in the place of the one that begins."""
-        check_same_run(stored.meta["run"], self._run, [*self._run])
+        is_fit = bool(self._run["given"])  # a loop is refused by its epoch
+        names = [x for x in self._run if x != "given" or is_fit]
+        check_same_run(stored.meta["run"], self._run, names)
         if stored.meta["finished"]:
             raise ValueError(
                 "`directory` must hold the checkpoints of a run that was "
@@ -251,50 +258,3 @@ class ResumableCheckpoint(RunsLast):
         }
         number = next_number(self.directory)
         write_checkpoint(self.directory, number, as_stored(content))
-
-
-class FinishedFit(NamedTuple):
-    """What a finished `fit` left beside the model.
-
-    Attributes:
-        history: The logs of the epochs, by name.
-        callbacks: What each callback knew in the end, by its class.
-    """
-
-    history: dict[str, list[Any]]
-    callbacks: dict[str, Any]
-
-
-def restore_finished(
-    model: keras.Model, directory: str | os.PathLike[str]
-) -> FinishedFit | None:
-    """Puts a finished run into a model that is as it was when that began.
-
-    The global random states are as they were then, too.
-
-    Args:
-        model: A compiled model, or a Distiller.
-        directory: What `ResumableCheckpoint.finish` wrote into.
-
-    Returns:
-        None if the run has not finished.
-
-    Raises:
-        ValueError: If it was another run, or its checkpoints are damaged.
-    """
-    with reading_values(Path(directory)):
-        return _restored(model, directory)
-
-
-def _restored(model: Any, directory: Any) -> FinishedFit | None:
-    stored = newest_checkpoint(Path(directory))
-    if stored is None or not stored.meta["finished"]:
-        return None
-    check_built(model)
-    state = built_state(model)
-    now = {"versions": describe_versions(), "model": describe_model(model)}
-    check_same_run(stored.meta["run"], now, [*now])
-    content = from_stored(stored, States(model, state))
-    put_back(model, content["state"])
-    restore_random_states(content["random"])
-    return FinishedFit(content["history"], content["callbacks"])

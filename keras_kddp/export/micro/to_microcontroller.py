@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kddp.arguments import RUN_SECONDS, require_time_limit
+from keras_kddp.arguments import RUN_SECONDS, checked_path, require_time_limit
 from keras_kddp.atomic_files import check_target, writing_folder
 from keras_kddp.data.batches import evenly_spaced
 from keras_kddp.export.agreement.agreement import LITERT_TOLERANCE
@@ -130,7 +130,7 @@ def to_microcontroller(
         calibration, input_signature(model), name="calibration"
     )
     check_finite(rows)
-    target = Path(directory)
+    target = checked_path("directory", directory, "micro")
     check_target(target, _KIND, overwrite=True)
     with writing_folder(
         target,

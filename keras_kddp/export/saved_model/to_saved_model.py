@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
+from keras_kddp.arguments import checked_path
 from keras_kddp.atomic_files import (
     check_target,
     write_json,
@@ -79,7 +80,7 @@ def to_saved_model(
         body = hub.KerasLayer("student", trainable=True)  # in tf_keras
         ```
     """
-    target = Path(directory)
+    target = checked_path("directory", directory, "student")
     require_tensorflow("SavedModel export")
     check_exportable(model)
     check_target(target, _KIND, overwrite=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_kddp.arguments import require_count, require_time_limit
+from keras_kddp.arguments import checked_path, require_count, require_time_limit
 from keras_kddp.atomic_files import replacing
 from keras_kddp.export.model.conversion_checks import (
     check_convertible,
@@ -121,7 +121,7 @@ def to_tflite(
         artifact = keras_kddp.export.to_tflite(student, "student.tflite")
         print(keras_kddp.export.verify(student, artifact, x_test, y_test))
     """
-    target = Path(path)
+    target = checked_path("path", path, "student.tflite")
     require_tensorflow("TFLite export")
     check_target(target)
     _check_options(
