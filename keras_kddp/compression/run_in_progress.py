@@ -194,8 +194,8 @@ def run_in_progress(
             if not overwrite:
                 _refuse_to_begin(target)
             _empty(parts)
-        replace(record, overwrites=overwrite).write(parts)
         try:
+            replace(record, overwrites=overwrite).write(parts)
             yield RunInProgress.at(unfinished.directory, parts)
         except Exception as error:
             if not _has_trained(parts):
