@@ -173,7 +173,7 @@ def test_all_that_registers_is_registered():
     registering = {
         ".".join(path.relative_to(package).with_suffix("").parts)
         for path in package.rglob("*.py")
-        if "@keras.saving.register_keras_serializable" in path.read_text()
+        if "\n@keras.saving.register_keras_serializable" in path.read_text()
     }
     assert registering == set(keras_kddp._REGISTERED)
 

@@ -203,6 +203,8 @@ def test_two_threads_wait_for_each_other_without_a_limit(worker):
 PARENT = """
 import json, os, signal, sys, threading, time, types
 PATIENCE = 12
+for number in (signal.SIGHUP, signal.SIGQUIT):  # ignored under nohup
+    signal.signal(number, signal.SIG_DFL)
 package = types.ModuleType("keras_kddp.export")  # without TensorFlow
 package.__path__ = [sys.argv[1] + "/keras_kddp/export"]
 sys.modules["keras_kddp.export"] = package
