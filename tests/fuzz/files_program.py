@@ -246,7 +246,8 @@ def read_summary(folder, draw):
 def read_cache(folder, draw):
     from keras_kddp.distillation.teacher.files import read_outputs
 
-    files = sorted((folder / "cache").iterdir())
+    # Not the list of files, which says whose they are, and is not read.
+    files = sorted((folder / "cache").glob("[!.]*"))
     for file in files:
         Path(file.name).write_bytes(file.read_bytes())
     file = draw.choice(files)
