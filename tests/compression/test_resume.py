@@ -379,13 +379,19 @@ def test_a_run_of_the_command_is_not_that_of_a_call(broken, tmp_path):
         compressed(folder, resume=True)
 
 
-def test_a_run_that_ended_when_it_was_in_place_is_finished(
-    whole, broken, tmp_path
-):
+def finished_beside_broken(whole, broken, tmp_path):
+    """Returns copies of a finished run, and of what a broken-off one kept."""
     folder = tmp_path / "copy" / "run"
     shutil.copytree(whole[0], folder)
     place = folder.with_name("run.unfinished")
     shutil.copytree(broken.with_name("run.unfinished"), place)
+    return folder, place
+
+
+def test_a_run_that_ended_when_it_was_in_place_is_finished(
+    whole, broken, tmp_path
+):
+    folder, place = finished_beside_broken(whole, broken, tmp_path)
     note_completion(place / "parts", folder)
     found = compressed(folder, resume=True)
     assert found.summary() == whole[1].summary()
@@ -403,10 +409,7 @@ def test_a_run_finished_without_resume_is_not_returned(whole, tmp_path):
 def test_adding_files_to_a_run_keeps_what_another_has_trained(
     whole, broken, tmp_path
 ):
-    folder = tmp_path / "copy" / "run"
-    shutil.copytree(whole[0], folder)
-    place = folder.with_name("run.unfinished")
-    shutil.copytree(broken.with_name("run.unfinished"), place)
+    folder, place = finished_beside_broken(whole, broken, tmp_path)
     kept = [*place.rglob("*.checkpoint")]
     directory = RunDirectory.at(folder)
     with directory.changing(directory.read()) as copy:
