@@ -1,0 +1,1 @@
+"""The comparison of dynamic pruning with its controls and its peers."""
