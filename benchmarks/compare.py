@@ -1,0 +1,201 @@
+"""The comparison: dynamic pruning beside every honest control, and peers.
+
+Trains what is missing, on two processes of one core each, keeps each run as it
+ends, and writes page and pictures of all that is there under docs/. A
+comparison that was stopped goes on where it was.
+
+    python benchmarks/compare.py                          # digits: minutes
+    python benchmarks/compare.py --data fashion --students mlp cnn
+    python benchmarks/compare.py --data fashion --minutes 100
+    python benchmarks/compare.py --data fashion --report-only
+    python benchmarks/compare.py --data fashion --final   # test: once
+
+Runs hold validation results, and everything is chosen on those. `--final`
+adds the test results of a commit whose defaults are frozen, and records it.
+"""
+
+import argparse
+import multiprocessing
+import sys
+import time
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from comparison.cells import CellStore, Spec
+from comparison.data import load
+from comparison.final import forget_unanswered, read_tests, with_tests
+from comparison.page import write_page
+from comparison.plan import Plan
+from comparison.students import STUDENTS
+from comparison.teachers import (
+    description,
+    outputs_of_views,
+    predictions_of_split,
+    teacher_hash,
+    train_teacher,
+)
+from comparison.worker import work
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+class Pool:
+    """Processes that train one run each at a time.
+
+    Args:
+        size: How many.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._idle = [self._new() for _ in range(size)]
+        self._busy: dict[Connection, tuple[Any, Spec]] = {}
+
+    def _new(self) -> tuple[Any, Connection]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=work, args=(theirs,))
+        process.daemon = True
+        process.start()
+        theirs.close()
+        return process, ours
+
+    @property
+    def running(self) -> set[str]:
+        """The keys of what is being trained."""
+        return {spec.key for _, spec in self._busy.values()}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a process is idle."""
+        return bool(self._idle)
+
+    def start(self, spec: Spec) -> None:
+        """Has an idle process train a run."""
+        process, pipe = self._idle.pop()
+        budgets = STUDENTS[spec.data, spec.student].budgets
+        try:
+            pipe.send((spec, budgets[spec.size or 0]))
+        except BrokenPipeError:  # it has trained its share
+            process, pipe = self._new()
+            pipe.send((spec, budgets[spec.size or 0]))
+        self._busy[pipe] = process, spec
+
+    def finished(self) -> list[tuple[Spec, dict[str, Any]]]:
+        """Waits for a run to end; returns what came out."""
+        found = []
+        for pipe in wait(list(self._busy)):
+            process, spec = self._busy.pop(pipe)  # type: ignore[arg-type]
+            try:
+                found.append((spec, pipe.recv()))  # type: ignore[union-attr]
+            except EOFError:
+                raise SystemExit(f"a run failed: {spec}") from None
+            self._idle.append((process, pipe))  # type: ignore[arg-type]
+        return found
+
+
+def compare(
+    plans: list[Plan], store: CellStore, *, workers: int, deadline: float
+) -> None:
+    """Trains what is missing until all is there, or it is time to stop.
+
+    Args:
+        plans: Of the students, the first to go first.
+        store: Takes what came out.
+        workers: Runs at a time.
+        deadline: No run starts after it, on `time.monotonic`.
+    """
+    pool = Pool(workers)
+    while True:
+        missing = {
+            spec.key: spec for plan in plans for spec in plan.missing()
+        }
+        for key in pool.running:
+            missing.pop(key, None)
+        while missing and pool.has_room and time.monotonic() < deadline:
+            pool.start(missing.pop(next(iter(missing))))
+        if not pool.running:
+            return
+        for spec, found in pool.finished():
+            cell = store.add(spec, found)
+            print(_told(cell), flush=True)
+
+
+def report(data: str, plans: list[Plan]) -> None:
+    """Writes page and pictures of the runs that are there.
+
+    Args:
+        data: Name of the data.
+        plans: Of its students.
+    """
+    cells = [cell for plan in plans for cell in plan.cells()]
+    cells, tested = with_tests(data, cells)
+    right = load(data).validation.y == predictions_of_split(data, "validation")
+    teacher = {"kind": description(data), "validation": float(right.mean())}
+    if tested is not None:
+        teacher["test"] = tested["accuracy"]
+    path = write_page(
+        data,
+        cells,
+        {plan.student.name: plan.choices for plan in plans},
+        DOCS,
+        note=load(data).note,
+        teacher=teacher,
+        split="validation" if tested is None else "test",
+    )
+    print(path)
+
+
+def _told(cell: dict[str, Any]) -> str:
+    options = {k: v for k, v in cell["options"].items() if k != "widths"}
+    return (
+        f"{cell['student']:9} {cell['method']:24} {cell['epochs']:4} epochs  "
+        f"seed {cell['seed']:3}  {cell['validation']['accuracy']:.2%}  "
+        f"{cell['units']:4} units  {cell['seconds']:6.1f} s  {options}"
+    )
+
+
+def main() -> None:
+    """Trains what is missing and reports."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = dict.fromkeys(data for data, _ in STUDENTS)
+    parser.add_argument("--data", choices=names, default="digits")
+    parser.add_argument("--students", nargs="+")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--minutes", type=float, default=1e6, help="start no run after them"
+    )
+    parser.add_argument("--report-only", action="store_true")
+    parser.add_argument("--final", action="store_true")
+    given = parser.parse_args()
+    deadline = time.monotonic() + 60 * given.minutes
+    store = CellStore(given.data)
+    plans = [
+        Plan(student, store, teacher_hash(given.data))
+        for (data, name), student in STUDENTS.items()
+        if data == given.data
+        and (given.students is None or name in given.students)
+    ]
+    if not plans:
+        sys.exit(f"no such students: {given.students}")
+    if given.final:
+        forget_unanswered(store)
+    if not given.report_only:
+        train_teacher(given.data)
+        for plan in plans:
+            for kind in plan.student.augmentations:
+                outputs_of_views(given.data, kind)
+        for split in ("validation", "test"):
+            predictions_of_split(given.data, split)
+        compare(plans, store, workers=given.workers, deadline=deadline)
+    if given.final:
+        read_tests(given.data, plans)
+    report(given.data, plans)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The finished runs of a comparison: a line of JSON each, in git."""
+
+import ast
+import base64
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_kddp
+
+FOLDER = Path(__file__).parents[1] / "cells"
+HIDDEN = Path("runs") / "comparison"
+"""Where answers on test examples wait for `--final`, unread."""
+
+Cell = dict[str, Any]
+
+_METHOD_FOLDERS = ("data", "distillation", "layers", "pruning", "surgery")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a run follows from, beside the code.
+
+    Attributes:
+        data: Name of the data.
+        student: Name of the student.
+        method: A key of `comparison.methods.METHODS`.
+        length: `"short"` or `"long"`; "" before lengths are known.
+        epochs: How long it trains.
+        size: Index of the student's budget; None for the whole student.
+        seed: Of start weights and orders.
+        recipe: Learning rate, weight decay and augmentation.
+        options: Of the method.
+        teacher: Of which training the outputs are.
+        precision: In which it computes.
+        backend: What trains it.
+    """
+
+    data: str
+    student: str
+    method: str
+    length: str
+    epochs: int
+    size: int | None
+    seed: int
+    recipe: Mapping[str, Any]
+    options: Mapping[str, Any]
+    teacher: str
+    precision: str
+    backend: str
+
+    @property
+    def key(self) -> str:
+        """Hash of all of it but the name of the length."""
+        config = {**asdict(self), "length": ""}
+        text = json.dumps(config, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class CellStore:
+    """Cells of one data set, those of earlier code left out.
+
+    Args:
+        data: Name of the data.
+    """
+
+    def __init__(self, data: str) -> None:
+        self._folder = FOLDER / data
+        self._method_hash = method_hash()
+        self._accepted = {self._method_hash, *accepted_hashes()}
+        self._cells: dict[str, Cell] = {}
+        for path in sorted(self._folder.glob("*.jsonl")):
+            for line in path.read_text().splitlines():
+                cell = json.loads(line)
+                if cell["method_hash"] in self._accepted:
+                    self._cells[cell["key"]] = cell
+
+    def find(self, spec: Spec) -> Cell | None:
+        """Returns the finished run of a spec, None where it is missing."""
+        cell = self._cells.get(spec.key)
+        # One run may serve as the long one of a ladder, and in the grid.
+        return cell and {**cell, "length": spec.length}
+
+    def keep(self, is_kept: Callable[[Cell], bool]) -> None:
+        """Forgets the runs that are to be trained anew."""
+        self._cells = {k: c for k, c in self._cells.items() if is_kept(c)}
+
+    def add(self, spec: Spec, found: Mapping[str, Any]) -> Cell:
+        """Stores a finished run and returns its cell."""
+        cell = {
+            **asdict(spec),
+            "key": spec.key,
+            "method_hash": self._method_hash,
+            "machine": machine(),
+            **found,
+        }
+        self._cells[spec.key] = cell
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{spec.student}.jsonl"
+        with path.open("a") as file:
+            file.write(json.dumps(cell, sort_keys=True) + "\n")
+        return cell
+
+
+def marked(predicted: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Returns the share of right predictions, and which they are.
+
+    Args:
+        predicted: Classes, (rows,).
+        labels: Classes, (rows,).
+    """
+    is_right = predicted == labels
+    bits = np.packbits(is_right).tobytes()
+    return {
+        "accuracy": float(is_right.mean()),
+        "answers": base64.b64encode(bits).decode(),
+        "examples": len(labels),
+    }
+
+
+def accepted_hashes() -> Iterable[str]:
+    """Returns hashes of earlier code whose cells were found to hold still."""
+    path = FOLDER / "accepted.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def machine() -> dict[str, Any]:
+    """Returns what a run ran on."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+    }
+
+
+def method_hash() -> str:
+    """Returns a hash of the code that results follow from.
+
+    Of the package below `compression` and of this folder's training: what is
+    defined, wherever it stands. Names of files, imports, order, docstrings,
+    comments and layout do not count.
+    """
+    root = Path(keras_kddp.__file__).parent
+    paths = [root / "models.py", root / "model_io.py"]
+    for folder in _METHOD_FOLDERS:
+        paths += (root / folder).rglob("*.py")
+    own = ("training", "methods", "cuts", "slimming", "views", "students")
+    peers = ("twins", "torch_training", "torch_pruning", "peers")
+    here = Path(__file__).parent
+    paths += [here / f"{name}.py" for name in (*own, *peers)]
+    definitions = {
+        ast.unparse(definition)
+        for path in paths
+        if path.exists()
+        for definition in _Essence().visit(ast.parse(path.read_text())).body
+    }
+    text = "\n".join(sorted(definitions))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Essence(ast.NodeTransformer):
+    """Drops what cannot change a number."""
+
+    def visit_Import(self, node: ast.Import) -> None:  # noqa: N802
+        return None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
+        return None
+
+    def visit_Expr(self, node: ast.Expr) -> Any:  # noqa: N802
+        is_text = isinstance(node.value, ast.Constant)
+        return None if is_text else self.generic_visit(node)

@@ -1,0 +1,116 @@
+"""A process that trains runs of a comparison, on one core."""
+
+import os
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from comparison.cells import HIDDEN, Spec, marked
+
+RUNS_PER_PROCESS = 24
+"""Then a new process begins: what Keras traced before is let go of."""
+
+
+def work(pipe: Connection) -> None:
+    """Trains what comes through a pipe, and sends back what came out."""
+    one_core()
+    for _ in range(RUNS_PER_PROCESS):
+        spec, budget = pipe.recv()
+        pipe.send(run(spec, budget))
+    pipe.close()
+
+
+def one_core() -> None:
+    """Keeps this process to one core: two of them are faster than one on two.
+
+    To be called before TensorFlow and PyTorch are imported.
+    """
+    for name in (
+        "OMP_NUM_THREADS",
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS",
+    ):
+        os.environ[name] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def run(spec: Spec, budget: dict[str, int]) -> dict[str, Any]:
+    """Trains one run and returns what its cell keeps.
+
+    What it answers to test examples is written aside, where only `--final`
+    looks.
+
+    Args:
+        spec: What it follows from.
+        budget: Size of the pruned student.
+    """
+    import keras
+
+    from comparison.data import load
+    from comparison.peers import ALL_METHODS
+    from comparison.training import Recipe, Setting
+
+    keras.utils.clear_session(free_memory=True)
+    data, views, outputs = _given(spec.data, spec.recipe["augmentation"])
+    setting = Setting(
+        _student(spec),
+        data,
+        views,
+        outputs,
+        Recipe(**spec.recipe),
+        spec.epochs,
+        spec.seed,
+    )
+    options = dict(spec.options)
+    widths = options.pop("widths", {})
+    started = time.monotonic()
+    found = ALL_METHODS[spec.method].train(setting, options, widths, budget)
+    seconds = time.monotonic() - started
+    hide(spec, found.predict(load(spec.data).test.x))
+    validation = data.validation
+    return {
+        "validation": marked(found.predict(validation.x), validation.y),
+        **found.size,
+        "mac_steps": found.mac_steps,
+        "steps": setting.steps,
+        "seconds": round(seconds, 1),
+    }
+
+
+def hidden_path(data: str, key: str) -> Path:
+    """Returns where the answers of a run to test examples wait."""
+    return HIDDEN / "test" / data / f"{key}.npy"
+
+
+def hide(spec: Spec, predicted: Any) -> None:
+    """Writes predicted classes of test examples, unread until `--final`."""
+    import numpy as np
+
+    path = hidden_path(spec.data, spec.key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, predicted.astype("uint8"))
+
+
+_known: dict[tuple[str, str], Any] = {}
+
+
+def _given(data: str, kind: str) -> tuple[Any, Any, Any]:
+    """Returns data, views and outputs; the last two kinds are kept."""
+    from comparison.data import load
+    from comparison.teachers import outputs_of_views
+    from comparison.views import Views
+
+    if (data, kind) not in _known:
+        if len(_known) > 1:
+            del _known[next(iter(_known))]
+        views = Views(load(data).train.x, kind)
+        _known[data, kind] = load(data), views, outputs_of_views(data, kind)
+    return _known[data, kind]
+
+
+def _student(spec: Spec) -> Any:
+    from comparison.students import STUDENTS
+
+    return STUDENTS[spec.data, spec.student]
