@@ -60,6 +60,10 @@ class Pooled(NamedTuple):
         """Whether the first method is not below the second over all."""
         return self.mean >= MARGIN and self.worst >= WORST
 
+    def as_json(self) -> dict[str, Any]:
+        """Returns the numbers, and whether the first is not below."""
+        return {**self._asdict(), "is_not_below": self.is_not_below}
+
 
 def outcome(is_correct: np.ndarray) -> dict[str, Any]:
     """Returns what a cell keeps of a split, eight examples a byte.
