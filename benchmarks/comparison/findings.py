@@ -6,7 +6,13 @@ from typing import Any
 from comparison.labels import OURS, UNPRUNED, in_order, label
 from comparison.rows import Result, Row
 from comparison.statistics import Pooled, pooled
-from comparison.tables import accuracy_text, difference_text, grid, signed
+from comparison.tables import (
+    accuracy_text,
+    against_text,
+    difference_text,
+    grid,
+    signed,
+)
 
 VERDICTS = {
     "above": "**above** it for",
@@ -51,18 +57,15 @@ def findings(results: Sequence[Result], seeds: int) -> list[str]:
     """
     lines = [f"- {_headline(result, seeds)}" for result in results]
     controls = against(results)
-    equal = [method for method in controls if method not in UNPRUNED]
     whole = [method for method in controls if method in UNPRUNED]
+    equal = [method for method in controls if method not in whole]
     for title, methods in (
-        (
-            "Against students of the same size, KDDP minus the other, points:",
-            equal,
-        ),
+        ("Against students of its size (KDDP minus them, points):", equal),
         ("Against the whole, unpruned student:", whole),
     ):
         if methods:
             lines += ["", title, ""]
-            lines += [f"- {_sentence(m, controls[m])}" for m in methods]
+            lines += [f"- {_sentence(m, controls[m], seeds)}" for m in methods]
     return lines
 
 
@@ -145,26 +148,21 @@ def _headline(result: Result, seeds: int) -> str:
         for name in VERDICTS
         if (number := sum(row.verdict == name for row in equal))
     }
-    text = ", ".join(f"{name} {number}" for name, number in counts.items())
-    return (
-        f"**{result.student}**, {units} units: KDDP has "
-        f"{accuracy_text(ours, seeds)} %"
-        + (
-            f"; of {len(equal)} controls of its size it is {text}"
-            if text
-            else ""
-        )
-        + "."
-    )
+    stands = ", ".join(f"{name} {number}" for name, number in counts.items())
+    text = f"**{result.student}**, {units} units: KDDP has "
+    text += accuracy_text(ours, seeds, " %")
+    if equal:
+        text += f"; of {len(equal)} controls of its size it is {stands}"
+    return f"{text}."
 
 
-def _sentence(method: str, rows: Mapping[str, Row]) -> str:
+def _sentence(method: str, rows: Mapping[str, Row], seeds: int) -> str:
     parts = []
     for name, words in VERDICTS.items():
         found = [
-            f"{student} ({difference_text(row.kddp_minus)})"
+            f"{student} ({against_text(row, seeds)})"
             for student, row in rows.items()
-            if row.kddp_minus and row.verdict == name
+            if row.verdict == name
         ]
         if found:
             parts.append(f"{words} {listed(found)}")

@@ -36,8 +36,8 @@ SPLITS = {
 }
 
 HOW_TO_READ = """\
-- **±** after an accuracy: standard error over the seeds, which stand below it. \
-After a difference: the larger of the standard error over the seeds, of \
+- **±** after an accuracy: standard error over the seeds, which stand below \
+it. After a difference: the larger of the standard error over the seeds, of \
 differences paired by seed, and that over the examples.
 - **above**: at least 2.13 errors better (one-sided 95 %, t with 4 degrees of \
 freedom). **not below**: at most 0.3 points worse, and not surely worse. \
@@ -45,7 +45,7 @@ freedom). **not below**: at most 0.3 points worse, and not surely worse. \
 but not surely. Over all students **not below** means: at most 0.3 points \
 worse in the mean, and nowhere by more than 1.
 - **live**: units that ever fire. **cost**: MACs times steps of the training, \
-that of `unpruned, labels` being 1. **s**: seconds of training."""
+those of the row `unpruned, labels` being 1. **s**: seconds of training."""
 
 
 def write_page(
@@ -101,7 +101,8 @@ def write_page(
     ]
     for result in results:
         lines += _student(result, seeds)
-    lines += ["", "## What was chosen where", "", "All of it on validation."]
+    if choices:
+        lines += ["", "## What was chosen where, on validation"]
     for student, chosen in choices.items():
         lines += ["", f"### {student}", *choices_lines(chosen)]
     lines += _reproduced(data, cells, split)
@@ -118,16 +119,15 @@ def _pictures(
 ) -> list[str]:
     """Draws what there is to draw, and returns how the page shows it."""
     lines = []
+    title = f"{data}: accuracy on {split}"
     compared = [result for result in results if result.controls]
     if compared:
         name = f"comparison_{data}_differences.png"
-        draw_differences(compared, folder / name, f"{data}, {split}")
+        draw_differences(compared, folder / name, title)
         lines += ["", f"![KDDP minus each control]({name})"]
     if results:
         name = f"comparison_{data}.png"
-        draw_accuracy(
-            results, teacher.get(split), folder / name, f"{data}, {split}"
-        )
+        draw_accuracy(results, teacher.get(split), folder / name, title)
         lines += ["", f"![Accuracy against parameters]({name})"]
     return lines
 
@@ -138,7 +138,12 @@ def _student(result: Result, seeds: tuple[int, int]) -> list[str]:
         f"{length} is {epochs} epochs"
         for length, epochs in result.epochs.items()
     ]
-    lines += [f"{', '.join(lengths).capitalize()}.", ""]
+    usual = result.usual
+    lines += [
+        f"{', '.join(lengths).capitalize()}. KDDP ran with {usual['backend']} "
+        f"in {usual['precision']}, code `{usual['method_hash']}`.",
+        "",
+    ]
     lines += methods_table(result, seeds[0])
     lines += twin_line(result)
     missing = [label(m) for m in LABELS if m not in result.rows]

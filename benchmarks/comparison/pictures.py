@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from comparison.labels import CURVES, UNPRUNED, in_order, label
-from comparison.rows import Result, Row
-from comparison.statistics import MARGIN, SURE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from comparison.labels import CURVES, UNPRUNED, in_order, label
+from comparison.rows import Result, Row
+from comparison.statistics import MARGIN, SURE
 
 # Of the palette of Okabe and Ito, which needs no telling red from green.
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#E69F00", "#009E73"
@@ -32,8 +33,8 @@ _VERDICTS = {
 }
 """Verdict -> colour, marker and filling."""
 
-_PANEL = 3.7
-"""Width of a panel, in inches of 100 pixels."""
+_PIXELS = 100
+"""An inch has so many pixels."""
 
 
 def draw_accuracy(
@@ -47,7 +48,7 @@ def draw_accuracy(
         path: A PNG file.
         title: What accuracy this is.
     """
-    figure, panels = _panels(len(results), 4.8, left=0.7)
+    figure, panels = _panels(len(results), 4.9, left=0.6, shared="none")
     for panel, result in zip(panels, results, strict=True):
         for row in _others(result):
             x = row.means["parameters"]
@@ -65,7 +66,8 @@ def draw_accuracy(
         panel.set_xlabel("parameters")
         panel.grid(alpha=0.25)
         _size_axis(panel, result)
-    panels[0].set_ylabel(f"{title} accuracy, %")
+    panels[0].set_ylabel("accuracy, %")
+    figure.suptitle(title)
     _finish(figure, panels, results, _accuracy_keys(results, teacher), path)
 
 
@@ -78,9 +80,13 @@ def draw_differences(results: Sequence[Result], path: Path, title: str) -> None:
         title: What accuracy this is.
     """
     methods = in_order({row.method for r in results for row in r.controls})
-    places = {method: -place for place, method in enumerate(methods)}
-    height = 1.9 + 0.28 * len(methods)
-    figure, panels = _panels(len(results), height, left=2.7)
+    places = {
+        # The unpruned ones, which are larger, stand a little apart.
+        method: -place - 0.5 * (method in UNPRUNED)
+        for place, method in enumerate(methods)
+    }
+    height = 2.1 + 0.28 * len(methods)
+    figure, panels = _panels(len(results), height, left=2.7, shared="all")
     for panel, result in zip(panels, results, strict=True):
         panel.axvline(0, color="black", lw=1)
         panel.axvline(MARGIN, color="black", ls="--", lw=1)
@@ -89,21 +95,24 @@ def draw_differences(results: Sequence[Result], path: Path, title: str) -> None:
         for row in result.controls:
             _difference(panel, row, places[row.method])
         panel.set_xlabel("KDDP minus control, points")
-        panel.set_ylim(0.6 - len(methods), 0.6)
-        panel.set_yticks([])
+        panel.set_ylim(min(places.values()) - 0.6, 0.6)
+        panel.tick_params(axis="y", length=0)
         panel.xaxis.set_major_locator(MaxNLocator(6))
     panels[0].set_yticks(list(places.values()), [label(m) for m in methods])
-    panels[0].tick_params(axis="y", length=0)
+    figure.suptitle(f"{title}, KDDP minus each control")
     _finish(figure, panels, results, _difference_keys(), path)
 
 
 def _panels(
-    number: int, height: float, left: float
+    number: int, height: float, left: float, shared: str
 ) -> tuple[Figure, Sequence[Axes]]:
     """Returns panels beside each other; `left` is for what stands there."""
-    width = left + _PANEL * max(number, 1.4 if number == 1 else 1)
-    figure = Figure((width, height), dpi=100, layout="constrained")
-    return figure, figure.subplots(1, number, squeeze=False)[0]
+    width = min(12.0, left + (5.2 if number == 1 else 3.9 * number))
+    figure = Figure((width, height), dpi=_PIXELS, layout="constrained")
+    axes = figure.subplots(
+        1, number, squeeze=False, sharex=shared, sharey=shared
+    )
+    return figure, axes[0]
 
 
 def _others(result: Result) -> list[Row]:
@@ -132,7 +141,8 @@ def _curve(
         color=colour,
         marker=marker,
         markerfacecolor=filling,
-        markersize=6,
+        # What is open lies over a closed or open one of the same place.
+        markersize=8 if (marker, filling) == ("s", "white") else 6,
         linewidth=1.6,
         capsize=3,
         zorder=3,
@@ -141,13 +151,18 @@ def _curve(
 
 def _size_axis(panel: Axes, result: Result) -> None:
     """Marks the sizes that there are, in thousands, on a log axis."""
-    rows = [row for found in result.curves.values() for row in found[:1]]
     rows = [row for found in list(result.curves.values())[:1] for row in found]
     rows += [result.rows[m] for m in _WHOLE if m in result.rows]
     rows = rows or list(result.rows.values())
     sizes = sorted({row.means["parameters"] or 1 for row in rows})
     panel.set_xscale("log")
-    panel.set_xticks(sizes, [_thousands(size) for size in sizes])
+    panel.margins(x=0.08)
+    apart = (sizes[-1] / sizes[0]) ** 0.12  # so far, labels do not touch
+    shown = sizes[:1]
+    for size in sizes[1:]:
+        if size >= apart * shown[-1]:
+            shown.append(size)
+    panel.set_xticks(shown, [_thousands(size) for size in shown])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
 
@@ -194,6 +209,7 @@ def _difference_keys() -> list[Line2D]:
         for verdict, (colour, marker, filling) in _VERDICTS.items()
     ]
     keys.append(_key("margin, -0.3", "black", "", "black", "--"))
+    keys.append(_key(f"thick 1, thin {SURE} errors", _GREY, "", _GREY, "-"))
     return keys
 
 
@@ -207,6 +223,7 @@ def _key(
         marker=marker,
         markerfacecolor=filling,
         linestyle=line,
+        markersize=6 if marker != "_" else 10,
         label=text,
     )
 
@@ -222,11 +239,10 @@ def _finish(
     for panel, result in zip(panels, results, strict=True):
         panel.set_title(result.student)
         panel.spines[["top", "right"]].set_visible(False)
-    columns = len(keys) if len(results) > 1 else 3
     figure.legend(
         handles=list(keys),
         loc="outside lower center",
-        ncols=min(columns, 4),
+        ncols=3 if len(results) == 1 else (len(keys) + 1) // 2,
         frameon=False,
         fontsize=9,
     )

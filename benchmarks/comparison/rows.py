@@ -41,8 +41,9 @@ class Row:
         means: Of units, live units, parameters, MACs, MACs times steps and
             seconds; None where a run does not tell.
         differs: How runs differ from those of KDDP: what -> values.
-        kddp_minus: KDDP minus this method, paired by seed; None where no
-            seed has both.
+        pairs: Number of seeds that both KDDP and this method have.
+        kddp_minus: KDDP minus this method, paired by seed; None without a
+            pair.
     """
 
     method: str
@@ -55,7 +56,8 @@ class Row:
     by_length: Mapping[str, tuple[float, int]]
     means: Mapping[str, float | None]
     differs: Mapping[str, tuple[str, ...]]
-    kddp_minus: Difference | None = None
+    pairs: int
+    kddp_minus: Difference | None
 
     @property
     def verdict(self) -> str | None:
@@ -229,6 +231,7 @@ def _row_of(
             for name, value in usual.items()
             if (others := _others(known, name, value))
         },
+        pairs=len(_common(ours, runs)),
         kddp_minus=None if method == OURS else _difference(ours, runs, split),
     )
 
@@ -237,8 +240,11 @@ def _difference(
     a: Sequence[Cell], b: Sequence[Cell], split: str
 ) -> Difference | None:
     """Returns the difference of two methods, None without a common seed."""
-    common = {cell["seed"] for cell in a} & {cell["seed"] for cell in b}
-    return difference(a, b, split) if common else None
+    return difference(a, b, split) if _common(a, b) else None
+
+
+def _common(a: Sequence[Cell], b: Sequence[Cell]) -> set[int]:
+    return {cell["seed"] for cell in a} & {cell["seed"] for cell in b}
 
 
 def _mean(cells: Sequence[Cell], name: str) -> float | None:

@@ -47,14 +47,17 @@ class Notes:
         ]
 
 
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Returns the lines of a table: the first column left, the others right.
+def grid(
+    head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1
+) -> list[str]:
+    """Returns the lines of a table.
 
     Args:
         head: Names of the columns.
         rows: As many texts each.
+        texts: So many columns are words, at the left; the others are numbers.
     """
-    rules = ["---"] + ["---:"] * (len(head) - 1)
+    rules = ["---"] * texts + ["---:"] * (len(head) - texts)
     return [f"| {' | '.join(line)} |" for line in (head, rules, *rows)]
 
 
@@ -69,15 +72,30 @@ def difference_text(found: Difference) -> str:
     return f"{signed(found.mean)} ± {found.error:.2f}"
 
 
-def accuracy_text(row: Row, seeds: int) -> str:
-    """Returns the mean accuracy of a row, and how many seeds are missing.
+def accuracy_text(row: Row, seeds: int, unit: str = "") -> str:
+    """Returns the mean accuracy of a row; of how many seeds, if not of all.
 
     Args:
         row: Of one method and size.
         seeds: So many were planned.
+        unit: What follows the number.
     """
     error = f" ± {row.error:.2f}" if len(row.seeds) > 1 else ""
-    return f"{row.accuracy:.2f}{error}{_missing(len(row.seeds), seeds)}"
+    missing = _missing(len(row.seeds), seeds, " seeds")
+    return f"{row.accuracy:.2f}{error}{unit}{missing}"
+
+
+def against_text(row: Row, seeds: int) -> str:
+    """Returns KDDP minus a row; of how many pairs, if not of all.
+
+    Args:
+        row: With a difference.
+        seeds: So many were planned.
+    """
+    if row.kddp_minus is None:
+        return "–"
+    missing = _missing(row.pairs, seeds, " pairs")
+    return f"{difference_text(row.kddp_minus)}{missing}"
 
 
 def methods_table(result: Result, seeds: int) -> list[str]:
@@ -101,7 +119,8 @@ def methods_table(result: Result, seeds: int) -> list[str]:
                 _count(row.means["macs"]),
                 *(_at(row, length, seeds) for length in LENGTHS),
                 _better(row, seeds),
-                _against(row),
+                against_text(row, seeds)
+                + (f"<br>**{row.verdict}**" if row.verdict else ""),
                 _decimals(result.cost(row)),
                 _count(row.means["seconds"]),
             ]
@@ -176,9 +195,7 @@ def _tries(tries: Mapping[str, Sequence[Any]]) -> list[str]:
             label(method),
             options_text(options),
             length,
-            f"**{100 * accuracy:.2f}**"
-            if is_chosen
-            else f"{100 * accuracy:.2f}",
+            f"{'**' * is_chosen}{100 * accuracy:.2f}{'**' * is_chosen}",
         ]
         for method, found in tries.items()
         for options, length, accuracy, is_chosen in found
@@ -189,7 +206,7 @@ def _tries(tries: Mapping[str, Sequence[Any]]) -> list[str]:
         f"<details><summary>The {number} tries of the methods (what was "
         "chosen is bold)</summary>",
         "",
-        *grid(("method", "options", "length", "validation, %"), rows),
+        *grid(("method", "options", "length", "validation, %"), rows, texts=3),
         "",
         "</details>",
     ]
@@ -209,8 +226,8 @@ def _decimals(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _missing(number: int, seeds: int) -> str:
-    return f" ({number} of {seeds} seeds)" if number < seeds else ""
+def _missing(number: int, seeds: int, of_what: str = "") -> str:
+    return f" ({number} of {seeds}{of_what})" if number < seeds else ""
 
 
 def _at(row: Row, length: str, seeds: int) -> str:
@@ -223,9 +240,3 @@ def _at(row: Row, length: str, seeds: int) -> str:
 def _better(row: Row, seeds: int) -> str:
     each = " ".join(f"{value:.2f}" for value in row.each)
     return f"{row.length}: **{accuracy_text(row, seeds)}**<br><sub>{each}</sub>"
-
-
-def _against(row: Row) -> str:
-    if row.kddp_minus is None:
-        return "–"
-    return f"{difference_text(row.kddp_minus)}<br>**{row.verdict}**"
