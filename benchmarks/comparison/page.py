@@ -1,0 +1,173 @@
+"""The page of a data set: findings, tables, pictures and choices."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from comparison.findings import (
+    against,
+    findings,
+    pooled_rows,
+    teacher_lines,
+    twin_line,
+)
+from comparison.labels import LABELS, label
+from comparison.pictures import draw_accuracy, draw_differences
+from comparison.rows import Result, results_of
+from comparison.statistics import Cell
+from comparison.tables import choices_lines, curves_table, methods_table
+
+QUESTION = """\
+**The question**: is a student that dynamic pruning with a teacher made (KDDP) \
+better than one of the same size made in another way, and what does it lose \
+against the unpruned one? All runs of a student have the same start weights, \
+views of the examples, order and number of steps, unless a row says otherwise. \
+Each method was tuned on validation, and of its two lengths the better one on \
+validation counts."""
+
+SPLITS = {
+    "validation": "Accuracy on **validation**, on which options and lengths "
+    "were chosen too: all of it is slightly flattered. The test split has not "
+    "been looked at.",
+    "test": "Accuracy on **test**, which was looked at once, after all options "
+    "and lengths had been chosen on validation.",
+}
+
+HOW_TO_READ = """\
+- **±** after an accuracy: standard error over the seeds, which stand below \
+it. After a difference: the larger of the standard error over the seeds, of \
+differences paired by seed, and that over the examples.
+- **above**: at least 2.13 errors better (one-sided 95 %, t with 4 degrees of \
+freedom). **not below**: at most 0.3 points worse, and not surely worse. \
+**below**: the other is above KDDP. **undecided**: more than 0.3 points worse, \
+but not surely. Over all students **not below** means: at most 0.3 points \
+worse in the mean, and nowhere by more than 1.
+- **live**: units that ever fire. **cost**: MACs times steps of the training, \
+those of the row `unpruned, labels` being 1. **s**: seconds of training."""
+
+
+def write_page(
+    data: str,
+    cells: Sequence[Cell],
+    choices: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    *,
+    note: str,
+    teacher: Mapping[str, Any],
+    split: str = "validation",
+    seeds: tuple[int, int] = (5, 3),
+) -> Path:
+    """Writes `comparison_<data>`: a page, its numbers in JSON, two pictures.
+
+    Args:
+        data: Name of the data set.
+        cells: Finished runs of it, those that were chosen: at most one for
+            each student, method, size, length and seed. Any may be missing.
+        choices: Student -> what was chosen: see `tables.choices_lines`.
+        folder: Where to.
+        note: A sentence on the data: source, split, sizes.
+        teacher: `"kind"`, in words, and the accuracies in [0, 1] of
+            `"validation"` and, if known, of `"test"`.
+        split: Whose accuracies are shown: `"validation"` or `"test"`.
+        seeds: So many were planned for the tables and for the curves.
+
+    Returns:
+        The file of the page.
+    """
+    results = results_of(cells, split)
+    path = folder / f"comparison_{data}.md"
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "data": data,
+        "split": split,
+        "teacher": dict(teacher),
+        "students": {r.student: r.as_json() for r in results},
+        "pooled": {
+            control: pooled_rows(rows).as_json()
+            for control, rows in against(results).items()
+        },
+    }
+    text = json.dumps(content, indent=1) + "\n"
+    path.with_suffix(".json").write_text(text, encoding="utf-8")
+    pictures = _pictures(data, results, teacher, split, folder)
+    lines = [
+        *(f"# Comparison: {data}", "", note, "", QUESTION, "", SPLITS[split]),
+        *("", "## What it shows", "", *findings(results, seeds[0])),
+        *pictures,
+        *("", "How to read it:", "", HOW_TO_READ, "", "## Teacher", ""),
+        *teacher_lines(results, teacher, split, seeds[0]),
+    ]
+    for result in results:
+        lines += _student(result, seeds)
+    if choices:
+        lines += ["", "## What was chosen where, on validation"]
+    for student, chosen in choices.items():
+        lines += ["", f"### {student}", *choices_lines(chosen)]
+    lines += _reproduced(data, cells, split)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _pictures(
+    data: str,
+    results: Sequence[Result],
+    teacher: Mapping[str, Any],
+    split: str,
+    folder: Path,
+) -> list[str]:
+    """Draws what there is to draw, and returns how the page shows it."""
+    lines = []
+    title = f"{data}: accuracy on {split}"
+    compared = [result for result in results if result.controls]
+    if compared:
+        name = f"comparison_{data}_differences.png"
+        draw_differences(compared, folder / name, title)
+        lines += ["", f"![KDDP minus each control]({name})"]
+    if results:
+        name = f"comparison_{data}.png"
+        draw_accuracy(results, teacher.get(split), folder / name, title)
+        lines += ["", f"![Accuracy against parameters]({name})"]
+    return lines
+
+
+def _student(result: Result, seeds: tuple[int, int]) -> list[str]:
+    lines = ["", f"## {result.student}", ""]
+    lengths = [
+        f"{length} is {epochs} epochs"
+        for length, epochs in result.epochs.items()
+    ]
+    usual = result.usual
+    lines += [
+        f"{', '.join(lengths).capitalize()}. KDDP ran with {usual['backend']} "
+        f"in {usual['precision']}, code `{usual['method_hash']}`.",
+        "",
+    ]
+    lines += methods_table(result, seeds[0])
+    lines += twin_line(result)
+    missing = [label(m) for m in LABELS if m not in result.rows]
+    if missing:
+        lines += ["", f"Without runs here: {', '.join(missing)}."]
+    if result.curves:
+        lines += ["", "Accuracy against size, %:", ""]
+        lines += curves_table(result, seeds[1])
+    return lines
+
+
+def _reproduced(data: str, cells: Sequence[Cell], split: str) -> list[str]:
+    command = f"python benchmarks/compare.py --data {data}"
+    if split == "test":
+        command += " --final"
+    machines = Counter(
+        ", ".join(f"{k} {v}" for k, v in cell.get("machine", {}).items())
+        for cell in cells
+    )
+    return [
+        *("", "## How to reproduce it", "", "```sh", command, "```", ""),
+        "Finished runs are kept and not run again. The numbers of this page "
+        f"are in [comparison_{data}.json](comparison_{data}.json). Runs by "
+        "machine:",
+        "",
+        *(f"- {n}: {machine}" for machine, n in machines.most_common()),
+    ]
