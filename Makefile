@@ -34,7 +34,7 @@ TORCH := torch
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test test-slow test-oldest test-backends test-jax test-torch \
-  runtimes lint clean
+  benchmark runtimes lint clean
 
 help:
 	@echo "make demo       distil, prune and export a digits model: runs/demo"
@@ -46,6 +46,8 @@ help:
 	@echo "                that pyproject.toml allows), also make test-oldest"
 	@echo "make test-backends  tests on JAX and on torch (15 minutes), each in"
 	@echo "                a .venv of its own; or make test-jax, make test-torch"
+	@echo "make benchmark  KDDP beside its controls and peers on digits, in"
+	@echo "                .venv-bench; or DATA=fashion: hours, in parts"
 	@echo "make runtimes   tflite-runtime beside the rest, for kddp verify"
 	@echo "make lint       ruff and mypy only"
 	@echo "make clean      remove all .venv, caches and build output; keep runs/"
@@ -71,6 +73,11 @@ test-oldest: .venv-oldest/.installed
 
 test-backends: test-jax test-torch
 
+# Goes on where it was stopped; MINUTES=60: starts no run after an hour.
+benchmark: .venv-bench/.installed
+	.venv-bench/bin/python benchmarks/compare.py --data $(or $(DATA),digits) \
+	  $(and $(MINUTES),--minutes $(MINUTES))
+
 # JAX has no float64 unless it is asked for.
 test-jax: export JAX_ENABLE_X64 := 1
 test-jax test-torch: test-%: .venv-%/.installed
@@ -86,7 +93,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-jax .venv-torch build dist *.egg-info
+	rm -rf $(VENV) .venv-oldest .venv-jax .venv-torch .venv-bench build dist *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -104,11 +111,13 @@ $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
 # A backend beside TensorFlow, which Keras loads where it finds it.
 .venv-jax/.installed: EXTRA := .[jax,test]
 .venv-torch/.installed: EXTRA := .[torch,test]
-.venv-jax/.installed .venv-torch/.installed: pyproject.toml | $(VENV)/.created
+.venv-bench/.installed: EXTRA := .[bench,test]
+.venv-bench/.installed .venv-jax/.installed \
+  .venv-torch/.installed: pyproject.toml | $(VENV)/.created
 	@echo "Installing keras-kddp into $(@D): minutes, and gigabytes."
 	@$(VENV)/bin/python -m venv $(@D)
 	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet \
-	  --editable '$(EXTRA)' $(if $(findstring torch,$@),'$(TORCH)')
+	  --editable '$(EXTRA)' $(if $(findstring jax,$@),,'$(TORCH)')
 	@touch $@
 
 # Makes $(@D) with Python 3.11, which $(1) needs.

@@ -1,14 +1,14 @@
-"""The peers as methods of the comparison: Torch-Pruning on PyTorch twins."""
+"""The peers as methods of the comparison: Torch-Pruning on PyTorch twins.
+
+PyTorch is imported where it is used: plans and pages do without it.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from comparison.methods import CUTS, METHODS, Method, Trained
-from comparison.torch_pruning import pruned_by
-from comparison.torch_training import answers, train_twin
 from comparison.training import Setting, in_precision
-from comparison.twins import Twin, size_of, twin
 
 Options = Mapping[str, Any]
 Widths = Mapping[str, int]
@@ -23,6 +23,9 @@ def as_it_is(
     setting: Setting, options: Options, widths: Widths, budget: Options
 ) -> Trained:
     """Trains the twin of the unpruned student on labels."""
+    from comparison.torch_training import train_twin
+    from comparison.twins import size_of, twin
+
     net = twin(in_precision(setting.start(), "float32"))
     train_twin(net, setting.batches, setting.epochs, **_rules(setting, options))
     return _outcome(net, setting, size_of(net)["macs"] * setting.epochs)
@@ -34,6 +37,9 @@ def cut_twin(kind: str) -> Callable[..., Trained]:
     def run(
         setting: Setting, options: Options, widths: Widths, budget: Options
     ) -> Trained:
+        from comparison.torch_pruning import pruned_by
+        from comparison.twins import size_of, twin
+
         net = twin(in_precision(setting.start(), "float32"))
         before = size_of(net)["macs"]
         at = round(options["at"] * setting.epochs)
@@ -65,7 +71,10 @@ def _rules(setting: Setting, options: Options) -> dict[str, Any]:
     }
 
 
-def _outcome(net: Twin, setting: Setting, macs_of_epochs: int) -> Trained:
+def _outcome(net: Any, setting: Setting, macs_of_epochs: int) -> Trained:
+    from comparison.torch_training import answers
+    from comparison.twins import size_of
+
     size = size_of(net)
     names = setting.student.layers or list(size["widths"])
     widths = {name: size["widths"][name] for name in names}

@@ -40,6 +40,12 @@ class Student:
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     precision: str = "float32"
 
+    @property
+    def has_scales(self) -> bool:
+        """Whether BatchNormalization stands behind its layers."""
+        kind = keras.layers.BatchNormalization
+        return any(isinstance(each, kind) for each in self.make().layers)
+
 
 def watch_conv_student() -> keras.Model:
     """Returns an untrained student: (batch, 100, 6) to 7 logits.
