@@ -10,6 +10,7 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from classifiers import CROSSENTROPY, Subclassed
 
 import keras_kddp as kddp
@@ -53,6 +54,7 @@ def with_value(array, value, row=5):
 TEACHER, STUDENT = network(8), network()
 PREPARED = kddp.prepare(STUDENT)
 MODELS = (TEACHER, STUDENT, PREPARED)
+PACKED = kddp.TeacherCache(TEACHER, X).pack(X)
 BAD_TEACHER, BAD_STUDENT = spoilt(NAN), spoilt(INF)
 LABELS_OF_7 = with_value(Y, 7).astype(int)
 
@@ -137,7 +139,28 @@ LAYERS = {
 DISTILLER = {
     "teacher-text": (
         lambda: kddp.Distiller("t", STUDENT),
-        "`teacher` must be a keras.Model. Received: str",
+        "`teacher` must be a keras.Model, None .* or 'self', the student itself"
+        ". Received: teacher='t'",
+    ),
+    "teacher-self-in-capitals": (
+        lambda: kddp.Distiller("Self", STUDENT),
+        "`teacher` must be .* Received: teacher='Self'",
+    ),
+    "teacher-none-as-text": (
+        lambda: kddp.Distiller("none", STUDENT),
+        "None to learn from the labels alone.* Received: teacher='none'",
+    ),
+    "teacher-false": (
+        lambda: kddp.Distiller(False, STUDENT),
+        "`teacher` must be a keras.Model, or None. Received: bool",
+    ),
+    "self-without-student": (
+        lambda: kddp.Distiller("self", None),
+        "`student` must be a keras.Model. Received: NoneType",
+    ),
+    "self-subclassed": (
+        lambda: kddp.Distiller("self", Subclassed()),
+        "must be a built Sequential or Functional model",
     ),
     "student-none": (
         lambda: kddp.Distiller(TEACHER, None),
@@ -200,6 +223,27 @@ FIT = {
     "student-infinite": (
         lambda: fit(of=distiller(student=BAD_STUDENT)),
         f"`student` {FINITE}",
+    ),
+    "no-teacher-plain": (
+        lambda: fit(of=distiller(None)),
+        "`x` must carry the outputs of the teacher when teacher=None. Received "
+        "plain .* or student_loss_weight=1 to learn from the labels alone",
+    ),
+    "no-teacher-plain-batches": (
+        lambda: fit(tf.data.Dataset.from_tensors((X, Y)), of=distiller(None)),
+        "`x` must carry the outputs of the teacher when teacher=None",
+    ),
+    "no-teacher-plain-validation": (
+        lambda: fit(PACKED, of=distiller(None), validation_data=(X, Y)),
+        "`validation_data` must carry the outputs of the teacher",
+    ),
+    "no-teacher-plain-validation-batches": (
+        lambda: fit(
+            PACKED,
+            of=distiller(None),
+            validation_data=tf.data.Dataset.from_tensors((X, Y)),
+        ),
+        "`validation_data` must carry the outputs of the teacher",
     ),
     "labels-too-large": (
         lambda: fit(y=LABELS_OF_7),

@@ -5,7 +5,65 @@ from typing import Any
 import keras
 
 from keras_kddp import _compat
+from keras_kddp.arguments import shortened
+from keras_kddp.layers.preparation import finalize
 from keras_kddp.model_io import output_activations, output_structure
+
+SELF = "self"
+"""Stands for a teacher that is the student itself."""
+
+
+def resolved_teacher(teacher: Any, student: Any) -> Any:
+    """Returns the teacher: of "self", a frozen plain copy of the student.
+
+    Args:
+        teacher: What the user gave.
+        student: A student, trained by now if it is to teach.
+
+    Raises:
+        ValueError: If it is another text, or the student cannot be copied.
+    """
+    check_teacher_name(teacher)
+    if not isinstance(teacher, str):
+        return teacher
+    if not isinstance(student, keras.Model):
+        return None  # `check_models` says what the student is instead
+    copy = finalize(student)
+    copy.trainable = False
+    return copy
+
+
+def check_teacher_name(teacher: Any) -> None:
+    """Checks that a teacher that is a text is the student itself.
+
+    Raises:
+        ValueError: If it is another text.
+    """
+    if isinstance(teacher, str) and teacher != SELF:
+        raise ValueError(
+            "`teacher` must be a keras.Model, None to learn from the labels "
+            "alone, or 'self', the student itself. Received: "
+            f"teacher={shortened(teacher)}. Load a model with "
+            "keras.saving.load_model."
+        )
+
+
+def check_labelled(y: Any, student_loss_weight: float) -> None:
+    """Checks that there are labels where they alone teach.
+
+    Args:
+        y: Labels, or None.
+        student_loss_weight: Share of the hard loss, in [0, 1].
+
+    Raises:
+        ValueError: If nothing would be learned from.
+    """
+    if y is None and student_loss_weight == 1:
+        raise ValueError(
+            "`y` must be given: with student_loss_weight=1 the labels alone "
+            "teach. Received: y=None. Pass labels, or a teacher and a lower "
+            "weight."
+        )
 
 
 def check_models(teacher: Any, student: Any) -> None:
@@ -21,8 +79,9 @@ def check_models(teacher: Any, student: Any) -> None:
     for role, model in (("teacher", teacher), ("student", student)):
         is_absent = role == "teacher" and model is None
         if not (is_absent or isinstance(model, keras.Model)):
+            others = ", or None" if role == "teacher" else ""
             raise ValueError(
-                f"`{role}` must be a keras.Model. Received: "
+                f"`{role}` must be a keras.Model{others}. Received: "
                 f"{type(model).__name__}."
             )
     if teacher is None:

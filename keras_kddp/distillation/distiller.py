@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -10,7 +10,11 @@ from keras_kddp import _compat
 from keras_kddp.arguments import check_share
 from keras_kddp.data.packing import unpacked
 from keras_kddp.data.shuffling import shuffle_each_epoch
-from keras_kddp.distillation.checks import check_models
+from keras_kddp.distillation.checks import (
+    check_labelled,
+    check_models,
+    resolved_teacher,
+)
 from keras_kddp.distillation.compiling import StudentCompiling
 from keras_kddp.distillation.feature_losses import make_projections
 from keras_kddp.distillation.fit_arguments import (
@@ -18,6 +22,7 @@ from keras_kddp.distillation.fit_arguments import (
     ShowsFit,
     read_arguments,
 )
+from keras_kddp.distillation.fit_checks import check_taught
 from keras_kddp.distillation.given_losses import (
     check_losses,
     resolved_losses,
@@ -45,12 +50,16 @@ class Distiller(
 
     Args:
         teacher: Trained model, each output (batch, ..., classes): logits, or
-            probabilities where it ends in softmax. None where every `x` is
-            packed by `keras_kddp.TeacherCache`.
+            probabilities where it ends in softmax. `"self"`: a frozen plain
+            copy of the student as it is now, so pass a trained one. None where
+            every `x` is packed by `keras_kddp.TeacherCache`, or where
+            `student_loss_weight=1`: the labels alone teach then, whatever the
+            outputs are for, and `distillation_loss` is logged as 0.
         student: Model of the same input and output shapes.
         distillation_losses: A `keras.distillation.DistillationLoss` or a list
             of them. None: `keras_kddp.SoftTargets(temperature)`, which is for
             class scores: `compile` refuses it for a loss of other outputs.
+            With `student_loss_weight=1` none of them is computed.
         distillation_loss_weights: One factor per loss; None: 1 each.
         student_loss_weight: Share of the hard loss, in [0, 1].
         name: Name of the model.
@@ -78,7 +87,7 @@ class Distiller(
 
     def __init__(  # noqa: PLR0917 (the stock Distiller's positional order)
         self,
-        teacher: keras.Model | None,
+        teacher: keras.Model | Literal["self"] | None,
         student: keras.Model,
         distillation_losses: Any = None,
         distillation_loss_weights: Sequence[float] | None = None,
@@ -88,6 +97,7 @@ class Distiller(
         temperature: float = 4.0,
     ) -> None:
         """Checks that everything fits together."""
+        teacher = resolved_teacher(teacher, student)
         check_models(teacher, student)
         check_share(student_loss_weight)
         losses = resolved_losses(distillation_losses, temperature)
@@ -133,12 +143,15 @@ class Distiller(
 
         Raises:
             ValueError: If weights of the models are NaN or infinite, or labels
-                or sample weights that are arrays out of range; before the
-                first step.
+                or sample weights that are arrays out of range, or inputs carry
+                no teacher outputs where there is no teacher and
+                `student_loss_weight` is below 1; before the first step.
         """
         signature = inspect.signature(keras.Model.fit)
         call = signature.bind(self, x, y, *args, **kwargs)
         given = call.arguments
+        if self.teacher is None and self.student_loss_weight < 1:
+            check_taught(x, given.get("validation_data"))
         self._fit = read_arguments(x, y, given)
         try:
             self._check_numbers(self._fit.inputs, y, given)
@@ -164,7 +177,8 @@ class Distiller(
 
         Args:
             x: Inputs, plain or packed by `keras_kddp.TeacherCache`.
-            y: Labels, or None to learn from the teacher alone.
+            y: Labels; or None to learn from the teacher alone, where
+                `student_loss_weight` is below 1.
             y_pred: The student's outputs for `x`; computed if None.
             sample_weight: None, or a factor on the hard and the soft loss of
                 each example or position, not on the penalties; or a structure
@@ -177,8 +191,9 @@ class Distiller(
         Raises:
             ValueError: If `sample_weight` does not fit the outputs, a loss
                 does not take the weights or masks that are there, or neither
-                `x` nor a teacher gives teacher outputs.
+                `x` nor a teacher gives teacher outputs, or nothing teaches.
         """
+        check_labelled(y, self.student_loss_weight)
         if y_pred is None:
             y_pred = self(x, training=training)
         dtype = wide_dtype(

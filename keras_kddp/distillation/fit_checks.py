@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from keras_kddp.arguments import MOST_EPOCHS, require_count
-from keras_kddp.data.batches import are_arrays
+from keras_kddp.data.batches import Batches, are_arrays
+from keras_kddp.data.packing import unpacked
 from keras_kddp.model_io import Arrays, output_structure, to_numpy
 
 
@@ -37,6 +38,41 @@ def spoilt_weight(model: keras.Model) -> str:
             if not np.isfinite(to_numpy(weight)).all():
                 return str(weight.path)
     return ""
+
+
+def check_taught(x: Batches, validation: Batches) -> None:
+    """Checks that data carry the outputs of a teacher that is not there.
+
+    Args:
+        x: What `fit` takes; of other batches than those of a
+            `tf.data.Dataset` only the first step knows what they carry.
+        validation: What it takes as `validation_data`, or None.
+
+    Raises:
+        ValueError: If they are plain.
+    """
+    is_pair = isinstance(validation, (tuple, list)) and len(validation) > 0
+    held_out = validation[0] if is_pair else validation
+    for name, data in (("x", x), ("validation_data", held_out)):
+        of_batch = getattr(data, "element_spec", None)
+        first = of_batch[0] if isinstance(of_batch, tuple) else of_batch
+        is_known = of_batch is not None or are_arrays(data)
+        if is_known and not unpacked(data if first is None else first)[1]:
+            raise untaught(name)
+
+
+def untaught(name: str) -> ValueError:
+    """Returns the error of plain inputs where there is no teacher.
+
+    Args:
+        name: What holds them.
+    """
+    return ValueError(
+        f"`{name}` must carry the outputs of the teacher when teacher=None. "
+        "Received plain inputs. Pack them, keras_kddp.TeacherCache(teacher, x)"
+        ".pack(x), the validation data too; or give the Distiller the teacher, "
+        "or student_loss_weight=1 to learn from the labels alone."
+    )
 
 
 def check_not_empty(x: Arrays | None) -> None:

@@ -12,6 +12,7 @@ from keras_kddp.distillation.feature_losses import (
     projection_name,
 )
 from keras_kddp.distillation.feature_reader import FeatureReader
+from keras_kddp.distillation.fit_checks import untaught
 from keras_kddp.distillation.given_losses import check_scalar, loss_value
 from keras_kddp.distillation.position_weights import PositionWeights
 from keras_kddp.distillation.soft_targets import SoftTargets
@@ -134,12 +135,7 @@ class DistillationTerms:
     ) -> tuple[list[TeacherOutput], dict[str, Tensor]]:
         """Returns the outputs and features of the teacher, of one pass."""
         if not self._has_teacher:
-            raise ValueError(
-                "`x` must carry the outputs of the teacher when teacher=None. "
-                "Received plain inputs. Pack them, keras_kddp.TeacherCache("
-                "teacher, x).pack(x), the validation data too, or give the "
-                "Distiller the teacher."
-            )
+            raise untaught("x")
         outputs = self._teacher.outputs(inputs, False)
         live = [
             TeacherOutput(*pair)
