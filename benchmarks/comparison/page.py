@@ -79,17 +79,8 @@ def write_page(
     results = results_of(cells, split)
     path = folder / f"comparison_{data}.md"
     folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "data": data,
-        "split": split,
-        "teacher": dict(teacher),
-        "students": {r.student: r.as_json() for r in results},
-        "pooled": {
-            control: pooled_rows(rows).as_json()
-            for control, rows in against(results).items()
-        },
-    }
-    text = json.dumps(content, indent=1) + "\n"
+    content = {"data": data, "split": split, "teacher": dict(teacher)}
+    text = json.dumps({**content, **_numbers(results)}, indent=1) + "\n"
     path.with_suffix(".json").write_text(text, encoding="utf-8")
     pictures = _pictures(data, results, teacher, split, folder)
     lines = [
@@ -108,6 +99,16 @@ def write_page(
     lines += _reproduced(data, cells, split)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def _numbers(results: Sequence[Result]) -> dict[str, Any]:
+    return {
+        "students": {r.student: r.as_json() for r in results},
+        "pooled": {
+            control: pooled_rows(rows).as_json()
+            for control, rows in against(results).items()
+        },
+    }
 
 
 def _pictures(

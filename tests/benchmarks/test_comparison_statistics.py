@@ -115,7 +115,7 @@ def test_two_runs_of_one_seed_are_refused():
 
 
 def test_answers_to_other_examples_are_refused():
-    with pytest.raises(ValueError, match=r"\[2, 3\] of 'test'.*earlier split"):
+    with pytest.raises(ValueError, match=r"\(2, 3\) of 'test'.*earlier split"):
         difference(
             [run(0, [1], test=[1, 1])], [run(0, [1], test=[1, 0, 1])], "test"
         )
