@@ -164,7 +164,7 @@ def _margin(a: Cell, b: Cell, split: str) -> np.ndarray:
             f"Received: examples={sizes} of '{split}'. Run those of an "
             "earlier split again."
         )
-    return correct(a, split).astype(int) - correct(b, split)
+    return np.subtract(correct(a, split), correct(b, split), dtype=int)
 
 
 def is_above(found: Difference) -> bool:
