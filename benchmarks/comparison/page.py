@@ -80,7 +80,7 @@ def write_page(
     path = folder / f"comparison_{data}.md"
     folder.mkdir(parents=True, exist_ok=True)
     content = {"data": data, "split": split, "teacher": dict(teacher)}
-    text = json.dumps({**content, **_numbers(results)}, indent=1) + "\n"
+    text = _as_text({**content, **_numbers(results)})
     path.with_suffix(".json").write_text(text, encoding="utf-8")
     pictures = _pictures(data, results, teacher, split, folder)
     lines = [
@@ -109,6 +109,14 @@ def _numbers(results: Sequence[Result]) -> dict[str, Any]:
             for control, rows in against(results).items()
         },
     }
+
+
+def _as_text(content: Mapping[str, Any]) -> str:
+    """Returns JSON with floats of four decimals."""
+    rounded = json.loads(
+        json.dumps(content), parse_float=lambda text: round(float(text), 4)
+    )
+    return json.dumps(rounded, indent=1) + "\n"
 
 
 def _pictures(

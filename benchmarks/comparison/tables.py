@@ -94,7 +94,7 @@ def against_text(row: Row, seeds: int) -> str:
     """
     if row.kddp_minus is None:
         return "–"
-    missing = _missing(row.pairs, seeds, " pairs")
+    missing = f", {row.pairs} of {seeds} pairs" if row.pairs < seeds else ""
     return f"{difference_text(row.kddp_minus)}{missing}"
 
 

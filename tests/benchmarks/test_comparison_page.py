@@ -135,7 +135,7 @@ def test_missing_seeds_and_pairs_are_told(tmp_path):
 
     assert row[4] == "80.00 (3 of 5)"
     assert row[6].startswith("short: **80.00 ± 0.00 (3 of 5 seeds)**")
-    assert "(2 of 5 pairs)" in row[7]
+    assert ", 2 of 5 pairs<br>" in row[7]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,8 @@ def test_the_numbers_stand_beside_the_page(tmp_path):
     assert student["rows"][1]["kddp_minus"]["mean"] == 20
     assert student["rows"][1]["verdict"] == "above"
     assert len(student["curves"]["kddp"]) == 2
+    # 20 of 100: variance .2 * .8 / .99, error .0402015.
+    assert student["rows"][1]["kddp_minus"]["error"] == 4.0202
     assert found["pooled"]["random"]["is_not_below"] is True
 
 
