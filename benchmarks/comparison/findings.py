@@ -90,18 +90,26 @@ def teacher_lines(
     )
     lines = [f"{teacher['kind']}: {accuracies}."]
     whole = {r.student: r.rows["labels"] for r in results if "labels" in r.rows}
-    if teacher.get(split) is None or not whole:
-        return lines
-    gaps = {
-        student: 100 * teacher[split] - row.accuracy
-        for student, row in whole.items()
-    }
+    if teacher.get(split) is not None and whole:
+        lines += ["", *_gaps(whole, 100 * teacher[split], seeds)]
+    return lines
+
+
+def _gaps(whole: Mapping[str, Row], teacher: float, seeds: int) -> list[str]:
+    """Returns by how much the teacher is better than each student.
+
+    Args:
+        whole: Student -> row of the unpruned one, trained on labels.
+        teacher: Its accuracy in percent.
+        seeds: So many were planned.
+    """
+    gaps = {student: teacher - row.accuracy for student, row in whole.items()}
     rows = [
         [student, accuracy_text(row, seeds), signed(gaps[student])]
         for student, row in whole.items()
     ]
     head = ("student", "unpruned, labels, %", "teacher minus it, points")
-    lines += ["", *grid(head, rows)]
+    lines = grid(head, rows)
     weak = [student for student, gap in gaps.items() if gap < ENOUGH]
     if weak:
         lines += [

@@ -79,17 +79,8 @@ def write_page(
     results = results_of(cells, split)
     path = folder / f"comparison_{data}.md"
     folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "data": data,
-        "split": split,
-        "teacher": dict(teacher),
-        "students": {r.student: r.as_json() for r in results},
-        "pooled": {
-            control: pooled_rows(rows).as_json()
-            for control, rows in against(results).items()
-        },
-    }
-    text = json.dumps(content, indent=1) + "\n"
+    content = {"data": data, "split": split, "teacher": dict(teacher)}
+    text = _as_text({**content, **_numbers(results)})
     path.with_suffix(".json").write_text(text, encoding="utf-8")
     pictures = _pictures(data, results, teacher, split, folder)
     lines = [
@@ -108,6 +99,24 @@ def write_page(
     lines += _reproduced(data, cells, split)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def _numbers(results: Sequence[Result]) -> dict[str, Any]:
+    return {
+        "students": {r.student: r.as_json() for r in results},
+        "pooled": {
+            control: pooled_rows(rows).as_json()
+            for control, rows in against(results).items()
+        },
+    }
+
+
+def _as_text(content: Mapping[str, Any]) -> str:
+    """Returns JSON with floats of four decimals."""
+    rounded = json.loads(
+        json.dumps(content), parse_float=lambda text: round(float(text), 4)
+    )
+    return json.dumps(rounded, indent=1) + "\n"
 
 
 def _pictures(

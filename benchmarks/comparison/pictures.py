@@ -48,10 +48,10 @@ def draw_accuracy(
         path: A PNG file.
         title: What accuracy this is.
     """
-    figure, panels = _panels(len(results), 4.9, left=0.6, shared="none")
+    figure, panels = _panels(len(results), 4.9, left=0.6, shared=False)
     for panel, result in zip(panels, results, strict=True):
         for row in _others(result):
-            x = row.means["parameters"]
+            x = row.parameters
             panel.plot(x, row.accuracy, "_", color=_GREY, ms=11, mew=1.5)
         for method, (colour, marker) in _WHOLE.items():
             if method in result.rows:
@@ -86,7 +86,7 @@ def draw_differences(results: Sequence[Result], path: Path, title: str) -> None:
         for place, method in enumerate(methods)
     }
     height = 2.1 + 0.28 * len(methods)
-    figure, panels = _panels(len(results), height, left=2.7, shared="all")
+    figure, panels = _panels(len(results), height, left=2.7, shared=True)
     for panel, result in zip(panels, results, strict=True):
         panel.axvline(0, color="black", lw=1)
         panel.axvline(MARGIN, color="black", ls="--", lw=1)
@@ -104,7 +104,7 @@ def draw_differences(results: Sequence[Result], path: Path, title: str) -> None:
 
 
 def _panels(
-    number: int, height: float, left: float, shared: str
+    number: int, height: float, left: float, shared: bool
 ) -> tuple[Figure, Sequence[Axes]]:
     """Returns panels beside each other; `left` is for what stands there."""
     width = min(12.0, left + (5.2 if number == 1 else 3.9 * number))
@@ -120,7 +120,7 @@ def _others(result: Result) -> list[Row]:
     return [
         row
         for row in result.rows.values()
-        if row.method not in (*CURVES, *UNPRUNED) and row.means["parameters"]
+        if row.method not in (*CURVES, *UNPRUNED)
     ]
 
 
@@ -128,8 +128,7 @@ def _curve(
     panel: Axes, rows: Sequence[Row], colour: str, marker: str, filling: str
 ) -> None:
     """Draws means with errors, joined, and each seed as a faint dot."""
-    rows = [row for row in rows if row.means["parameters"]]
-    sizes = [row.means["parameters"] for row in rows]
+    sizes = [row.parameters for row in rows]
     for size, row in zip(sizes, rows, strict=True):
         panel.plot(
             [size] * len(row.each), row.each, ".", color=colour, ms=4, alpha=0.4
@@ -154,7 +153,7 @@ def _size_axis(panel: Axes, result: Result) -> None:
     rows = [row for found in list(result.curves.values())[:1] for row in found]
     rows += [result.rows[m] for m in _WHOLE if m in result.rows]
     rows = rows or list(result.rows.values())
-    sizes = sorted({row.means["parameters"] or 1 for row in rows})
+    sizes = sorted({row.parameters for row in rows})
     panel.set_xscale("log")
     panel.margins(x=0.08)
     apart = (sizes[-1] / sizes[0]) ** 0.12  # so far, labels do not touch

@@ -21,7 +21,7 @@ from comparison.statistics import (
 TABLE_SIZE = 0
 """The size, of those of a student, at which all methods are run."""
 
-_MEANS = ("units", "live_units", "parameters", "macs", "mac_steps", "seconds")
+_MEANS = ("units", "live_units", "macs", "mac_steps", "seconds")
 _SAME = ("method_hash", "backend", "precision")
 
 
@@ -38,8 +38,9 @@ class Row:
         accuracy: The mean of these.
         error: Its standard error over the seeds; 0 with one seed.
         by_length: Length -> mean accuracy and number of seeds.
-        means: Of units, live units, parameters, MACs, MACs times steps and
-            seconds; None where a run does not tell.
+        parameters: Of the student, in the mean.
+        means: Of units, live units, MACs, MACs times steps and seconds; None
+            where a run does not tell.
         differs: How runs differ from those of KDDP: what -> values.
         pairs: Number of seeds that both KDDP and this method have.
         kddp_minus: KDDP minus this method, paired by seed; None without a
@@ -54,6 +55,7 @@ class Row:
     accuracy: float
     error: float
     by_length: Mapping[str, tuple[float, int]]
+    parameters: float
     means: Mapping[str, float | None]
     differs: Mapping[str, tuple[str, ...]]
     pairs: int
@@ -164,29 +166,37 @@ def _result_of(student: str, cells: Sequence[Cell], split: str) -> Result:
         if runs
     }
     table = {m: row for (m, size), row in rows.items() if not size}
-    curves = {
-        method: sorted(
-            (row for (m, _), row in rows.items() if m == method),
-            key=lambda row: row.means["parameters"] or 0,
-        )
-        for method in CURVES
-    }
     return Result(
         student=student,
         rows={method: table[method] for method in in_order(set(table))},
-        curves={method: found for method, found in curves.items() if found},
+        curves=_curves(list(rows.values())),
         twin=_difference(
             shown.get(("torch_labels", None), []),
             shown.get(("labels", None), []),
             split,
         ),
         usual=usual,
-        epochs={
-            length: _most([c["epochs"] for c in cells if c["length"] == length])
-            for length in LENGTHS
-            if any(c["length"] == length for c in cells)
-        },
+        epochs=_epochs(cells),
     )
+
+
+def _curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    curves = {
+        method: sorted(
+            (row for row in rows if row.method == method),
+            key=lambda row: row.parameters,
+        )
+        for method in CURVES
+    }
+    return {method: found for method, found in curves.items() if found}
+
+
+def _epochs(cells: Sequence[Cell]) -> dict[str, int]:
+    found = {
+        length: [cell["epochs"] for cell in cells if cell["length"] == length]
+        for length in LENGTHS
+    }
+    return {length: _most(values) for length, values in found.items() if values}
 
 
 def _shown(cells: Sequence[Cell], split: str) -> list[Cell]:
@@ -214,17 +224,8 @@ def _row_of(
         each=tuple(each),
         accuracy=statistics.fmean(each),
         error=standard_error(each),
-        by_length={
-            length: (100 * statistics.fmean(found), len(found))
-            for length in LENGTHS
-            if (
-                found := [
-                    cell[split]["accuracy"]
-                    for cell in known
-                    if cell["length"] == length
-                ]
-            )
-        },
+        by_length=_by_length(known, split),
+        parameters=statistics.fmean(cell["parameters"] for cell in runs),
         means={name: _mean(runs, name) for name in _MEANS},
         differs={
             name: others
@@ -234,6 +235,20 @@ def _row_of(
         pairs=len(_common(ours, runs)),
         kddp_minus=None if method == OURS else _difference(ours, runs, split),
     )
+
+
+def _by_length(
+    cells: Sequence[Cell], split: str
+) -> dict[str, tuple[float, int]]:
+    found = {
+        length: [c[split]["accuracy"] for c in cells if c["length"] == length]
+        for length in LENGTHS
+    }
+    return {
+        length: (100 * statistics.fmean(values), len(values))
+        for length, values in found.items()
+        if values
+    }
 
 
 def _difference(
@@ -248,8 +263,8 @@ def _common(a: Sequence[Cell], b: Sequence[Cell]) -> set[int]:
 
 
 def _mean(cells: Sequence[Cell], name: str) -> float | None:
-    values = [cell.get(name) for cell in cells]
-    return None if None in values else statistics.fmean(values)
+    values = [cell[name] for cell in cells if cell.get(name) is not None]
+    return statistics.fmean(values) if len(values) == len(cells) else None
 
 
 def _usual(cells: Sequence[Cell]) -> dict[str, str]:

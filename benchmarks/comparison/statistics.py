@@ -136,8 +136,8 @@ def difference(a: Sequence[Cell], b: Sequence[Cell], split: str) -> Difference:
         split: `"validation"` or `"test"`.
 
     Raises:
-        ValueError: If they have no seed in common, or if their answers are to
-            different numbers of examples.
+        ValueError: If they have no seed in common, or if the answers of a
+            pair are to different numbers of examples.
     """
     first, second = by_seed(a), by_seed(b)
     seeds = [seed for seed in first if seed in second]
@@ -147,27 +147,24 @@ def difference(a: Sequence[Cell], b: Sequence[Cell], split: str) -> Difference:
             f"{list(first)} and {list(second)}. Run a seed of one for the "
             "other."
         )
-    pairs = [(first[seed][split], second[seed][split]) for seed in seeds]
-    sizes = {found["examples"] for pair in pairs for found in pair}
-    if len(sizes) > 1:
-        raise ValueError(
-            "Runs are compared by their answers to the same examples. "
-            f"Received: examples={sorted(sizes)} of '{split}'. Run those of "
-            "an earlier split again."
-        )
-    # (seeds, examples): 1 where only a is right, -1 where only b is.
-    margins = np.stack(
-        [
-            correct(first[seed], split).astype(int)
-            - correct(second[seed], split)
-            for seed in seeds
-        ]
-    )
+    margins = np.stack([_margin(first[s], second[s], split) for s in seeds])
     over_seeds = standard_error(margins.mean(axis=1))
     over_examples = standard_error(margins.mean(axis=0))
     # One division of whole numbers: -3 of 1,000 is -0.3, the margin, exactly.
     mean = 100 * int(margins.sum()) / margins.size
     return Difference(mean, 100 * max(over_seeds, over_examples))
+
+
+def _margin(a: Cell, b: Cell, split: str) -> np.ndarray:
+    """Returns, (examples,), 1 where only `a` is right, -1 where only `b`."""
+    sizes = a[split]["examples"], b[split]["examples"]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            "Runs are compared by their answers to the same examples. "
+            f"Received: examples={sizes} of '{split}'. Run those of an "
+            "earlier split again."
+        )
+    return np.subtract(correct(a, split), correct(b, split), dtype=int)
 
 
 def is_above(found: Difference) -> bool:

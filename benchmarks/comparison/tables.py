@@ -94,7 +94,7 @@ def against_text(row: Row, seeds: int) -> str:
     """
     if row.kddp_minus is None:
         return "–"
-    missing = _missing(row.pairs, seeds, " pairs")
+    missing = f", {row.pairs} of {seeds} pairs" if row.pairs < seeds else ""
     return f"{difference_text(row.kddp_minus)}{missing}"
 
 
@@ -106,16 +106,16 @@ def methods_table(result: Result, seeds: int) -> list[str]:
         seeds: So many were planned.
     """
     notes = Notes(result)
-    head = ("method", "units (live)", "parameters", "MACs")
-    head += ("short, %", "long, %", "better of both, %")
-    head += ("KDDP minus it, points", "cost", "s")
+    head = ["method", "units (live)", "parameters", "MACs"]
+    head += ["short, %", "long, %", "better of both, %"]
+    head += ["KDDP minus it, points", "cost", "s"]
     lines = grid(
         head,
         [
             [
                 label(row.method) + notes.mark(row),
                 _units(row),
-                _count(row.means["parameters"]),
+                _count(row.parameters),
                 _count(row.means["macs"]),
                 *(_at(row, length, seeds) for length in LENGTHS),
                 _better(row, seeds),
@@ -141,7 +141,7 @@ def curves_table(result: Result, seeds: int) -> list[str]:
     parameters: dict[int, float] = {}
     for row in (row for rows in result.curves.values() for row in rows):
         # Of several methods, those of KDDP: it stands first.
-        parameters.setdefault(row.size or 0, row.means["parameters"] or 0)
+        parameters.setdefault(row.size or 0, row.parameters)
     sizes = sorted(parameters, key=parameters.__getitem__)
     rows = []
     for method, found in result.curves.items():
