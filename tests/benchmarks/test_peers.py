@@ -252,3 +252,134 @@ def test_a_cut_of_dead_units_in_training_changes_nothing(name, kind):
     np.testing.assert_allclose(
         logits_of(cut, x), logits_of(whole, x), rtol=0, atol=1e-3
     )
+
+
+def test_what_has_no_counterpart_is_refused_by_name():
+    layers = keras.layers
+    inputs = keras.Input((2, 3))
+    flat = layers.Flatten()(inputs)
+    dense = layers.Dense(6)(flat)
+    lasts = [
+        layers.Dense(2, activation="tanh", name="bent"),
+        layers.LayerNormalization(name="other"),
+    ]
+    models = [
+        keras.Model(inputs, layers.Add(name="sum")([dense, flat])),
+        *(keras.Model(inputs, last(flat)) for last in lasts),
+        keras.Model(inputs, flat),
+    ]
+    reasons = [
+        "'sum' .Add.*flattened",
+        "'bent' .Dense.*activation is tanh",
+        "'other' .LayerNormalization.*no counterpart",
+        "last layer has to give",
+    ]
+
+    for model, reason in zip(models, reasons, strict=True):
+        with pytest.raises(ValueError, match=reason):
+            twin_of(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "widths", "reason"),
+    [
+        ("taylor", {"stem": 0}, "1 to the 4 units of layer 'stem'"),
+        ("taylor", {"stem": 5}, "1 to the 4 units of layer 'stem'"),
+        (
+            "taylor",
+            {"block1_second": 3, "block1_shortcut": 4},
+            "coupled must be equal",
+        ),
+        ("norm", {"stem": 3}, "`kind` must be .*norm"),
+    ],
+)
+def test_widths_that_cannot_be_are_refused(kind, widths, reason):
+    from comparison.torch_pruning import pruned_by
+
+    model, x, y = made("residual")
+
+    with pytest.raises(ValueError, match=reason):
+        pruned_by(
+            kind,
+            twin_of(model),
+            feed_of(x, y),
+            1,
+            widths,
+            cut_after=1,
+            steps_per_epoch=5,
+            **SETTINGS,
+        )
+
+
+def test_a_partner_by_an_add_gets_the_width_of_the_layer_named():
+    from comparison.torch_pruning import pruned_by
+    from comparison.twins import size_of
+
+    model, x, y = made("residual")
+    net = twin_of(model)
+    settings = {**SETTINGS, "student_loss_weight": 1, "steps_per_epoch": 5}
+
+    pruned_by(
+        "taylor",
+        net,
+        feed_of(x, y),
+        1,
+        {"block1_shortcut": 5},
+        cut_after=1,
+        **settings,
+    )
+
+    assert size_of(net)["widths"] == {
+        **{"stem": 4, "block1_first": 8, "block1_second": 5},
+        **{"block1_shortcut": 5, "block2_first": 16, "block2_second": 16},
+        **{"block2_shortcut": 16, "logits": 10},
+    }
+
+
+def test_sparse_learning_shrinks_the_weakest_units_until_the_cut():
+    from comparison.torch_pruning import pruned_by
+
+    model, x, y = made("mlp")
+    settings = {**SETTINGS, "student_loss_weight": 1, "steps_per_epoch": 5}
+    weakest = {}
+
+    for reg in (0.0, 1.0):
+        net = twin_of(model)
+        pruned_by(
+            "group_norm",
+            net,
+            feed_of(x, y),
+            2,
+            {"hidden": 40},
+            cut_after=2,
+            reg=reg,
+            **settings,
+        )
+        norms = net.hidden.weight.detach().norm(dim=1)
+        weakest[reg] = float(norms.min() / norms.max())
+
+    assert weakest[1.0] < 0.9 * weakest[0.0]
+
+
+def test_answers_are_the_classes_of_the_largest_logits_in_both_precisions():
+    from comparison.torch_training import answers
+
+    model, x, _ = made("cnn")
+    net = twin_of(model)
+    expected = model.predict(x, verbose=0)
+    second, first = np.sort(expected, axis=1)[:, -2:].T
+    is_clear = first - second > 0.05
+
+    assert (answers(net, x, "float32") == expected.argmax(axis=1)).all()
+    found = answers(net, x, "mixed_bfloat16")
+    assert (found == expected.argmax(axis=1))[is_clear].all()
+    assert is_clear.sum() > 50
+
+
+def test_soft_targets_without_a_teacher_are_refused():
+    from comparison.torch_training import loss_of
+
+    model, x, y = made("digits")
+
+    with pytest.raises(ValueError, match="has to be 1 without.*weight=0.5"):
+        loss_of(twin_of(model), (x, y, None), 1.0, 0.5, "float32")
