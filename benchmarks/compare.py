@@ -114,7 +114,10 @@ def compare(
         for key in pool.running:
             missing.pop(key, None)
         while missing and pool.has_room and time.monotonic() < deadline:
-            pool.start(missing.pop(next(iter(missing))))
+            spec = missing.pop(next(iter(missing)))
+            if spec.has_teacher:  # here, once, before two of them ask for it
+                outputs_of_views(spec.data, spec.recipe["augmentation"])
+            pool.start(spec)
         if not pool.running:
             return
         for spec, found in pool.finished():
@@ -186,9 +189,6 @@ def main() -> None:
         forget_unanswered(store)
     if not given.report_only:
         train_teacher(given.data)
-        for plan in plans:
-            for kind in plan.student.augmentations:
-                outputs_of_views(given.data, kind)
         for split in ("validation", "test"):
             predictions_of_split(given.data, split)
         compare(plans, store, workers=given.workers, deadline=deadline)

@@ -58,6 +58,11 @@ class Spec:
     backend: str
 
     @property
+    def has_teacher(self) -> bool:
+        """Whether it learns from soft targets."""
+        return "temperature" in self.options
+
+    @property
     def key(self) -> str:
         """Hash of all of it but the name of the length."""
         config = {**asdict(self), "length": ""}

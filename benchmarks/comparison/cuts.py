@@ -6,9 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from comparison.training import Setting
+from comparison.training import Setting, with_logits
 from keras_kddp import Distiller
-from keras_kddp.data.packing import TeacherOutput, packed
 from keras_kddp.pruning.activity import activity_on
 from keras_kddp.pruning.criteria import contribution
 from keras_kddp.pruning.ranking import group_maxima, group_scores, rank_groups
@@ -104,7 +103,7 @@ def taylor_scores(
         with tf.GradientTape() as tape:
             *activations, outputs = observer(tf.constant(x))
             loss = distiller.compute_loss(
-                packed(x, [TeacherOutput(logits, False)]),
+                with_logits(x, logits),
                 y,
                 outputs,
                 training=False,

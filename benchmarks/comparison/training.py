@@ -14,6 +14,7 @@ from keras_kddp import Distiller, finalize, profile
 from keras_kddp.data.packing import TeacherOutput, packed
 from keras_kddp.surgery.rebuild import rebuild
 
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 Callbacks = Sequence[keras.callbacks.Callback]
 
 
@@ -40,7 +41,8 @@ class Setting:
         student: Which one.
         data: Its examples.
         views: Of its training examples.
-        outputs: The teacher's logits for them, (views, rows, classes) float16.
+        outputs: The teacher's logits for them, (views, rows, classes) float16;
+            None for a run on labels alone.
         recipe: How it learns.
         epochs: How long.
         seed: Of start weights and orders.
@@ -49,7 +51,7 @@ class Setting:
     student: Student
     data: Data
     views: Views
-    outputs: np.ndarray
+    outputs: np.ndarray | None
     recipe: Recipe
     epochs: int
     seed: int
@@ -69,7 +71,7 @@ class Setting:
         keras.utils.set_random_seed(self.seed)
         return in_precision(self.student.make(), self.student.precision)
 
-    def batch(self, rows: np.ndarray, epoch: int) -> tuple[np.ndarray, ...]:
+    def batch(self, rows: np.ndarray, epoch: int) -> Batch:
         """Returns inputs, labels and teacher logits of a step, as it is seen.
 
         Args:
@@ -78,10 +80,12 @@ class Setting:
         """
         view = epoch % self.views.count
         x = as_floats(self.views[view][rows])
-        logits = self.outputs[view, rows].astype(np.float32)
+        logits = None
+        if self.outputs is not None:
+            logits = self.outputs[view, rows].astype(np.float32)
         return x, self.data.train.y[rows], logits
 
-    def batches(self, epoch: int) -> Iterator[tuple[np.ndarray, ...]]:
+    def batches(self, epoch: int) -> Iterator[Batch]:
         """Yields the steps of an epoch, as `batch` gives them."""
         rows = len(self.data.train.y)
         size = self.student.batch_size
@@ -115,13 +119,25 @@ class Feed(keras.utils.PyDataset):
         size = self._setting.student.batch_size
         rows = self._order[index * size : (index + 1) * size]
         x, y, logits = self._setting.batch(rows, self._epoch)
-        return packed(x, [TeacherOutput(logits, False)]), y
+        return with_logits(x, logits), y
 
     def on_epoch_begin(self) -> None:
         """Goes on to the next epoch: Keras calls it once before each."""
         self._epoch += 1
         rows = len(self._setting.data.train.y)
         self._order = order(rows, self._setting.seed, self._epoch)
+
+
+def with_logits(x: np.ndarray, logits: np.ndarray | None) -> Any:
+    """Returns inputs as a Distiller takes them, with the teacher's logits.
+
+    Args:
+        x: Of a step.
+        logits: Of the step, or None.
+    """
+    if logits is None:
+        return x
+    return packed(x, [TeacherOutput(logits, False)])
 
 
 class Cost(keras.callbacks.Callback):

@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ def work(pipe: Connection) -> None:
     """Trains what comes through a pipe, and sends back what came out."""
     one_core()
     for _ in range(RUNS_PER_PROCESS):
-        spec, budget = pipe.recv()
+        try:
+            spec, budget = pipe.recv()
+        except EOFError:  # nothing is left to do
+            break
         pipe.send(run(spec, budget))
     pipe.close()
 
@@ -50,12 +54,16 @@ def run(spec: Spec, budget: dict[str, int]) -> dict[str, Any]:
 
     from comparison.data import load
     from comparison.peers import ALL_METHODS
+    from comparison.students import STUDENTS
+    from comparison.teachers import outputs_of_views
     from comparison.training import Recipe, Setting
 
     keras.utils.clear_session(free_memory=True)
-    data, views, outputs = _given(spec.data, spec.recipe["augmentation"])
+    kind = spec.recipe["augmentation"]
+    data, views = load(spec.data), _views(spec.data, kind)
+    outputs = outputs_of_views(spec.data, kind) if spec.has_teacher else None
     setting = Setting(
-        _student(spec),
+        STUDENTS[spec.data, spec.student],
         data,
         views,
         outputs,
@@ -68,7 +76,7 @@ def run(spec: Spec, budget: dict[str, int]) -> dict[str, Any]:
     started = time.monotonic()
     found = ALL_METHODS[spec.method].train(setting, options, widths, budget)
     seconds = time.monotonic() - started
-    hide(spec, found.predict(load(spec.data).test.x))
+    hide(spec, found.predict(data.test.x))
     validation = data.validation
     return {
         "validation": marked(found.predict(validation.x), validation.y),
@@ -93,24 +101,10 @@ def hide(spec: Spec, predicted: Any) -> None:
     np.save(path, predicted.astype("uint8"))
 
 
-_known: dict[tuple[str, str], Any] = {}
-
-
-def _given(data: str, kind: str) -> tuple[Any, Any, Any]:
-    """Returns data, views and outputs; the last two kinds are kept."""
+@cache
+def _views(data: str, kind: str) -> Any:
+    """Returns the views of training examples, which it keeps."""
     from comparison.data import load
-    from comparison.teachers import outputs_of_views
     from comparison.views import Views
 
-    if (data, kind) not in _known:
-        if len(_known) > 1:
-            del _known[next(iter(_known))]
-        views = Views(load(data).train.x, kind)
-        _known[data, kind] = load(data), views, outputs_of_views(data, kind)
-    return _known[data, kind]
-
-
-def _student(spec: Spec) -> Any:
-    from comparison.students import STUDENTS
-
-    return STUDENTS[spec.data, spec.student]
+    return Views(load(data).train.x, kind)
