@@ -10,8 +10,10 @@ comparison that was stopped goes on where it was.
     python benchmarks/compare.py --data fashion --report-only
     python benchmarks/compare.py --data fashion --final   # test: once
 
-Runs hold validation results, and everything is chosen on those. `--final`
-adds the test results of a commit whose defaults are frozen, and records it.
+Runs hold validation results, and everything is chosen on those. Runs of
+earlier code are trained anew, unless `--recheck` finds that they hold.
+`--final` adds the test results of a commit whose defaults are frozen, and
+records it.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from comparison.data import load
 from comparison.final import forget_unanswered, read_tests, with_tests
 from comparison.page import write_page
 from comparison.plan import Plan
+from comparison.recheck import recheck
 from comparison.students import STUDENTS
 from comparison.teachers import (
     description,
@@ -36,7 +39,6 @@ from comparison.teachers import (
     train_teacher,
 )
 from comparison.worker import work
-
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -108,9 +110,7 @@ def compare(
     """
     pool = Pool(workers)
     while True:
-        missing = {
-            spec.key: spec for plan in plans for spec in plan.missing()
-        }
+        missing = {spec.key: spec for plan in plans for spec in plan.missing()}
         for key in pool.running:
             missing.pop(key, None)
         while missing and pool.has_room and time.monotonic() < deadline:
@@ -172,11 +172,21 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=1e6, help="start no run after them"
     )
+    parser.add_argument(
+        "--recheck",
+        type=int,
+        metavar="RUNS",
+        help="train so many runs of earlier code again; all of its runs hold "
+        "if those are equal",
+    )
     parser.add_argument("--report-only", action="store_true")
     parser.add_argument("--final", action="store_true")
     given = parser.parse_args()
     deadline = time.monotonic() + 60 * given.minutes
     store = CellStore(given.data)
+    if given.recheck:
+        recheck(store, given.recheck)
+        store = CellStore(given.data)
     plans = [
         Plan(student, store, teacher_hash(given.data))
         for (data, name), student in STUDENTS.items()

@@ -75,24 +75,34 @@ class CellStore:
 
     Args:
         data: Name of the data.
+
+    Attributes:
+        method_hash: Of the code that is here.
     """
 
     def __init__(self, data: str) -> None:
         self._folder = FOLDER / data
-        self._method_hash = method_hash()
-        self._accepted = {self._method_hash, *accepted_hashes()}
+        self.method_hash = method_hash()
+        held = {self.method_hash, *accepted_hashes()}
         self._cells: dict[str, Cell] = {}
+        self._stale: list[Cell] = []
         for path in sorted(self._folder.glob("*.jsonl")):
             for line in path.read_text().splitlines():
                 cell = json.loads(line)
-                if cell["method_hash"] in self._accepted:
+                if cell["method_hash"] in held:
                     self._cells[cell["key"]] = cell
+                else:
+                    self._stale.append(cell)
 
     def find(self, spec: Spec) -> Cell | None:
         """Returns the finished run of a spec, None where it is missing."""
         cell = self._cells.get(spec.key)
         # One run may serve as the long one of a ladder, and in the grid.
         return cell and {**cell, "length": spec.length}
+
+    def stale(self) -> list[Cell]:
+        """Returns the runs of earlier code that nothing has replaced."""
+        return [c for c in self._stale if c["key"] not in self._cells]
 
     def keep(self, is_kept: Callable[[Cell], bool]) -> None:
         """Forgets the runs that are to be trained anew."""
@@ -103,7 +113,7 @@ class CellStore:
         cell = {
             **asdict(spec),
             "key": spec.key,
-            "method_hash": self._method_hash,
+            "method_hash": self.method_hash,
             "machine": machine(),
             **found,
         }

@@ -30,7 +30,11 @@ class Cut(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, ranking: str, setting: Setting, widths: Mapping[str, int], at: float
+        self,
+        ranking: str,
+        setting: Setting,
+        widths: Mapping[str, int],
+        at: float,
     ) -> None:
         super().__init__()
         self._score = RANKINGS[ranking]

@@ -64,9 +64,7 @@ def read_tests(data: str, plans: Sequence[Plan]) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "teacher": marked(predictions_of_split(data, "test"), labels),
         "runs": {
-            cell["key"]: marked(
-                np.load(hidden_path(data, cell["key"])), labels
-            )
+            cell["key"]: marked(np.load(hidden_path(data, cell["key"])), labels)
             for plan in plans
             for cell in plan.cells()
         },

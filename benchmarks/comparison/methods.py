@@ -126,9 +126,7 @@ def dynamically_pruned(
     setting: Setting, options: Options, widths: Widths, budget: Options
 ) -> Trained:
     """Trains with `DynamicPruning`, with soft targets where there are any."""
-    student = prepare(
-        setting.start(), options["l1"], setting.student.layers
-    )
+    student = prepare(setting.start(), options["l1"], setting.student.layers)
     pruning = DynamicPruning(budget=Budget(**budget), data=setting.sample())
     return outcome(*_trained(student, setting, options, pruning))
 
@@ -187,40 +185,40 @@ def _trained(
 
 
 METHODS: dict[str, Method] = {
-    "labels": Method(unpruned, is_unpruned=True, has_widths=False
-    ),
-    "kd": Method(unpruned,
+    "labels": Method(unpruned, is_unpruned=True, has_widths=False),
+    "kd": Method(
+        unpruned,
         TARGETS,
         tries_both=True,
         is_unpruned=True,
         has_widths=False,
     ),
-    "kddp": Method(dynamically_pruned,
+    "kddp": Method(
+        dynamically_pruned,
         STRENGTHS,
         tries_both=True,
         targets_of="kd",
         has_widths=False,
     ),
-    "pruned_labels": Method(dynamically_pruned,
+    "pruned_labels": Method(
+        dynamically_pruned,
         STRENGTHS,
         tries_both=True,
         has_widths=False,
     ),
-    "same_size_kd": Method(same_size, TARGETS, tries_both=True
-    ),
-    "same_size_labels": Method(same_size, ({"rate": 1.0}, {"rate": 2.0})
-    ),
-    "same_size_labels_longer": Method(same_size,
+    "same_size_kd": Method(same_size, TARGETS, tries_both=True),
+    "same_size_labels": Method(same_size, ({"rate": 1.0}, {"rate": 2.0})),
+    "same_size_labels_longer": Method(
+        same_size,
         options_of="same_size_labels",
         is_longer=True,
     ),
     "random": Method(cut("random"), CUTS[:1], targets_of="kd"),
-    "magnitude": Method(cut("magnitude"), CUTS, targets_of="kd"
-    ),
-    "contribution": Method(cut("contribution"), CUTS, targets_of="kd"
-    ),
+    "magnitude": Method(cut("magnitude"), CUTS, targets_of="kd"),
+    "contribution": Method(cut("contribution"), CUTS, targets_of="kd"),
     "taylor": Method(cut("taylor"), CUTS, targets_of="kd"),
-    "slimming": Method(slimmed,
+    "slimming": Method(
+        slimmed,
         ({"strength": 1e-5}, {"strength": 1e-4}, {"strength": 1e-3}),
         targets_of="kd",
         needs_scales=True,

@@ -219,9 +219,10 @@ def in_precision(model: keras.Model, precision: str) -> keras.Model:
     def edit(config: dict[str, Any]) -> None:
         for layer in config["layers"]:
             is_last = layer["config"].get("name") == last
-            if "dtype" in layer["config"] and "batch_shape" not in layer[
-                "config"
-            ]:
+            if (
+                "dtype" in layer["config"]
+                and "batch_shape" not in layer["config"]
+            ):
                 layer["config"]["dtype"] = "float32" if is_last else precision
 
     copy = rebuild(model, edit)

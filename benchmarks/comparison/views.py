@@ -25,9 +25,7 @@ def flip(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         generator: What is random comes from it.
     """
     is_flipped = generator.random(len(images)) < 0.5
-    return np.where(
-        is_flipped[:, None, None, None], images[:, :, ::-1], images
-    )
+    return np.where(is_flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
 def shift(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:

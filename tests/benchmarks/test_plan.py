@@ -134,9 +134,7 @@ def test_a_plan_goes_on_where_it_was_stopped(digits, store):
         digits.student, cells.CellStore("digits"), "teacher", (0, 1, 2)
     )
 
-    assert [s.key for s in again.missing()] == [
-        s.key for s in digits.missing()
-    ]
+    assert [s.key for s in again.missing()] == [s.key for s in digits.missing()]
 
 
 def test_runs_of_other_code_are_not_used(digits, store, monkeypatch):
