@@ -74,7 +74,8 @@ def _outcome(net: Any, setting: Setting, macs_of_epochs: int) -> Trained:
     from comparison.twins import size_of
 
     size = size_of(net)
-    names = setting.student.layers or list(size["widths"])
+    *others, _ = size["widths"]  # the last gives the logits
+    names = setting.student.layers or others
     widths = {name: size["widths"][name] for name in names}
     return Trained(
         partial(answers, net, precision="float32"),
