@@ -1,0 +1,222 @@
+"""The nets whose averaged log probabilities are the teacher of a data set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Member:
+    """One net of an ensemble, and how it is trained on the labels.
+
+    Attributes:
+        make: Makes it; float32 (rows, ..., channels) to logits.
+        epochs: Passes over the training examples, each a fresh view.
+        learning_rate: The highest: where a cosine to 0 begins for AdamW, the
+            top of one cycle for SGD.
+        weight_decay: Of the optimizer.
+        augmentation: A key of `comparison.views.KINDS`.
+        batch_size: Examples per step.
+        optimizer: `"adamw"`, or `"sgd"` with Nesterov's momentum of 0.9.
+    """
+
+    make: Callable[[], nn.Module]
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    augmentation: str
+    batch_size: int
+    optimizer: str = "adamw"
+
+
+class ChannelsFirst(nn.Module):
+    """Moves the channels of (rows, ..., channels) to where torch has them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.movedim(-1, 1)
+
+
+class Residual(nn.Module):
+    """Adds what two paths make of the same input.
+
+    Args:
+        path: The long one.
+        shortcut: The short one; None: the input itself.
+    """
+
+    def __init__(
+        self, path: nn.Module, shortcut: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.shortcut = shortcut or nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.path(x) + self.shortcut(x)
+
+
+def wide_net(
+    inputs: int, classes: int, *, units: int, layers: int, dropout: float
+) -> nn.Module:
+    """Returns a dense net with BatchNormalization: (rows, inputs) to logits.
+
+    Args:
+        inputs: Features of an example.
+        classes: Number of logits.
+        units: Width of each hidden layer.
+        layers: Hidden layers.
+        dropout: Share of units that are left out behind each.
+    """
+    parts: list[nn.Module] = []
+    for width in (inputs, *[units] * (layers - 1)):
+        parts += [
+            nn.Linear(width, units),
+            nn.BatchNorm1d(units),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        ]
+    return nn.Sequential(*parts, nn.Linear(units, classes))
+
+
+def watch_net(filters: int = 32, dropout: float = 0.3) -> nn.Module:
+    """Returns a residual net in time: (rows, 100, 6) to 7 logits.
+
+    Args:
+        filters: Of the stem and the first block; the others have twice as
+            many.
+        dropout: Share that is left out before the logits; a third of it
+            within the blocks.
+    """
+    wide = 2 * filters
+    blocks: list[nn.Module] = []
+    for given, taken in ((filters, filters), (filters, wide), (wide, wide)):
+        path = nn.Sequential(
+            *_in_time(given, taken, 7, 2),
+            nn.ReLU(),
+            nn.Dropout(dropout / 3),
+            *_in_time(taken, taken, 3),
+        )
+        shortcut = nn.Sequential(*_in_time(given, taken, 1, 2))
+        blocks += [Residual(path, shortcut), nn.ReLU()]
+    return nn.Sequential(
+        ChannelsFirst(),
+        *_in_time(6, filters, 7),
+        nn.ReLU(),
+        *blocks,
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(wide, 7),
+    )
+
+
+def _in_time(
+    given: int, taken: int, size: int, stride: int = 1
+) -> tuple[nn.Module, nn.Module]:
+    convolution = nn.Conv1d(
+        given, taken, size, stride, padding=size // 2, bias=False
+    )
+    return convolution, nn.BatchNorm1d(taken)
+
+
+def fashion_net(width: int = 32) -> nn.Module:
+    """Returns a residual net of nine layers: (rows, 28, 28, 1) to 10 logits.
+
+    Args:
+        width: Filters of the first layer; the last ones have eight times as
+            many.
+    """
+    parts: list[nn.Module] = [ChannelsFirst(), _in_space(1, width)]
+    for level in (2, 4, 8):
+        filters = level * width
+        twice = nn.Sequential(
+            _in_space(filters, filters), _in_space(filters, filters)
+        )
+        parts += [_in_space(filters // 2, filters), nn.MaxPool2d(2)]
+        parts.append(Residual(twice))
+    return nn.Sequential(
+        *parts,
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(8 * width, 10),
+    )
+
+
+def _in_space(given: int, taken: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(given, taken, 3, padding=1, bias=False),
+        nn.BatchNorm2d(taken),
+        nn.ReLU(),
+    )
+
+
+def members(data: str) -> tuple[Member, ...]:
+    """Returns the nets of a data set's teacher, each to be trained alone.
+
+    The teacher's logits are the mean of the members' log probabilities.
+    Members that are alike differ in their seeds: start, order and views.
+
+    Args:
+        data: What `comparison.data.load` knows it by.
+
+    Raises:
+        ValueError: If there is no teacher for it.
+    """
+    if data not in _MEMBERS:
+        raise ValueError(
+            f"`data` must be one of {', '.join(_MEMBERS)}. Received: {data!r}."
+        )
+    return _MEMBERS[data]
+
+
+_MEMBERS: dict[str, tuple[Member, ...]] = {
+    "digits": 5
+    * (
+        Member(
+            partial(wide_net, 64, 10, units=512, layers=2, dropout=0.3),
+            epochs=60,
+            learning_rate=2e-3,
+            weight_decay=1e-2,
+            augmentation="jitter",
+            batch_size=32,
+        ),
+    ),
+    # One cycle of SGD.
+    "fashion": (
+        Member(
+            fashion_net,
+            epochs=24,
+            learning_rate=0.1,
+            weight_decay=5e-4,
+            augmentation="flip_shift_erase",
+            batch_size=256,
+            optimizer="sgd",
+        ),
+    ),
+    "watch": 5
+    * (
+        Member(
+            watch_net,
+            epochs=20,
+            learning_rate=3e-3,
+            weight_decay=1e-2,
+            augmentation="rescale_jitter",
+            batch_size=64,
+        ),
+    ),
+    "diamonds": 5
+    * (
+        Member(
+            partial(wide_net, 22, 5, units=512, layers=3, dropout=0.1),
+            epochs=30,
+            learning_rate=3e-3,
+            weight_decay=1e-2,
+            augmentation="none",
+            batch_size=256,
+        ),
+    ),
+}
