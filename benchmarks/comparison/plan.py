@@ -198,7 +198,7 @@ class Plan:
             seed=seed,
             recipe=self.choices["recipe"],
             options=options,
-            teacher=self._teacher,
+            teacher=self._teacher if "temperature" in options else "",
             precision=self.student.precision,
             backend=method.backend,
         )
@@ -226,7 +226,7 @@ class Plan:
             seed=seed,
             recipe=asdict(recipe),
             options={},
-            teacher=self._teacher,
+            teacher="",
             precision=self.student.precision,
             backend=ALL_METHODS["labels"].backend,
         )
