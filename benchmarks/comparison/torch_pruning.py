@@ -50,8 +50,14 @@ def pruned_by(
         **training: What else `train_twin` needs.
 
     Raises:
-        ValueError: If the widths do not fit the network or each other.
+        ValueError: If the widths do not fit the network or each other, or
+            the cut is not within the training.
     """
+    if not 1 <= cut_after <= epochs:
+        raise ValueError(
+            f"`cut_after` must be in 1 to the {epochs} epochs. Received: "
+            f"cut_after={cut_after}."
+        )
     pruner = _pruner(kind, net, widths, reg)
 
     def regularize(epoch: int) -> None:

@@ -281,19 +281,22 @@ def test_what_has_no_counterpart_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    ("kind", "widths", "reason"),
+    ("kind", "widths", "cut_after", "reason"),
     [
-        ("taylor", {"stem": 0}, "1 to the 4 units of layer 'stem'"),
-        ("taylor", {"stem": 5}, "1 to the 4 units of layer 'stem'"),
+        ("taylor", {"stem": 0}, 1, "1 to the 4 units of layer 'stem'"),
+        ("taylor", {"stem": 5}, 1, "1 to the 4 units of layer 'stem'"),
         (
             "taylor",
             {"block1_second": 3, "block1_shortcut": 4},
+            1,
             "coupled must be equal",
         ),
-        ("norm", {"stem": 3}, "`kind` must be .*norm"),
+        ("taylor", {"stem": 3}, 0, "1 to the 1 epochs. .*cut_after=0"),
+        ("taylor", {"stem": 3}, 2, "1 to the 1 epochs. .*cut_after=2"),
+        ("norm", {"stem": 3}, 1, "`kind` must be .*norm"),
     ],
 )
-def test_widths_that_cannot_be_are_refused(kind, widths, reason):
+def test_a_cut_that_cannot_be_is_refused(kind, widths, cut_after, reason):
     from comparison.torch_pruning import pruned_by
 
     model, x, y = made("residual")
@@ -305,7 +308,7 @@ def test_widths_that_cannot_be_are_refused(kind, widths, reason):
             feed_of(x, y),
             1,
             widths,
-            cut_after=1,
+            cut_after=cut_after,
             steps_per_epoch=5,
             **SETTINGS,
         )
