@@ -146,6 +146,7 @@ def report(data: str, plans: list[Plan]) -> None:
         note=load(data).note,
         teacher=teacher,
         split="validation" if tested is None else "test",
+        seeds=(len(plans[0].student.seeds), 3),
     )
     print(path)
 

@@ -16,9 +16,6 @@ from comparison.peers import ALL_METHODS
 from comparison.students import Student
 from comparison.training import Recipe
 
-LADDER = (8, 16, 32, 64)
-"""Epochs among which the short length is; the long one is four times it."""
-
 ENOUGH = 0.005
 """A student has stopped improving where twice the epochs gain less.
 
@@ -44,7 +41,6 @@ class Plan:
         student: Which one.
         store: Of its data.
         teacher: Which training the teacher's outputs are of.
-        seeds: Of the table; the curves have the first three.
 
     Attributes:
         choices: What was chosen so far: `recipe`, `ladder` (epochs and mean
@@ -57,13 +53,11 @@ class Plan:
         student: Student,
         store: CellStore,
         teacher: str,
-        seeds: Sequence[int] = (0, 1, 2, 3, 4),
     ) -> None:
         self.student = student
         self.choices: dict[str, Any] = {}
         self._store = store
         self._teacher = teacher
-        self._seeds = seeds
         self._methods = [
             name
             for name, method in ALL_METHODS.items()
@@ -99,11 +93,11 @@ class Plan:
             return
         for name in self._methods:
             yield from _as_far_as_known(self._choosing_options(name))
-        for seed in self._seeds:
+        for seed in self.student.seeds:
             for name in self._methods:
                 for length in LENGTHS:
                     yield from self._decided(name, length, 0, seed)
-        for seed in self._seeds[:3]:
+        for seed in self.student.seeds[:3]:
             for size in range(1, len(self.student.budgets)):
                 for name in CURVES:
                     yield from self._decided(name, "short", size, seed)
@@ -118,7 +112,9 @@ class Plan:
             ("weight_decay", WEIGHT_DECAYS),
         ):
             tried = [Recipe(**{**asdict(recipe), field: v}) for v in values]
-            specs = [self._labels(each, LADDER[1]) for each in tried]
+            specs = [
+                self._labels(each, self.student.ladder[1]) for each in tried
+            ]
             yield from specs
             recipe = tried[self._best("recipe", "", specs)]
         self.choices["recipe"] = asdict(recipe)
@@ -127,7 +123,7 @@ class Plan:
         """Yields longer and longer runs, until twice as long gains little."""
         recipe = Recipe(**self.choices["recipe"])
         ladder: list[tuple[int, float]] = []
-        for epochs in LADDER:
+        for epochs in self.student.ladder:
             specs = [
                 self._labels(recipe, epochs, seed) for seed in CHOOSING_SEEDS
             ]

@@ -28,6 +28,8 @@ class Student:
         augmentations: Keys of `comparison.views.KINDS` that are tried.
         learning_rates: Those that are tried.
         precision: `"float32"` or `"mixed_bfloat16"`.
+        ladder: Epochs among which the short length is looked for.
+        seeds: Of the table; the curves have the first three.
     """
 
     data: str
@@ -39,6 +41,8 @@ class Student:
     augmentations: tuple[str, ...]
     learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     precision: str = "float32"
+    ladder: tuple[int, ...] = (8, 16, 32, 64)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
     @property
     def has_scales(self) -> bool:
@@ -131,6 +135,8 @@ _ALL = (
         budgets=_unit_budgets(10, 75, 16),
         batch_size=32,
         augmentations=("none", "jitter"),
+        ladder=(8, 16, 32),
+        seeds=(0, 1, 2),
     ),
     Student(
         data="fashion",

@@ -1,6 +1,7 @@
 """The order of a comparison: what is run, what is chosen from it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from comparison import cells, plan
@@ -17,7 +18,11 @@ def store(tmp_path, monkeypatch):
 
 @pytest.fixture
 def digits(store):
-    return plan.Plan(STUDENTS["digits", "mlp"], store, "teacher", (0, 1, 2))
+    return plan.Plan(
+        replace(STUDENTS["digits", "mlp"], ladder=(8, 16, 32, 64)),
+        store,
+        "teacher",
+    )
 
 
 def accuracy_of(spec):
@@ -130,9 +135,7 @@ def test_a_plan_goes_on_where_it_was_stopped(digits, store):
     for spec in digits.missing()[:2]:
         finish(spec, store)
 
-    again = plan.Plan(
-        digits.student, cells.CellStore("digits"), "teacher", (0, 1, 2)
-    )
+    again = plan.Plan(digits.student, cells.CellStore("digits"), "teacher")
 
     assert [s.key for s in again.missing()] == [s.key for s in digits.missing()]
 
