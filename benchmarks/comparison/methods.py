@@ -31,8 +31,8 @@ TARGETS = (
 )
 """Soft targets that are tried; the last are the package's defaults."""
 
-STRENGTHS = ({"l1": 0.003}, {"l1": 0.01}, {"l1": 0.03}, {"l1": 0.1})
-"""Charges that are tried; the second is the package's default."""
+STRENGTHS = ({"l1": 0.001}, {"l1": 0.003}, {"l1": 0.01}, {"l1": 0.03})
+"""Charges that are tried; the third is the package's default."""
 
 CUTS = ({"at": 0.5}, {"at": 0.33})
 """Shares of the epochs before a cut that are tried."""
