@@ -15,8 +15,8 @@ SLOW_runs := tests/benchmarks/test_benchmarks.py tests/cli tests/docs
 SLOW_kills := tests/atomic_files tests/compression tests/pruning \
   tests/test_crash.py
 # They need what benchmarks/compare.py trains beside Keras, in .venv-bench.
-SLOW_bench := $(addprefix tests/benchmarks/test_,comparison_data.py \
-  comparison_students.py peers.py)
+SLOW_bench := $(wildcard tests/benchmarks/test_comparison_*.py) \
+  tests/benchmarks/test_peers.py
 SLOW_all := tests $(addprefix --ignore=,$(SLOW_bench))
 # What has to hold on JAX and on torch as on TensorFlow.
 BACKEND_TESTS := tests/test_identities.py tests/layers/test_masks.py \

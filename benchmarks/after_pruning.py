@@ -8,7 +8,8 @@ the pruned student has, and at as many bytes.
 
 The students are trained as the comparison's short runs are, which must be
 there; TFMOT tunes on images as they are, under the unpruned student that was
-distilled. Accuracies are those of the runtimes on validation.
+distilled. Accuracies are those of the runtimes on validation. Beside what the
+comparison needs it takes the extras tfmot, micro and int4.
 
     python benchmarks/compare.py --data fashion --students mlp cnn
     python benchmarks/after_pruning.py
@@ -30,13 +31,11 @@ from statistics import fmean
 from typing import Any
 
 import keras
-import numpy as np
 from comparison.cells import Cell, CellStore
 from comparison.data import Examples, load
 from comparison.plan import Plan
 from comparison.statistics import standard_error
 from comparison.students import STUDENTS
-from comparison.teachers import outputs_of_views, teacher_hash
 from comparison.training import Recipe, Setting, in_precision, narrowed, train
 from comparison.views import Views, as_floats
 
@@ -64,21 +63,17 @@ COLUMNS = ("bytes", "compressed", "non_zeros", "LiteRT", "TFLM")
 Row = dict[str, float | None]
 
 
-def finished(
-    student: str, seed: int, methods: Sequence[str]
-) -> dict[str, Cell]:
+def finished(plan: Plan, seed: int, methods: Sequence[str]) -> dict[str, Cell]:
     """Returns runs of the comparison: what they were trained with.
 
     Args:
-        student: Of Fashion-MNIST.
+        plan: Of a student of Fashion-MNIST.
         seed: Of the runs.
         methods: Of which one short run each is asked for.
 
     Raises:
         SystemExit: If one of them is missing.
     """
-    which = STUDENTS["fashion", student]
-    plan = Plan(which, CellStore("fashion"), teacher_hash("fashion"))
     found = {
         cell["method"]: cell
         for cell in plan.cells()
@@ -89,13 +84,15 @@ def finished(
         sys.exit(
             f"The comparison must have trained {', '.join(sorted(missing))} of "
             f"seed {seed} first: python benchmarks/compare.py --data fashion "
-            f"--students {student}"
+            f"--students {plan.student.name}"
         )
     return {method: found[method] for method in methods}
 
 
 def setting_of(cell: Cell) -> Setting:
     """Returns what a run of the comparison was given."""
+    from comparison.teachers import outputs_of_views
+
     data, kind = load(cell["data"]), cell["recipe"]["augmentation"]
     return Setting(
         STUDENTS[cell["data"], cell["student"]],
@@ -189,10 +186,7 @@ class Workshop:
 def non_zeros(model: keras.Model) -> int:
     """Returns how many weights of kernels are not 0."""
     kernels = [w for w in model.weights if w.name == "kernel"]
-    return sum(
-        int(np.count_nonzero(keras.ops.convert_to_numpy(kernel)))
-        for kernel in kernels
-    )
+    return sum(int(keras.ops.count_nonzero(kernel)) for kernel in kernels)
 
 
 def after_pruning(
@@ -238,8 +232,12 @@ TABLES = {
 
 def rows_of(student: str, seed: int) -> Iterator[tuple[str, Row]]:
     """Yields the rows of a student and a seed, by name."""
+    from comparison.teachers import teacher_hash
+
+    which = STUDENTS["fashion", student]
+    plan = Plan(which, CellStore("fashion"), teacher_hash("fashion"))
     make_rows, methods = TABLES[student]
-    cells = finished(student, seed, methods)
+    cells = finished(plan, seed, methods)
     setting = setting_of(cells["kd"])
     models = {
         method: trained(method, setting, cell["options"])

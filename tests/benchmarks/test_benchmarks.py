@@ -4,7 +4,9 @@ import after_pruning
 import numpy as np
 import pytest
 import soak
+from comparison.cells import CellStore
 from comparison.data import Data, Examples
+from comparison.plan import Plan
 from comparison.students import STUDENTS
 from comparison.training import Recipe, Setting
 from comparison.views import Views
@@ -50,9 +52,10 @@ def test_students_are_not_trained_before_the_comparison_has_chosen(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr("comparison.cells.FOLDER", tmp_path)
+    plan = Plan(STUDENTS["fashion", "mlp"], CellStore("fashion"), "teacher")
 
     with pytest.raises(SystemExit, match=r"kd, kddp of seed 0 .* --students m"):
-        after_pruning.finished("mlp", 0, ["kddp", "kd"])
+        after_pruning.finished(plan, 0, ["kddp", "kd"])
 
 
 @pytest.mark.slow
