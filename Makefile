@@ -9,12 +9,15 @@ WORKERS ?= 2
 PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 # The slow tests in parts: make test-slow PART=graphs
 PART := all
-SLOW_all := tests
 SLOW_graphs := tests/surgery
 SLOW_files := tests/export tests/fuzz
-SLOW_runs := tests/benchmarks tests/cli tests/docs
+SLOW_runs := tests/benchmarks/test_benchmarks.py tests/cli tests/docs
 SLOW_kills := tests/atomic_files tests/compression tests/pruning \
   tests/test_crash.py
+# They need what benchmarks/compare.py trains beside Keras, in .venv-bench.
+SLOW_bench := $(wildcard tests/benchmarks/test_comparison_*.py) \
+  tests/benchmarks/test_peers.py
+SLOW_all := tests $(addprefix --ignore=,$(SLOW_bench))
 # What has to hold on JAX and on torch as on TensorFlow.
 BACKEND_TESTS := tests/test_identities.py tests/layers/test_masks.py \
   tests/data/test_shuffling.py \
@@ -33,21 +36,24 @@ TORCH := torch
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-slow test-oldest test-backends test-jax test-torch \
-  benchmark runtimes lint clean
+.PHONY: help demo test test-slow test-bench test-oldest test-backends \
+  test-jax test-torch benchmark runtimes lint clean
 
 help:
 	@echo "make demo       distil, prune and export a digits model: runs/demo"
 	@echo "make test       ruff, mypy and the tests, on $(WORKERS) workers"
 	@echo "make test-slow  the tests that take minutes; in parts: PART=graphs"
 	@echo "                (10 minutes), PART=files (4), PART=runs (10),"
-	@echo "                PART=kills (10: runs that are killed everywhere) or"
+	@echo "                PART=kills (10: runs that are killed everywhere),"
+	@echo "                PART=bench (2: data and peers of the benchmark) or"
 	@echo "                PART=oldest (about 20: the core on the oldest versions"
-	@echo "                that pyproject.toml allows), also make test-oldest"
+	@echo "                that pyproject.toml allows); the last two are also"
+	@echo "                make test-bench and make test-oldest"
 	@echo "make test-backends  tests on JAX and on torch (15 minutes), each in"
 	@echo "                a .venv of its own; or make test-jax, make test-torch"
 	@echo "make benchmark  KDDP beside its controls and peers on digits, in"
-	@echo "                .venv-bench; or DATA=fashion: hours, in parts"
+	@echo "                .venv-bench; or DATA=fashion: hours, in parts of"
+	@echo "                MINUTES=100"
 	@echo "make runtimes   tflite-runtime beside the rest, for kddp verify"
 	@echo "make lint       ruff and mypy only"
 	@echo "make clean      remove all .venv, caches and build output; keep runs/"
@@ -58,13 +64,17 @@ demo: $(VENV)/.installed-demo
 test: lint
 	$(PYTEST)
 
-ifeq ($(PART),oldest)
-test-slow: test-oldest
+ifneq ($(filter bench oldest,$(PART)),)
+test-slow: test-$(PART)
 else
 test-slow: $(VENV)/.installed-test runtimes
 	$(PYTEST) -m slow $(or $(SLOW_$(PART)),$(error no part $(PART)))
-	$(if $(filter all,$(PART)),$(MAKE) test-oldest)
+	$(if $(filter all,$(PART)),$(MAKE) test-bench test-oldest)
 endif
+
+test-bench: .venv-bench/.installed
+	.venv-bench/bin/python -m pytest -n $(WORKERS) --dist worksteal -m slow \
+	  $(SLOW_bench)
 
 # Old libraries deprecate what others of them still use.
 test-oldest: .venv-oldest/.installed

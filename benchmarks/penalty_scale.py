@@ -3,31 +3,61 @@
 An MLP student of Fashion-MNIST is distilled and pruned without a budget, with
 every argument of the method at its default, for two batch sizes and two
 widths. The sizes should be about the same: `l1` means the same everywhere.
+The teacher is the comparison's; where it is missing, it is trained first.
 
     python benchmarks/penalty_scale.py
 """
 
-import argparse
-import json
 import os
-import time
-from dataclasses import replace
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-from accuracy_vs_size import Bench
-from cells import machine, method_hash
-from experiments import COMPARISONS
+import argparse
+import time
+from dataclasses import replace
+from functools import partial
 
-from keras_kddp.compression import training as rules
-from keras_kddp.layers.preparation import prepare
+import keras
+from comparison.data import Data, load
+from comparison.methods import TARGETS
+from comparison.students import STUDENTS
+from comparison.teachers import outputs_of_views
+from comparison.training import Recipe, Setting, predictions, train
+from comparison.views import Views
+
+from keras_kddp import DynamicPruning, prepare
 from keras_kddp.models import fashion_mlp_student
-from keras_kddp.pruning.callback import DynamicPruning
 
 CORNERS = ((64, 400), (64, 1600), (512, 400), (512, 1600))
-OUT = Path(__file__).parents[1] / "docs" / "penalty_scale.json"
+
+
+def pruned(data: Data, batch_size: int, width: int, epochs: int) -> keras.Model:
+    """Returns the student of a corner.
+
+    Args:
+        data: Fashion-MNIST.
+        batch_size: Examples per step.
+        width: Units of the hidden layer before.
+        epochs: How long it trains.
+    """
+    student = replace(
+        STUDENTS["fashion", "mlp"],
+        make=partial(fashion_mlp_student, width),
+        batch_size=batch_size,
+    )
+    setting = Setting(
+        student,
+        data,
+        Views(data.train.x, "none"),
+        outputs_of_views("fashion", "none"),
+        Recipe(learning_rate=2e-3, weight_decay=0.0, augmentation="none"),
+        epochs,
+        seed=0,
+    )
+    start = prepare(setting.start(), layers=student.layers)
+    pruning = DynamicPruning(data=setting.sample())
+    return train(start, setting, [pruning], **TARGETS[-1])[0]
 
 
 def main() -> None:
@@ -37,51 +67,23 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--epochs", type=int, default=8)
-    given = parser.parse_args()
-    bench = Bench("fashion")
-    experiment = COMPARISONS["fashion"].experiments["mlp"]
-    rows = []
-    print("batch  width  units  accuracy   seconds")
+    epochs = parser.parse_args().epochs
+    data = load("fashion")
+    print("batch  width  units  validation   seconds")
+    units = []
     for batch_size, width in CORNERS:
-        training = replace(
-            experiment.training, batch_size=batch_size, epochs=given.epochs
-        )
-        corner = replace(
-            experiment,
-            student=lambda width=width: fashion_mlp_student(width),
-            training=training,
-            temperature=4.0,
-            student_loss_weight=0.1,
-        )
-        common = bench.common(corner, seed=0)
         started = time.monotonic()
-        student = prepare(common.start, layers=["hidden"])
-        model, _ = rules.train_distilled(student, common, [DynamicPruning()])
-        row = {
-            "batch_size": batch_size,
-            "width": width,
-            "units": model.get_layer("hidden").units,
-            "accuracy": rules.accuracy(model, bench.data.test),
-            "seconds": round(time.monotonic() - started),
-        }
-        rows.append(row)
+        model = pruned(data, batch_size, width, epochs)
+        seconds = time.monotonic() - started
+        right = predictions(model, data.validation.x) == data.validation.y
+        units.append(model.get_layer("hidden").units)
         print(
-            f"{batch_size:5}  {width:5}  {row['units']:5}  "
-            f"{row['accuracy']:8.2%}  {row['seconds']:8}",
+            f"{batch_size:5}  {width:5}  {units[-1]:5}  "
+            f"{right.mean():10.2%}  {seconds:8.0f}",
             flush=True,
         )
-    units = [row["units"] for row in rows]
     ratio = max(units) / min(units)
     print(f"largest / smallest: {ratio:.2f} (must: <= 2)")
-    content = {
-        "command": "python benchmarks/penalty_scale.py",
-        "epochs": given.epochs,
-        "method_hash": method_hash(),
-        "machine": machine(),
-        "rows": rows,
-        "ratio": ratio,
-    }
-    OUT.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

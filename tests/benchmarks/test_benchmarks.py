@@ -1,286 +1,92 @@
-"""What the benchmark of accuracy against size keeps, mixes and draws."""
+"""What the small benchmarks measure and print."""
 
-import json
-from pathlib import Path
-
-import accuracy_vs_size
-import cells
-import keras
+import after_pruning
 import numpy as np
 import pytest
-import report
 import soak
-from experiments import COMPARISONS
-from steering import PruningAtTheEnd
+from comparison.cells import CellStore
+from comparison.data import Data, Examples
+from comparison.plan import Plan
+from comparison.students import STUDENTS
+from comparison.training import Recipe, Setting
+from comparison.views import Views
 
-from keras_kddp import Budget, Distiller, prepare
-from keras_kddp.models import digits_student
-from keras_kddp.profiling import profile
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(cells, "FOLDER", tmp_path)
-    return cells.CellStore("digits")
+OPTIONS = {"temperature": 1.0, "student_loss_weight": 0.5, "l1": 0.01}
 
 
-def make_cell(method="kddp", seed=0, accuracy=0.9, **entries):
-    """Returns a finished cell as the store has it."""
-    return {
-        "student": "mlp",
-        "method": method,
-        "seed": seed,
-        "config": {"epochs": 3},
-        "method_hash": "abc",
-        "machine": {
-            "cores": 2,
-            "python": "3.12",
-            "keras": "3.15",
-            "tensorflow": "2.21",
-        },
-        "accuracy": accuracy,
-        "teacher_accuracy": 0.95,
-        "units": 10,
-        "live_units": 9,
-        "parameters": 1000,
-        "macs": 900,
-        "seconds": 5.0,
-        **entries,
-    }
+def a_row(accuracy, **entries):
+    """Returns a row of one seed."""
+    row = {"bytes": 2000, "compressed": 1500, "non_zeros": 300}
+    return {**row, "LiteRT": accuracy, "TFLM": accuracy, **entries}
 
 
-def test_a_finished_cell_is_found_again(store):
-    written = store.write("mlp", "kd", 0, {"epochs": (1, 2)}, accuracy=0.5)
-
-    found = store.find("mlp", "kd", 0, {"epochs": (1, 2)})
-
-    assert found["accuracy"] == written["accuracy"] == 0.5
-    assert found["machine"]["cores"] >= 1
-    assert store.find("mlp", "kd", 1, {"epochs": (1, 2)}) is None
-
-
-def test_a_cell_of_another_configuration_is_not_used(store):
-    store.write("mlp", "kd", 0, {"epochs": 3}, accuracy=0.5)
-
-    assert store.find("mlp", "kd", 0, {"epochs": 4}) is None
-
-
-def test_a_cell_of_other_code_is_not_used(store, monkeypatch):
-    store.write("mlp", "kd", 0, {"epochs": 3}, accuracy=0.5)
-    monkeypatch.setattr(cells, "method_hash", lambda: "other")
-
-    assert cells.CellStore("digits").find("mlp", "kd", 0, {"epochs": 3}) is None
+@pytest.fixture(scope="module")
+def setting():
+    """Returns a short run of the digits' student, without a real teacher."""
+    generator = np.random.default_rng(0)
+    y = np.arange(320) % 10
+    x = generator.random((320, 64), dtype=np.float32)
+    x[np.arange(320), y] += 4  # a bright pixel says the class
+    parts = [Examples(x[i:j], y[i:j]) for i, j in ((0, 256), (256, 320))]
+    data = Data("digits", *parts, parts[1], classes=10, note="")
+    logits = 5 * np.eye(10, dtype="float16")[None, y[:256]]
+    recipe = Recipe(5e-3, 0.0, "none")
+    student = STUDENTS["digits", "mlp"]
+    return Setting(student, data, Views(x[:256], "none"), logits, recipe, 20, 0)
 
 
-METHOD = """\
-import math
+def test_a_row_has_the_mean_of_its_seeds_and_no_number_where_it_was_refused():
+    rows = {"int4": [a_row(90.0, TFLM=None), a_row(92.0, bytes=3001)]}
 
-SCALE = 2
+    head, line = after_pruning.table(rows)
 
-def score(x):
-    \"\"\"Words.\"\"\"
-    return SCALE * math.sqrt(x)
-"""
-
-
-@pytest.mark.parametrize(
-    ("files", "is_same"),
-    [
-        pytest.param({"one.py": METHOD}, True, id="the same"),
-        pytest.param({"rooms/two.py": METHOD}, True, id="a move"),
-        pytest.param(
-            {
-                "one.py": METHOD.replace("SCALE = 2", ""),
-                "two.py": '"""Numbers."""\n\nSCALE = 2\n',
-            },
-            True,
-            id="a split",
-        ),
-        pytest.param(
-            {"one.py": METHOD.replace("SCALE = 2", "") + "SCALE = 2\n"},
-            True,
-            id="another order",
-        ),
-        pytest.param(
-            {"one.py": "from a import b\n" + METHOD}, True, id="an import"
-        ),
-        pytest.param(
-            {"one.py": METHOD.replace("    return", "    # Why.\n    return")},
-            True,
-            id="a comment",
-        ),
-        pytest.param(
-            {"one.py": METHOD.replace("Words", "Other words")},
-            True,
-            id="a docstring",
-        ),
-        pytest.param(
-            {
-                "one.py": METHOD.replace(
-                    "    return", "    if x < 0: raise ValueError\n    return"
-                )
-            },
-            True,
-            id="a check",
-        ),
-        pytest.param(
-            {"one.py": METHOD.replace("SCALE * m", "m")}, False, id="a formula"
-        ),
-        pytest.param(
-            {"one.py": METHOD.replace("= 2", "= 3")}, False, id="a number"
-        ),
-        pytest.param(
-            {
-                "one.py": METHOD.replace(
-                    "    return", "    if x < 0: x = 0\n    return"
-                )
-            },
-            False,
-            id="a branch",
-        ),
-    ],
-)
-def test_the_hash_follows_what_can_change_a_number(
-    files, is_same, tmp_path, monkeypatch
-):
-    def hash_of(name, sources):
-        root = tmp_path / name
-        for file, text in sources.items():
-            (root / file).parent.mkdir(parents=True, exist_ok=True)
-            (root / file).write_text(text)
-        monkeypatch.setattr(cells, "METHOD_MODULES", tuple(sources))
-        monkeypatch.setattr(cells.keras_kddp, "__file__", str(root / "x.py"))
-        return cells.method_hash()
-
-    before = hash_of("before", {"one.py": METHOD})
-
-    assert (hash_of("after", files) == before) is is_same
-
-
-def test_every_method_module_exists():
-    root = Path(cells.keras_kddp.__file__).parent
-    assert all((root / name).is_file() for name in cells.METHOD_MODULES)
-
-
-def test_cells_of_two_versions_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "DOCS", tmp_path)
-    mixed = [make_cell(), make_cell("kd", method_hash="def")]
-
-    with pytest.raises(ValueError, match=r"one version .* \['abc', 'def'\]"):
-        report.write_report("digits", {"mlp": mixed})
-
-    assert not any(tmp_path.iterdir())
-
-
-def test_a_page_without_current_cells_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "DOCS", tmp_path)
-
-    with pytest.raises(ValueError, match="none for 'digits'.*earlier one"):
-        report.write_report("digits", {"mlp": []})
-
-    assert not any(tmp_path.iterdir())
-
-
-def test_means_come_with_standard_errors():
-    row = report.row_of(
-        "kd", [make_cell(accuracy=a) for a in (0.90, 0.92, 0.94)]
-    )
-
-    assert row.accuracy == pytest.approx(92.0)
-    assert row.error == pytest.approx(2.0 / 3**0.5)
-    assert row.each == [90.0, 92.0, 94.0]
-
-
-def test_the_report_has_table_bars_json_and_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "DOCS", tmp_path)
-    found = [
-        make_cell("kddp", accuracy=0.885),
-        make_cell("kd", accuracy=0.893, units=80, parameters=8000),
-        make_cell("same_size", accuracy=0.878),
-        make_cell("paper_criterion", accuracy=0.88),
+    # (2000 + 3001) / 2 = 2500.5; (92 - 90) / 2 ** 0.5 / 2 ** 0.5 = 1.
+    assert head.split()[1:3] == ["bytes", "compressed"]
+    assert line.split() == [
+        *["int4", "2,500", "1,500", "300"],
+        *["91.00", "±", "1.00", "-"],
     ]
 
-    report.write_report("fashion", {"mlp": found})
 
-    page = (tmp_path / "accuracy_vs_size.md").read_text()
-    assert "| dynamic pruning (KDDP) | 10 | 9 | 1,000 | 900 | 88.50" in page
-    assert "must (8x fewer units at <= 1.3 below, >= 0.5 above" in page
-    assert "**met**, 8.0x, 0.80 below, 0.70 above" in page
-    assert "**missed**, 8.0x, 0.80 below, 0.70 above" in page  # the goal
-    assert page.count("paper's criterion") == 1
-    content = json.loads((tmp_path / "accuracy_vs_size.json").read_text())
-    assert content["method_hashes"] == ["abc"]
-    assert [row["seeds"] for row in content["rows"]["mlp"]] == [1, 1, 1, 1]
-    assert (tmp_path / "accuracy_vs_size.png").stat().st_size > 5_000
+def test_students_are_not_trained_before_the_comparison_has_chosen(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("comparison.cells.FOLDER", tmp_path)
+    plan = Plan(STUDENTS["fashion", "mlp"], CellStore("fashion"), "teacher")
 
-
-def test_a_run_that_prunes_at_the_end_removes_once_however_many_are_dead():
-    student = keras.Sequential(
-        [
-            keras.Input((4,)),
-            keras.layers.Dense(40, "relu", name="hidden"),
-            keras.layers.Dense(3),
-        ]
-    )
-    hidden = student.get_layer("hidden")
-    kernel, bias = hidden.get_weights()
-    bias[2:] = -100  # they never fire
-    hidden.set_weights([kernel, bias])
-    distiller = Distiller(
-        keras.models.clone_model(student), prepare(student, l1=0.0)
-    )
-    distiller.compile(
-        keras.optimizers.SGD(0.0),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    pruning = PruningAtTheEnd(
-        budget=Budget(max_parameters=4 * 5 + 5 + 5 * 3 + 3)
-    )
-    x = np.random.default_rng(0).random((32, 4), "float32")
-
-    distiller.fit(
-        x, np.arange(32) % 3, epochs=12, verbose=0, callbacks=[pruning]
-    )
-
-    (removal,) = pruning.removals
-    assert removal.epoch == 8  # after the last epoch of the hold
-    assert distiller.student.get_layer("hidden").units == 5
-
-
-def test_a_model_is_narrowed_to_given_widths():
-    narrow = accuracy_vs_size.narrowed(digits_student(), {"hidden": 16})
-
-    assert profile(narrow).parameters == profile(digits_student(16)).parameters
-
-
-@pytest.mark.parametrize(
-    ("name", "student"),
-    [(n, s) for n, c in COMPARISONS.items() for s in c.experiments],
-)
-def test_every_student_can_reach_its_budget(name, student):
-    experiment = COMPARISONS[name].experiments[student]
-    size = profile(experiment.student())
-    for measure, limit in experiment.budget_object().sizes().items():
-        assert limit < getattr(size, measure)
-    assert experiment.methods[0] == "kddp"
+    with pytest.raises(SystemExit, match=r"kd, kddp of seed 0 .* --students m"):
+        after_pruning.finished(plan, 0, ["kddp", "kd"])
 
 
 @pytest.mark.slow
-def test_a_small_comparison_runs_and_goes_on_where_it_stopped(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(cells, "FOLDER", tmp_path / "cells")
-    monkeypatch.setattr(accuracy_vs_size, "TEACHERS", tmp_path / "teachers")
-    bench = accuracy_vs_size.Bench("digits")
+def test_zeros_in_the_place_of_pruned_units_are_as_many(setting, tmp_path):
+    models = {
+        method: after_pruning.trained(method, setting, options)
+        for method, options in {
+            "kd": OPTIONS,
+            "kddp": OPTIONS,
+            "same_size_kd": {**OPTIONS, "widths": {"hidden": 16}},
+        }.items()
+    }
+    rules = {"epochs": 1, "batch_size": 32}
+    data = setting.data
+    workshop = after_pruning.Workshop(
+        data.train, data.validation, models["kd"], tmp_path, rules
+    )
 
-    same_size = bench.run("mlp", "same_size", 0)  # trains kddp first
+    rows = after_pruning.zeros_instead(workshop, models)
+    pruned, zeros, small = (make() for make in rows.values())
+    int4 = workshop.converted(models["kddp"], "int4")
 
-    found = bench.cells("mlp", ["kddp", "same_size"], [0])
-    kddp = found[0][2]
-    assert [cell is not None for *_, cell in found] == [True, True]
-    assert kddp["units"] == same_size["units"] == 16
-    assert kddp["parameters"] == 1_210
-    assert kddp["accuracy"] > 0.9
+    assert models["kddp"].get_layer("hidden").units == 16
+    assert models["same_size_kd"].get_layer("hidden").units == 16
+    assert pruned["non_zeros"] == 16 * (64 + 10)
+    assert zeros["non_zeros"] == pytest.approx(16 * (64 + 10), abs=2)
+    assert small["non_zeros"] == pytest.approx(16 * (64 + 10) / 2, abs=2)
+    assert zeros["bytes"] > 2 * pruned["bytes"]
+    assert zeros["compressed"] < zeros["bytes"]
+    assert int4["TFLM"] is None  # TFLM has no four bits
+    assert min(row["LiteRT"] for row in (pruned, zeros, int4)) > 90
 
 
 def test_a_line_of_the_soak_says_by_how_much_memory_grew():

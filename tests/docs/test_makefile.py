@@ -21,12 +21,18 @@ def printed_by_make(*arguments: str) -> str:
     ).stdout
 
 
+def slow_tests(*arguments: str) -> list[str]:
+    """Returns what make would run the slow tests of."""
+    printed = printed_by_make("test-slow", *arguments)
+    command = re.findall(r"pytest.* -m slow(.*(?:\n  .*)*)", printed)[0]
+    return re.findall(r"(?<=[ =])tests\S*", command)
+
+
 def test_the_parts_of_the_slow_tests_have_each_of_them_once():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    text = text.replace("\\\n", " ")
-    parts = dict(re.findall(r"^SLOW_(\w+) := (.*)$", text, re.MULTILINE))
-    assert parts.pop("all") == "tests"
-    folders = " ".join(parts.values()).split()
+    parts = re.findall(r"^SLOW_(\w+) :=", text, re.MULTILINE)
+    parts.remove("all")
+    folders = sum((slow_tests(f"PART={part}") for part in parts), [])
 
     marked = [
         path.relative_to(ROOT).as_posix()
@@ -40,6 +46,22 @@ def test_the_parts_of_the_slow_tests_have_each_of_them_once():
         assert sum(folder in around for folder in folders) == 1, name
     for part in parts:
         assert f"PART={part}" in text
+
+
+def test_what_needs_the_peers_runs_beside_them_alone():
+    printed = printed_by_make("test-slow")
+    first, second = re.findall(
+        r"(\S+)/bin/python -m pytest.* -m slow(.*(?:\n  .*)*)", printed
+    )
+    peers = slow_tests("PART=bench")
+
+    assert "tests/benchmarks/test_peers.py" in peers
+    assert first[0] == ".venv"
+    assert re.findall(r"--ignore=(\S+)", first[1]) == peers
+    assert second[0] == ".venv-bench"
+    assert second[1].split()[-len(peers) :] == peers
+    for name in peers:
+        assert (ROOT / name).is_file()
 
 
 def test_both_backends_run_the_same_tests_which_are_there():
@@ -82,5 +104,6 @@ def test_the_oldest_versions_are_bounds_of_all_that_is_asked_for():
     )
 
     assert all(x.startswith("keras-kddp[") for x in unbounded)
-    # The backends' tests and the linters have environments of their own.
-    assert {*installed.split(",")} == {*extras} - {"all", "dev", "jax", "torch"}
+    # Backends, benchmark and linters have environments of their own.
+    apart = {"all", "bench", "dev", "jax", "torch"}
+    assert {*installed.split(",")} == {*extras} - apart
