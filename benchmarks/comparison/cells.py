@@ -169,7 +169,7 @@ def method_hash() -> str:
     for folder in _METHOD_FOLDERS:
         paths += (root / folder).rglob("*.py")
     own = ("training", "methods", "cuts", "slimming", "views", "students")
-    peers = ("twins", "torch_training", "torch_pruning", "peers")
+    peers = ("twins", "twin_layers", "torch_training", "torch_pruning", "peers")
     here = Path(__file__).parent
     paths += [here / f"{name}.py" for name in (*own, *peers)]
     definitions = {
