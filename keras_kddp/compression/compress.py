@@ -90,7 +90,8 @@ def compress(
             `"kd"` (no penalty), `"same_size"` (widths of the result, from
             scratch), `"same_size_labels"` (these widths, without teacher), and
             `"random"`, `"magnitude"`, `"contribution"` (the distilled student
-            is cut to these widths half-way).
+            is cut to these widths half-way). With teacher=None all of them
+            learn from the labels, so that the two of the same size are one.
         seed: Of shuffling, Dropout and new weights.
         run_dir: Where to leave `student.keras`, the student as it started
             (`before.keras`), `student_float32.tflite`, `student_int8.tflite`,
@@ -115,6 +116,7 @@ def compress(
             overwritten nor gone on with; before anything is trained.
         OSError: If `run_dir` cannot be written to; before as well.
         ExportError: If the student cannot be converted.
+        RuntimeError: If a student that is to teach itself loses its loss.
 
     Example:
         ```python

@@ -203,7 +203,7 @@ def _way_out(runs: Sequence[Judged]) -> str:
     """Returns what to do about a pruned student near chance."""
     teachers = [run.teacher for run in runs if run.teacher is not None]
     if teachers and all(output_near_chance(x) is not None for x in teachers):
-        return _UNTAUGHT
+        return _UNTRAINED if runs[0].is_own_teacher else _UNTAUGHT
     unpruned = [run.controls["kd"] for run in runs if "kd" in run.controls]
     if not unpruned:
         return _UNKNOWN

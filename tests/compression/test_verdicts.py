@@ -134,6 +134,8 @@ def test_of_a_student_that_taught_itself_no_larger_teacher_is_asked_for():
         "best student: -2.00"
     )
     assert "a larger teacher" not in verdict
+    lost, *_ = verdicts([judged(pruned=10, teacher=9, is_own=True)])
+    assert "So is the student without a penalty: train longer" in lost
 
 
 def test_a_student_near_chance_is_told_first():

@@ -53,7 +53,10 @@ def compressed(teacher, run_dir=None, **options):
         "run_dir": run_dir,
         **options,
     }
-    return kddp.compress(teacher, dense(), TRAIN, VALIDATION, **settings)
+    student = dense()
+    if teacher == "self":  # of one that is prepared, a plain copy teaches
+        student = kddp.prepare(student, layers=["hidden"])
+    return kddp.compress(teacher, student, TRAIN, VALIDATION, **settings)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -187,6 +190,8 @@ def test_the_student_is_trained_on_the_labels_and_teaches_then(whole):
     assert found.taught_by == summary_of(folder)["taught_by"] == "self"
     teacher = keras.models.load_model(folder / "teacher.keras")
     assert teacher.get_layer("hidden").units == 24
+    names = [layer.name for layer in teacher.layers]
+    assert names == ["hidden", "dropout", "logits"]
     hits = teacher.predict(TEST[0], verbose=0).argmax(axis=1) == TEST[1]
     assert found.teacher_accuracy == hits.mean()
     assert summary_of(folder)["teacher_accuracy"] == hits.mean()
