@@ -17,18 +17,17 @@ records it.
 """
 
 import argparse
-import multiprocessing
 import sys
 import time
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from comparison.cells import CellStore, Spec
+from comparison.cells import CellStore
 from comparison.data import load
 from comparison.final import forget_unanswered, read_tests, with_tests
 from comparison.page import write_page
 from comparison.plan import Plan
+from comparison.pool import Pool
 from comparison.recheck import recheck
 from comparison.students import STUDENTS
 from comparison.teachers import (
@@ -38,63 +37,8 @@ from comparison.teachers import (
     teacher_hash,
     train_teacher,
 )
-from comparison.worker import work
 
 DOCS = Path(__file__).parents[1] / "docs"
-
-
-class Pool:
-    """Processes that train one run each at a time.
-
-    Args:
-        size: How many.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._context = multiprocessing.get_context("spawn")
-        self._idle = [self._new() for _ in range(size)]
-        self._busy: dict[Connection, tuple[Any, Spec]] = {}
-
-    def _new(self) -> tuple[Any, Connection]:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=work, args=(theirs,))
-        process.daemon = True
-        process.start()
-        theirs.close()
-        return process, ours
-
-    @property
-    def running(self) -> set[str]:
-        """The keys of what is being trained."""
-        return {spec.key for _, spec in self._busy.values()}
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a process is idle."""
-        return bool(self._idle)
-
-    def start(self, spec: Spec) -> None:
-        """Has an idle process train a run."""
-        process, pipe = self._idle.pop()
-        budgets = STUDENTS[spec.data, spec.student].budgets
-        try:
-            pipe.send((spec, budgets[spec.size or 0]))
-        except BrokenPipeError:  # it has trained its share
-            process, pipe = self._new()
-            pipe.send((spec, budgets[spec.size or 0]))
-        self._busy[pipe] = process, spec
-
-    def finished(self) -> list[tuple[Spec, dict[str, Any]]]:
-        """Waits for a run to end; returns what came out."""
-        found = []
-        for pipe in wait(list(self._busy)):
-            process, spec = self._busy.pop(pipe)  # type: ignore[arg-type]
-            try:
-                found.append((spec, pipe.recv()))  # type: ignore[union-attr]
-            except EOFError:
-                raise SystemExit(f"a run failed: {spec}") from None
-            self._idle.append((process, pipe))  # type: ignore[arg-type]
-        return found
 
 
 def compare(

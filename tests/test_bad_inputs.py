@@ -448,6 +448,64 @@ COMPRESS = {
         lambda: compress(student=BAD_STUDENT),
         f"`student` {FINITE}",
     ),
+    "no-teacher-soft": (
+        lambda: compress(teacher=None),
+        "`student_loss_weight` must be 1 where teacher=None.*=0.1. Give 1; or",
+    ),
+    "no-teacher-reference": (
+        lambda: compress(
+            teacher=None,
+            student_loss_weight=1,
+            budget=kddp.Budget(max_accuracy_drop=0.1, reference="teacher"),
+        ),
+        "`reference` must be 'student' or an accuracy where teacher=None",
+    ),
+    "no-teacher-reference-of-pruning": (
+        lambda: compress(
+            teacher=None,
+            student_loss_weight=1,
+            pruning=kddp.DynamicPruning(
+                budget=kddp.Budget(max_accuracy_drop=0.1, reference="teacher")
+            ),
+        ),
+        "`reference` must be 'student' or an accuracy where teacher=None",
+    ),
+    "no-teacher-twice-the-same": (
+        lambda: compress(
+            teacher=None,
+            student_loss_weight=1,
+            controls=["same_size", "same_size_labels"],
+        ),
+        "must have one of 'same_size' and 'same_size_labels' where teacher=No",
+    ),
+    "no-teacher-one-logit": (
+        lambda: compress(
+            teacher=None, student=network(classes=1), student_loss_weight=1
+        ),
+        "Comparisons of accuracy need at least two classes. Received: a stude",
+    ),
+    "no-teacher-sigmoid": (
+        lambda: compress(
+            teacher=None, student=network(last="sigmoid"), student_loss_weight=1
+        ),
+        "Comparisons of accuracy need logits or softmax outputs",
+    ),
+    "teacher-in-capitals": (
+        lambda: compress(teacher="Self"),
+        "`teacher` must be a keras.Model, None to .* Received: teacher='Self'",
+    ),
+    "teacher-none-as-text": (
+        lambda: compress(teacher="none", student_loss_weight=1),
+        "`teacher` must be a keras.Model, None to .* Received: teacher='none'",
+    ),
+    "teacher-false": (
+        lambda: compress(teacher=False),
+        "`teacher` must be a keras.Model, or None. Received: bool",
+    ),
+    "teacher-self-infinite": (
+        lambda: compress(teacher="self", student=BAD_STUDENT),
+        f"`student` {FINITE}",
+    ),
     "train-none": (lambda: compress(None), "`train` must be"),
     "train-empty": (lambda: compress((X[:0], Y[:0])), "must hold examples"),
     "x-nan": (
@@ -654,6 +712,12 @@ EXPORT = {
     "bench-time": (
         lambda: export.bench({"a": STUDENT}, X, time_limit=-1),
         SECONDS,
+    ),
+    "qat-self": (
+        lambda: export.finetune_with_tfmot(
+            STUDENT, (X, Y), "qat.tflite", teacher="self"
+        ),
+        "`teacher` must be a keras.Model, or None. Received: str",
     ),
     "qat-seed-huge": (
         lambda: export.finetune_with_tfmot(

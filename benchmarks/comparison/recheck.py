@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from comparison.cells import FOLDER, Cell, CellStore, Spec, accepted_hashes
-from comparison.students import STUDENTS
-from comparison.worker import one_core, run
+from comparison.pool import Pool
 
 
 def recheck(store: CellStore, count: int) -> None:
@@ -22,14 +21,14 @@ def recheck(store: CellStore, count: int) -> None:
     Raises:
         SystemExit: If one differs.
     """
-    one_core()
+    pool = Pool(1)
     by_code: dict[str, list[Cell]] = {}
     for cell in store.stale():
         by_code.setdefault(cell["method_hash"], []).append(cell)
     for code, cells in by_code.items():
         chosen = quickest(cells)[:count]
         for cell in chosen:
-            _train_again(cell)
+            _train_again(cell, pool)
         accepted = {
             **accepted_hashes(),
             code: f"{len(chosen)} runs trained again by {store.method_hash}: "
@@ -47,10 +46,10 @@ def quickest(cells: Sequence[Cell]) -> list[Cell]:
     return list(found.values())
 
 
-def _train_again(cell: Cell) -> None:
+def _train_again(cell: Cell, pool: Pool) -> None:
     spec = Spec(**{field.name: cell[field.name] for field in fields(Spec)})
-    budgets = STUDENTS[spec.data, spec.student].budgets
-    found = run(spec, budgets[spec.size or 0])
+    pool.start(spec)
+    ((_, found),) = pool.finished()
     then, now = (c["validation"]["answers"] for c in (cell, found))
     print(
         f"{spec.student} {spec.method}, {spec.epochs} epochs, seed "

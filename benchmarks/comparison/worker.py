@@ -15,7 +15,6 @@ RUNS_PER_PROCESS = 24
 
 def work(pipe: Connection) -> None:
     """Trains what comes through a pipe, and sends back what came out."""
-    one_core()
     for _ in range(RUNS_PER_PROCESS):
         try:
             spec, budget = pipe.recv()
@@ -26,9 +25,10 @@ def work(pipe: Connection) -> None:
 
 
 def one_core() -> None:
-    """Keeps this process to one core: two of them are faster than one on two.
+    """Keeps processes to one core: two of them are faster than one on two.
 
-    To be called before TensorFlow and PyTorch are imported.
+    Of this process it holds for what is not imported yet, of those that it
+    starts for all.
     """
     for name in (
         "OMP_NUM_THREADS",

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from keras_kddp.compression.choices import CONTROLS
+from keras_kddp.compression.choices import CONTROLS, NO_TEACHER
 from keras_kddp.compression.config import (
     ALL_CONTROLS,
     CompressionConfig,
@@ -60,5 +60,10 @@ def config_of(given: argparse.Namespace) -> CompressionConfig:
     names = {entry.name for entry in fields(CompressionConfig)}
     values = {n: value for n, value in vars(given).items() if n in names}
     if ALL_CONTROLS in values["controls"]:
-        values["controls"] = list(CONTROLS)
+        values["controls"] = [
+            name
+            for name in CONTROLS
+            # Without a teacher it is the control "same_size".
+            if name != "same_size_labels" or values["teacher"] != NO_TEACHER
+        ]
     return CompressionConfig(**values)

@@ -13,7 +13,12 @@ from keras_kddp.data.class_coverage import warn_of_missing_classes
 from keras_kddp.data.input_range import input_range, warn_of_other_range
 from keras_kddp.data.input_scaling import warn_of_scaling
 from keras_kddp.data.splits import Split, as_split, check_split
-from keras_kddp.distillation.checks import check_models, check_soft_targets
+from keras_kddp.distillation.checks import (
+    Teacher,
+    check_models,
+    check_soft_targets,
+    check_teacher_name,
+)
 from keras_kddp.distillation.fit_checks import (
     check_learning_rate,
     check_models_finite,
@@ -88,7 +93,7 @@ class Preflight:
 
 
 def preflight(
-    teacher: keras.Model,
+    teacher: Teacher,
     student: keras.Model,
     data: Mapping[str, Any],
     recipe: Recipe,
@@ -102,7 +107,7 @@ def preflight(
     """Checks a compression before anything is trained.
 
     Args:
-        teacher: Trained or not yet.
+        teacher: Trained or not yet; see `compress`.
         student: Only read; with penalties or without.
         data: By split, as `compress` takes them.
         recipe: How every student is trained; without a loss it gets
@@ -123,7 +128,11 @@ def preflight(
     """
     check_options(pruning, controls, recipe)
     pruning = with_budget(pruning, budget)
-    splits = checked_splits(teacher, student, data)
+    check_teacher_name(teacher)
+    if teacher is None:
+        check_labels_alone(recipe, pruning.budget, controls)
+    given = None if isinstance(teacher, str) else teacher
+    splits = checked_splits(given, student, data)
     prepared = prepare(student, l1=l1)
     if recipe.loss is None:
         recipe = replace(recipe, loss=default_loss(student))
@@ -151,12 +160,15 @@ def preflight(
 
 
 def checked_splits(
-    teacher: keras.Model, student: keras.Model, data: Mapping[str, Any]
+    teacher: keras.Model | None,
+    student: keras.Model,
+    data: Mapping[str, Any],
 ) -> dict[str, Split]:
     """Returns the data as arrays, by split, after all checks.
 
     Args:
-        teacher: Trained or not yet.
+        teacher: Trained or not yet; None where the student is known to be it,
+            or there is none.
         student: The student.
         data: "train", "validation" and "test" as `compress` takes them.
 
@@ -166,7 +178,8 @@ def checked_splits(
     ChannelGraph(student)  # says if the student has no graph of layers
     check_models(teacher, student)
     check_models_finite(teacher=teacher, student=student)
-    check_soft_targets(teacher, student)
+    taker = "Comparisons of accuracy" if teacher is None else "Soft targets"
+    check_soft_targets(teacher, student, taker)
     splits = {
         name: as_split(name, given)
         for name, given in data.items()
@@ -179,7 +192,8 @@ def checked_splits(
         warn_of_other_range(seen, split.x, name)
         warn_of_missing_classes(name, split, student)
     for name, model in (("teacher", teacher), ("student", student)):
-        warn_of_scaling(model, splits["train"].x, name)
+        if model is not None:
+            warn_of_scaling(model, splits["train"].x, name)
     return splits
 
 
@@ -210,6 +224,39 @@ def check_options(pruning: Any, controls: Any, recipe: Recipe) -> None:
     pruning.phases(recipe.epochs)
     check_share(recipe.student_loss_weight)
     SoftTargets(recipe.temperature)  # says if it is out of range
+
+
+def check_labels_alone(
+    recipe: Recipe, budget: Budget | None, controls: Sequence[str]
+) -> None:
+    """Checks what stands beside a teacher that is not there.
+
+    Args:
+        recipe: How every student is trained.
+        budget: Of the student.
+        controls: Names of the students to compare with.
+
+    Raises:
+        ValueError: If a teacher would be needed, or two controls be one.
+    """
+    if recipe.student_loss_weight < 1:
+        raise ValueError(
+            "`student_loss_weight` must be 1 where teacher=None: the labels "
+            "alone teach. Received: student_loss_weight="
+            f"{recipe.student_loss_weight}. Give 1; or a teacher; or 'self', "
+            "the student itself, trained without a penalty."
+        )
+    if budget is not None and budget.reference == "teacher":
+        raise ValueError(
+            "`reference` must be 'student' or an accuracy where teacher=None. "
+            "Received: reference='teacher'. Leave it out, or give a teacher."
+        )
+    if {"same_size", "same_size_labels"} <= {*controls}:
+        raise ValueError(
+            "`controls` must have one of 'same_size' and 'same_size_labels' "
+            "where teacher=None: without a teacher they are the same. "
+            f"Received: {list(controls)}. Leave one out."
+        )
 
 
 def with_budget(pruning: DynamicPruning, budget: Any) -> DynamicPruning:

@@ -3,6 +3,15 @@
 PRUNED = "student, dynamic pruning"
 """Row of the student that a compression is for, beside its controls."""
 
+NO_TEACHER = "none"
+"""What the command line calls a teacher that is not there."""
+
+LABELS, SELF = "labels", "self"
+"""What else teaches a student, beside a teacher that was given."""
+
+OWN_TEACHER = "teacher: the student itself"
+"""Row of a teacher that is the student, trained without a penalty."""
+
 CONTROLS = {
     "kd": "student, no penalty",
     "same_size": "same size from scratch",

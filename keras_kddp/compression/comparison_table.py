@@ -5,7 +5,12 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from keras_kddp.compression.choices import CONTROLS, PRUNED
+from keras_kddp.compression.choices import (
+    CONTROLS,
+    OWN_TEACHER,
+    PRUNED,
+    SELF,
+)
 from keras_kddp.compression.results import Compression, RunFiles
 
 
@@ -25,7 +30,7 @@ def comparison_table(title: str, found: Sequence[Compression]) -> Table:
     table.add_column("model")
     for heading in ("units", "live", "parameters", "accuracy"):
         table.add_column(heading, justify="right")
-    table.add_row("teacher", "", "", "", _percent([found[0].teacher_accuracy]))
+    _add_teacher(table, found)
     students = {
         CONTROLS[name]: [each.controls[name] for each in found]
         for name in found[0].controls
@@ -49,6 +54,16 @@ def verdict_list(verdicts: Sequence[str]) -> Table:
     for verdict in verdicts:
         items.add_row("-", Text(verdict))
     return items
+
+
+def _add_teacher(table: Table, found: Sequence[Compression]) -> None:
+    """Adds the row of the teacher, if there is one: of all seeds, or each."""
+    shares = [each.teacher_accuracy for each in found]
+    known = [share for share in shares if share is not None]
+    if found[0].taught_by == SELF:
+        table.add_row(OWN_TEACHER, "", "", "", _percent(known))
+    elif known:
+        table.add_row("teacher", "", "", "", _percent(known[:1]))
 
 
 def _add_files(table: Table, files: Sequence[RunFiles]) -> None:

@@ -1,22 +1,14 @@
 """The whole walk in one call: distil, prune, compare, export."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-from rich.console import Console
 
 from keras_kddp.arguments import checked_path
-from keras_kddp.compression.checks import (
-    Preflight,
-    is_relative_to_student,
-    preflight,
-)
-from keras_kddp.compression.choices import CONTROLS, PRUNED
-from keras_kddp.compression.conclusion import TrainedStudents, concluded
-from keras_kddp.compression.controls import train_control
+from keras_kddp.compression.checks import Preflight, preflight
+from keras_kddp.compression.conclusion import concluded
 from keras_kddp.compression.results import Compression
 from keras_kddp.compression.run_directory import bytes_of_run
 from keras_kddp.compression.run_identity import identity_of
@@ -27,26 +19,15 @@ from keras_kddp.compression.run_in_progress import (
     run_to_return,
 )
 from keras_kddp.compression.run_record import RunRecord
-from keras_kddp.compression.stages import Stages
-from keras_kddp.compression.teaching import (
-    warn_of_poor_teacher,
-    with_teacher,
-)
-from keras_kddp.compression.training import (
-    Recipe,
-    Setting,
-    accuracy,
-    train_distilled,
-)
-from keras_kddp.distillation.loss_guard import LossGuard
-from keras_kddp.layers.preparation import prepare
-from keras_kddp.progress import EpochProgress, epoch_bars
+from keras_kddp.compression.training import Recipe
+from keras_kddp.compression.trainings import train_checked
+from keras_kddp.distillation.checks import Teacher
 from keras_kddp.pruning.budget.budget import Budget
 from keras_kddp.pruning.callback import DynamicPruning
 
 
 def compress(
-    teacher: keras.Model,
+    teacher: Teacher,
     student: keras.Model,
     train: Any,
     validation: Any,
@@ -70,13 +51,17 @@ def compress(
     """Distils a student with dynamic pruning and measures what came out.
 
     The teacher's outputs are computed once, in memory. Every control trains
-    with the same epochs, batches, optimizer, seed and teacher. Shows one bar
-    per run on standard error. Warns of a teacher near chance.
+    with the same epochs, batches, optimizer, seed and teacher; without one all
+    learn from the labels alone. Shows one bar per run on standard error. Warns
+    of a teacher near chance.
 
     Seeds the global random states of Python, NumPy and the backend.
 
     Args:
         teacher: Trained classifier, logits or softmax; it is only read.
+            `"self"`: the student is first trained on the labels, without a
+            penalty, and teaches then. None: nobody teaches, which needs
+            `student_loss_weight=1`.
         student: A built Sequential or Functional model of the same inputs and
             outputs; it is only read. Its weights are where all runs start.
             To prune some layers only, pass `prepare(student, layers=...)`.
@@ -105,14 +90,15 @@ def compress(
             `"kd"` (no penalty), `"same_size"` (widths of the result, from
             scratch), `"same_size_labels"` (these widths, without teacher), and
             `"random"`, `"magnitude"`, `"contribution"` (the distilled student
-            is cut to these widths half-way).
+            is cut to these widths half-way). With teacher=None all of them
+            learn from the labels, so that the two of the same size are one.
         seed: Of shuffling, Dropout and new weights.
         run_dir: Where to leave `student.keras`, the student as it started
             (`before.keras`), `student_float32.tflite`, `student_int8.tflite`,
             `summary.json`, `removals.json` and, where TFLM runs the student,
-            the bundle `micro`. None: nowhere. What is
-            trained meanwhile is kept in `run_dir.unfinished`, whatever ends
-            the process.
+            the bundle `micro`; of a student that taught itself
+            `teacher.keras` too. None: nowhere. What is trained meanwhile is
+            kept in `run_dir.unfinished`, whatever ends the process.
         overwrite: Put the run in the place of an earlier one in `run_dir`, or
             of one that was broken off.
         resume: Go on with the run of these very arguments, data and versions
@@ -130,6 +116,7 @@ def compress(
             overwritten nor gone on with; before anything is trained.
         OSError: If `run_dir` cannot be written to; before as well.
         ExportError: If the student cannot be converted.
+        RuntimeError: If a student that is to teach itself loses its loss.
 
     Example:
         ```python
@@ -178,7 +165,9 @@ def compress(
         record,
         resume=resume,
         overwrite=overwrite,
-        bytes_needed=bytes_of_run(student),
+        bytes_needed=bytes_of_run(
+            student, teacher if isinstance(teacher, str) else None
+        ),
     ) as run:
         found = compress_checked(checked, teacher, run)
         if resume:
@@ -187,13 +176,13 @@ def compress(
 
 
 def compress_checked(
-    checked: Preflight, teacher: keras.Model, run: RunInProgress | None
+    checked: Preflight, teacher: Teacher, run: RunInProgress | None
 ) -> Compression:
     """Distils, prunes, compares and exports what was checked before.
 
     Args:
         checked: From `preflight`, for this run alone.
-        teacher: Trained by now.
+        teacher: As `train_checked` takes it.
         run: Where it is made and kept; None: nothing is left.
 
     Returns:
@@ -205,86 +194,4 @@ def compress_checked(
         ExportError: If the student cannot be converted.
     """
     trained = train_checked(checked, teacher, run)
-    return concluded(checked, teacher, trained, run)
-
-
-def train_checked(
-    checked: Preflight, teacher: keras.Model, run: RunInProgress | None
-) -> TrainedStudents:
-    """Trains the pruned student and its controls, with a bar per run.
-
-    Args:
-        checked: From `preflight`, for this run alone.
-        teacher: Trained by now.
-        run: Where it is kept, and goes on; None: nothing is left.
-
-    Returns:
-        The students and their logs.
-
-    Raises:
-        ValueError: If the teacher's outputs are not finite.
-        OSError: If what is trained cannot be kept.
-    """
-    stages = Stages() if run is None else run.stages
-    with stages.clock, epoch_bars(Console(stderr=True)) as bars:
-        train, validation = (
-            with_teacher(
-                teacher,
-                checked.splits[name],
-                None if run is None else run.outputs_folder(name),
-            )
-            for name in ("train", "validation")
-        )
-        if checked.is_first:
-            warn_of_poor_teacher(train, validation, checked.student)
-        setting = Setting(checked.student, train, validation, checked.recipe)
-
-        def bar(description: str) -> EpochProgress:
-            return EpochProgress(bars, description, checked.recipe.epochs)
-
-        def control(name: str, pruned: keras.Model) -> keras.Model:
-            own = [bar(CONTROLS[name]), LossGuard(f"'{CONTROLS[name]}'")]
-            stage = stages.stage(name)
-            return train_control(
-                name, setting, pruned, checked.layers, own, stage
-            )
-
-        prepared, pruning, done = _start(checked, control)
-        compact, history = train_distilled(
-            prepared, setting, [pruning, bar(PRUNED)], stages.stage("pruned")
-        )
-        controls = {
-            name: done[name] if name in done else control(name, compact)
-            for name in checked.controls
-        }
-    removals = tuple(pruning.removals)
-    return TrainedStudents(compact, history, removals, controls, stages.clock)
-
-
-def _start(
-    checked: Preflight, control: Callable[[str, keras.Model], keras.Model]
-) -> tuple[keras.Model, DynamicPruning, dict[str, keras.Model]]:
-    """Returns what dynamic pruning starts with.
-
-    A budget that is relative to the student has it distilled first, and starts
-    from its weights.
-
-    Args:
-        checked: From `preflight`.
-        control: Trains a control of a name and a pruned student.
-
-    Returns:
-        The student with its penalties, the callback, and the controls that
-        are trained by now.
-    """
-    pruning = checked.pruning.for_another_run()
-    budget = pruning.budget
-    if not is_relative_to_student(budget):
-        pruning.preflight = checked.pruned
-        return checked.prepared, pruning, {}
-    distilled = control("kd", checked.student)
-    reached = accuracy(distilled, checked.splits["validation"])
-    # Without the preflight: int8 files change a little with the weights.
-    pruning = pruning.for_another_run(replace(budget, reference=reached))
-    prepared = prepare(distilled, l1=checked.l1, layers=checked.layers)
-    return prepared, pruning, {"kd": distilled}
+    return concluded(checked, trained, run)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 
 from keras_kddp.compression.checks import Preflight
+from keras_kddp.compression.choices import SELF
 from keras_kddp.compression.controls import SAMPLES
 from keras_kddp.compression.finished_run import write_run
 from keras_kddp.compression.results import Compression, StudentResult
@@ -28,6 +29,8 @@ class TrainedStudents(NamedTuple):
     """What the training of a compression gives.
 
     Attributes:
+        teacher: What taught them; None: the labels alone.
+        taught_by: As `Compression` has it.
         compact: The pruned student, plain.
         history: Logs of its epochs.
         removals: What was removed from it, and when.
@@ -35,6 +38,8 @@ class TrainedStudents(NamedTuple):
         clock: Counted how long all that took.
     """
 
+    teacher: keras.Model | None
+    taught_by: str | None
     compact: keras.Model
     history: dict[str, list[float]]
     removals: tuple[Removal, ...]
@@ -44,7 +49,6 @@ class TrainedStudents(NamedTuple):
 
 def concluded(
     checked: Preflight,
-    teacher: keras.Model,
     trained: TrainedStudents,
     run: RunInProgress | None,
 ) -> Compression:
@@ -52,7 +56,6 @@ def concluded(
 
     Args:
         checked: From `preflight`.
-        teacher: Trained.
         trained: From `train_checked`.
         run: Where it is made; None: nothing is left.
 
@@ -66,19 +69,21 @@ def concluded(
     # As after a training: what a former start has trained draws no numbers.
     keras.utils.set_random_seed(checked.recipe.seed)
     with trained.clock as clock:
-        compression = _compression(checked, teacher, trained)
+        compression = _compression(checked, trained)
         clock.note()
     compression = replace(compression, seconds=round(clock.seconds, 1))
     if run is None:
         return compression
     rows, judged = checked.splits["train"].x, checked.judged
-    write = with_files if run.is_finished else write_run
-    return write(compression, run.directory, rows, judged)
+    if run.is_finished:
+        return with_files(compression, run.directory, rows, judged)
+    if trained.teacher is not None and trained.taught_by == SELF:
+        run.directory.write_teacher(trained.teacher)
+    return write_run(compression, run.directory, rows, judged)
 
 
-def _compression(
-    checked: Preflight, teacher: keras.Model, trained: TrainedStudents
-) -> Compression:
+def _compression(checked: Preflight, trained: TrainedStudents) -> Compression:
+    teacher = trained.teacher
     rows, judged = checked.splits["train"].x, checked.judged
 
     def measured(model: keras.Model) -> StudentResult:
@@ -87,7 +92,7 @@ def _compression(
     start = finalize(checked.student)
     return Compression(
         result=measured(trained.compact),
-        teacher_answers=answers_of(teacher, judged),
+        teacher_answers=teacher and answers_of(teacher, judged),
         history=trained.history,
         before=profile(start),
         removals=trained.removals,
@@ -97,7 +102,8 @@ def _compression(
         seed=checked.recipe.seed,
         seconds=0.0,
         start=start,
-        teacher_sha256=teacher_sha256(teacher),
+        teacher_sha256=teacher and teacher_sha256(teacher),
+        taught_by=trained.taught_by,
     )
 
 

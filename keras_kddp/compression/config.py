@@ -78,8 +78,8 @@ class CompressionConfig:
     of `summary.json` are all made from its fields.
 
     Attributes:
-        teacher: See `keras_kddp.compression.model_sources.load_model`; a file
-            is taken as it is, anything else is trained first.
+        teacher: See `keras_kddp.compression.model_sources.teacher_named`; a
+            file is taken as it is, anything else is trained first.
         student: Named as the teacher is; it is trained in any case.
         data: See `keras_kddp.data.datasets.load_dataset`.
         out: Run directory; of several seeds it holds one per seed.
@@ -106,7 +106,11 @@ class CompressionConfig:
         seeds: One run each; the first is the teacher's too.
     """
 
-    teacher: str = _option(f"{_MODEL}; a file comes trained")
+    teacher: str = _option(
+        f"{_MODEL}; a file comes trained; or none: the labels alone teach, "
+        "beside --student-loss-weight 1; or self: the student itself, trained "
+        "without a penalty first"
+    )
     student: str = _option(_MODEL)
     data: str = _option(
         "digits, idx:DIR, npz:FILE or "
@@ -118,7 +122,7 @@ class CompressionConfig:
         "of each student", kind=epochs_of_run, goes_to="recipe"
     )
     teacher_epochs: int | None = _option(
-        "of a teacher that is no file; 0: it comes trained "
+        "of a teacher that is no file, none or self; 0: it comes trained "
         "(default: as many as --epochs)",
         None,
         kind=whole_number,

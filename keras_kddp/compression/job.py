@@ -8,11 +8,15 @@ from keras_kddp.compression.comparison_table import (
     comparison_table,
     verdict_list,
 )
-from keras_kddp.compression.compress import train_checked
 from keras_kddp.compression.conclusion import concluded
 from keras_kddp.compression.config import CompressionConfig
+from keras_kddp.compression.config_checks import check_config
 from keras_kddp.compression.controls import reinitialized
-from keras_kddp.compression.model_sources import is_trained, load_model
+from keras_kddp.compression.model_sources import (
+    is_trained,
+    load_model,
+    teacher_named,
+)
 from keras_kddp.compression.results import Compression
 from keras_kddp.compression.run_directory import bytes_of_run
 from keras_kddp.compression.run_identity import identity_of
@@ -27,11 +31,12 @@ from keras_kddp.compression.training import (
     Recipe,
     cosine_adamw,
     default_loss,
-    fresh,
     train_supervised,
 )
+from keras_kddp.compression.trainings import train_checked
 from keras_kddp.compression.verdicts import verdicts
 from keras_kddp.data.datasets import Dataset, load_dataset
+from keras_kddp.distillation.checks import Teacher
 from keras_kddp.distillation.loss_guard import LossGuard
 from keras_kddp.layers.preparation import prepare
 from keras_kddp.progress import EpochProgress, epoch_bars
@@ -66,12 +71,12 @@ def run_job(
         RuntimeError: If the teacher's loss becomes NaN or infinite, or an
             exported file disagrees with Keras.
     """
-    _check_seeds(config)
+    check_config(config)
     check_beginning(config.out, resume=resume, overwrite=overwrite)
     data = load_dataset(config.data, is_trusted=is_trusted)
     # Once, and before the teacher: Keras counts the names it gives to layers.
     student = load_model(config.student)
-    teacher = fresh(lambda: load_model(config.teacher), config.seeds[0])
+    teacher: Teacher = teacher_named(config.teacher, config.seeds[0])
     checked = _preflight(config, teacher, student, data)
     record = RunRecord(
         file_sums(config.teacher, config.student)
@@ -86,7 +91,8 @@ def run_job(
         bytes_needed=len(config.seeds) * bytes_of_run(student, teacher),
     ) as run:
         data.say_notes()
-        if not is_trained(config.teacher):
+        is_model = isinstance(teacher, keras.Model)
+        if is_model and not is_trained(config.teacher):
             stage = run.teacher_stage
             teacher = _trained_teacher(config, teacher, data, stage)
             run.directory.write_teacher(teacher)
@@ -100,7 +106,7 @@ def run_job(
 def _run_seeds(
     config: CompressionConfig,
     checked: Preflight,
-    models: tuple[keras.Model, keras.Model],
+    models: tuple[Teacher, keras.Model],
     data: Dataset,
     run: RunInProgress,
 ) -> list[Compression]:
@@ -109,7 +115,7 @@ def _run_seeds(
     Args:
         config: The configuration.
         checked: What was checked of the first seed.
-        models: Teacher, trained by now, and student.
+        models: Teacher, trained by now unless it is "self", and student.
         data: With its notes.
         run: Of all seeds.
     """
@@ -127,25 +133,12 @@ def _run_seeds(
     ]
     found = []
     for start, each, place in zip(starts, trained, places, strict=True):
-        found.append(concluded(start, teacher, each, place))
+        found.append(concluded(start, each, place))
         of_seed = config.of_seed(start.recipe.seed)
         place.directory.write_configuration(of_seed, data.notes)
         if not is_one:
             place.directory.seal()
     return found
-
-
-def _check_seeds(config: CompressionConfig) -> None:
-    """Checks that each seed has a run of its own.
-
-    Raises:
-        ValueError: If two are the same.
-    """
-    if not config.seeds or len({*config.seeds}) < len(config.seeds):
-        raise ValueError(
-            "The seeds must be one or more, and different: each has a run of "
-            f"its own. Received: {list(config.seeds)}."
-        )
 
 
 def _start(
@@ -159,7 +152,7 @@ def _start(
 
 def _preflight(
     config: CompressionConfig,
-    teacher: keras.Model,
+    teacher: Teacher,
     student: keras.Model,
     data: Dataset,
 ) -> Preflight:

@@ -12,7 +12,10 @@ from typing import Any
 import keras
 
 from keras_kddp import models
+from keras_kddp.compression.choices import NO_TEACHER
 from keras_kddp.compression.model_archives import load_safely
+from keras_kddp.compression.training import fresh
+from keras_kddp.distillation.checks import Teacher
 
 
 def is_trained(source: str) -> bool:
@@ -25,7 +28,25 @@ def is_code(source: str) -> bool:
     return ":" in source and not is_trained(source)
 
 
-def load_model(source: str) -> keras.Model:
+def teacher_named(source: str, seed: int) -> Teacher:
+    """Returns the teacher that a text names, as `compress` takes it.
+
+    Args:
+        source: `"none"`, `"self"`, or as `load_model` takes it.
+        seed: Of its first weights.
+
+    Raises:
+        ValueError: If the text names nothing, or what it names is no model.
+        OSError: If a file cannot be read.
+    """
+    if source == NO_TEACHER:
+        return None
+    if source == "self":
+        return source
+    return fresh(lambda: load_model(source, others="none, self, "), seed)
+
+
+def load_model(source: str, others: str = "") -> keras.Model:
     """Returns the model that a text names.
 
     Args:
@@ -33,6 +54,7 @@ def load_model(source: str) -> keras.Model:
             `keras_kddp.models`; or `package.module:function` of a function
             without arguments that returns a model, looked for from the
             working directory on.
+        others: What else may stand there, for the error.
 
     Returns:
         A built Keras model.
@@ -51,8 +73,8 @@ def load_model(source: str) -> keras.Model:
         make = _own_models().get(source)
     if not callable(make):
         raise ValueError(
-            "A model must be a .keras file, package.module:function, or one "
-            f"of {sorted(_own_models())}. Received: {source!r}."
+            f"A model must be {others}a .keras file, package.module:function, "
+            f"or one of {sorted(_own_models())}. Received: {source!r}."
         )
     with _code_of(source):
         model = make()

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_kddp.compression.answers import Answers
+from keras_kddp.compression.choices import SELF
 from keras_kddp.compression.run_summary import CONTROL_ENTRIES, RunSummary
 from keras_kddp.compression.verdicts import Judged, verdicts
 from keras_kddp.export import Agreement, MicroArtifact, TFLiteArtifact
@@ -88,7 +89,7 @@ class Compression:
     Attributes:
         result: The student that was distilled with dynamic pruning.
         teacher_answers: Which of its answers are right, on the same split as
-            the students'.
+            the students'; None without a teacher.
         history: Logs of its epochs: name -> one number per epoch.
         before: Profile of the student as it started.
         removals: What was removed, and when.
@@ -101,12 +102,14 @@ class Compression:
             before and the export behind.
         start: The student as it started, plain Keras.
         teacher_sha256: Hash of the teacher's weights and layers; None where its
-            layers have no configuration.
+            layers have no configuration, and without a teacher.
+        taught_by: `"labels"` alone, `"self"` (the student itself, trained
+            without a penalty); None: a teacher that was given.
         files: The run directory; None where none was asked for.
     """
 
     result: StudentResult
-    teacher_answers: Answers
+    teacher_answers: Answers | None
     history: Mapping[str, list[float]]
     before: ModelProfile
     removals: tuple[Removal, ...]
@@ -117,6 +120,7 @@ class Compression:
     seconds: float
     start: keras.Model
     teacher_sha256: str | None
+    taught_by: str | None = None
     files: RunFiles | None = None
 
     @property
@@ -125,9 +129,13 @@ class Compression:
         return self.result.model
 
     @property
-    def teacher_accuracy(self) -> float:
-        """Share of right answers of the teacher, on the students' split."""
-        return self.teacher_answers.accuracy
+    def teacher_accuracy(self) -> float | None:
+        """Share of right answers of the teacher, on the students' split.
+
+        None without a teacher.
+        """
+        found = self.teacher_answers
+        return None if found is None else found.accuracy
 
     @property
     def judged(self) -> Judged:
@@ -137,6 +145,7 @@ class Compression:
             pruned=self.result.answers,
             controls={n: each.answers for n, each in self.controls.items()},
             split="test" if "test" in self.split_sizes else "validation",
+            is_own_teacher=self.taught_by == SELF,
         )
 
     @property
@@ -174,6 +183,7 @@ class Compression:
             seconds=self.seconds,
             verdicts=self.verdicts,
             teacher_sha256=self.teacher_sha256,
+            taught_by=self.taught_by,
             **controls,
             **self._file_numbers(),
         )

@@ -28,6 +28,7 @@ from keras_kddp.compression.model_sources import model_file
 from keras_kddp.compression.run_names import RunNames
 from keras_kddp.compression.run_record import what_goes_on
 from keras_kddp.compression.run_summary import RunSummary, read_summary
+from keras_kddp.distillation.checks import Teacher
 from keras_kddp.pruning.certificates import Removal
 
 _STUDENT_BYTES = 4 + 4 + 1 + 1 + 7
@@ -265,9 +266,7 @@ class UnfinishedRun:
         return self.unfinished.parts
 
 
-def bytes_of_run(
-    student: keras.Model, teacher: keras.Model | None = None
-) -> int:
+def bytes_of_run(student: keras.Model, teacher: Teacher = None) -> int:
     """Returns about how many bytes a run directory takes.
 
     Args:
@@ -276,7 +275,8 @@ def bytes_of_run(
     """
     size = _STUDENT_BYTES * student.count_params()
     if teacher is not None:
-        size += _TEACHER_BYTES * teacher.count_params()
+        trained = student if isinstance(teacher, str) else teacher
+        size += _TEACHER_BYTES * trained.count_params()
     return int(size)
 
 

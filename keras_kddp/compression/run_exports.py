@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from keras_kddp.compression.choices import LABELS, SELF
 from keras_kddp.compression.run_directory import Run, RunDirectory
 from keras_kddp.compression.run_summary import RunSummary
 from keras_kddp.compression.run_teacher import run_teacher
@@ -24,6 +25,14 @@ _SCORES = {
     "kd_accuracy": "unpruned student",
     "kd_same_size_accuracy": "same size from scratch",
 }
+_DESCRIPTIONS = {
+    None: "A compact student of a larger teacher, by knowledge distillation "
+    "with dynamic pruning",
+    LABELS: "A compact student of labels alone, by dynamic pruning",
+    SELF: "A compact student of itself as it was before pruning, by knowledge "
+    "distillation with dynamic pruning",
+}
+_SOURCE = "(Şener & Akbaş 2022, doi 10.29109/gujsc.1141648)."
 _TAUGHT = ("batch_size", "temperature", "student_loss_weight")
 
 
@@ -54,10 +63,10 @@ def write_saved_model(
         ExportError: If the student cannot be traced.
     """
     scored = "accuracy" if features is None else "accuracy_of_the_whole"
+    taught_by = run.summary.taught_by
+    said = _DESCRIPTIONS.get(taught_by, _DESCRIPTIONS[None])
     card: dict[str, Any] = {
-        "description": "A compact student of a larger teacher, by knowledge "
-        "distillation with dynamic pruning (Şener & Akbaş 2022, doi "
-        "10.29109/gujsc.1141648).",
+        "description": f"{said} {_SOURCE}",
         "data": {"name": run.summary.of_job("data", "unknown")}
         | dict(run.summary.split_sizes or {}),
         scored: _scores(run.summary),
@@ -81,6 +90,8 @@ def write_saved_model(
 def _scores(summary: RunSummary) -> dict[str, str]:
     """Returns the accuracies that there are, by who reached them."""
     found = {name: getattr(summary, key) for key, name in _SCORES.items()}
+    if summary.taught_by == SELF:
+        found["teacher, the student itself"] = found.pop("teacher")
     return {
         name: f"{accuracy:.2%}"
         for name, accuracy in found.items()
@@ -160,6 +171,7 @@ def write_quantization_aware(
                     job=job,
                     input_range=summary.input_range,
                     teacher_sha256=summary.teacher_sha256,
+                    taught_by=summary.taught_by,
                 )
             )
     path = directory.quantization_aware.tflite_file("int8")

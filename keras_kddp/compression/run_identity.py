@@ -10,26 +10,28 @@ import keras
 import numpy as np
 
 from keras_kddp.compression.checks import Preflight
+from keras_kddp.compression.choices import NO_TEACHER
 from keras_kddp.compression.training import Recipe
 from keras_kddp.data.splits import Split
 from keras_kddp.distillation.checkpoints.identity import (
     describe,
     describe_versions,
 )
+from keras_kddp.distillation.checks import Teacher
 from keras_kddp.distillation.teacher.outputs import fingerprint
 from keras_kddp.pruning.settings import PruningSettings
 
 _DIGITS = 16  # of a sum: people compare them
 
 
-def identity_of(checked: Preflight, teacher: keras.Model) -> dict[str, Any]:
+def identity_of(checked: Preflight, teacher: Teacher) -> dict[str, Any]:
     """Returns what the numbers of a run follow from.
 
     Functions, such as a loss or a criterion, stand for themselves by name.
 
     Args:
         checked: From `preflight`, of the first seed.
-        teacher: As it is given, trained or not yet.
+        teacher: As it is given, trained or not yet; see `compress`.
 
     Returns:
         Plain values by name; arrays and weights by their sums.
@@ -38,7 +40,9 @@ def identity_of(checked: Preflight, teacher: keras.Model) -> dict[str, Any]:
     return {
         "arguments": describe(_arguments(checked)),
         "data": {name: _sum_of(x) for name, x in checked.splits.items()},
-        "teacher": f"sha256 {fingerprint([teacher])[:_DIGITS]}",
+        "teacher": f"sha256 {fingerprint([teacher])[:_DIGITS]}"
+        if isinstance(teacher, keras.Model)
+        else teacher or NO_TEACHER,
         "student": describe(student.get_config()),
         "weights of the student": f"sha256 {fingerprint([student])[:_DIGITS]}",
         "versions": {

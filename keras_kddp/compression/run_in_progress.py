@@ -84,11 +84,17 @@ class RunInProgress:
         """The training of the teacher, for all seeds."""
         return Stage(self.common / "teacher")
 
-    def outputs_folder(self, split: str) -> Path | None:
-        """Returns where the teacher's outputs for a split are kept."""
-        if self.is_finished:  # nothing is added to a finished run
-            return None
-        return self.common / f"{_OUTPUTS}{split}"
+    def outputs_folder(self, split: str, is_shared: bool) -> Path | None:
+        """Returns where the teacher's outputs for a split are kept.
+
+        Args:
+            split: Its name.
+            is_shared: It is the teacher of all seeds.
+        """
+        place = self.common if is_shared else self.stages.folder
+        if self.is_finished or place is None:
+            return None  # nothing is added to a finished run
+        return place / f"{_OUTPUTS}{split}"
 
     def keep_stages(self) -> None:
         """Keeps in the run directory what it takes to return the run again."""

@@ -54,6 +54,8 @@ class RunSummary:
         history: Of a fine-tuning: loss and accuracy by name, one per epoch.
         teacher_sha256: Of the teacher's weights and layers; see
             `keras_kddp.distillation.teacher.outputs.fingerprint`.
+        taught_by: `"labels"` where there was no teacher, `"self"` where the
+            student itself was it, unpruned; None: a teacher that was given.
         job: The configuration; see `CompressionConfig`.
         others: Entries that this version does not know.
     """
@@ -87,6 +89,7 @@ class RunSummary:
     data_notes: Sequence[str] | None = None
     history: Sequence[Mapping[str, float]] | None = None
     teacher_sha256: str | None = None
+    taught_by: str | None = None
     job: Mapping[str, Any] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
 

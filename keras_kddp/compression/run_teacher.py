@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 
+from keras_kddp.compression.choices import LABELS
 from keras_kddp.compression.model_sources import is_trained, model_file
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_summary import RunSummary
@@ -35,13 +36,16 @@ def run_teacher(
         summary: Its numbers.
 
     Returns:
-        The teacher. None, with a warning, where there is no file.
+        The teacher. None where the labels alone taught and, with a warning,
+        where there is no file.
 
     Raises:
         ValueError: If none of the files is the teacher of this very run, or a
             run of before, which has no hash of it, names a file outside of
             its directory.
     """
+    if summary.taught_by == LABELS:
+        return None
     around = RunDirectory(directory.path.absolute().parent)
     named = Path(summary.of_job("teacher", ""))
     wanted = summary.teacher_sha256

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_kddp.compression.answers import Answers, mark_answers
-from keras_kddp.compression.verdicts import teacher_doubt
+from keras_kddp.compression.near_chance import teacher_doubt
 from keras_kddp.data.input_range import input_range
 from keras_kddp.data.packing import TeacherOutput, packed, unpacked
 from keras_kddp.data.splits import Split
@@ -24,16 +24,19 @@ from keras_kddp.model_io import Array, all_outputs_and_masks
 
 
 def with_teacher(
-    teacher: keras.Model, split: Split, folder: Path | None = None
+    teacher: keras.Model | None, split: Split, folder: Path | None = None
 ) -> Split:
     """Returns a split whose inputs are packed with the teacher's outputs.
 
     Args:
-        teacher: Its outputs are computed once, and kept in memory.
+        teacher: Its outputs are computed once, and kept in memory. None: the
+            split is returned as it is.
         split: Plain inputs with labels.
         folder: Where the outputs are kept as well, to the bit, or were kept
             by a former start; of this teacher and this split. None: nowhere.
     """
+    if teacher is None:
+        return split
     kept = None if folder is None else _kept_outputs(folder)
     if kept is not None:
         return replace(split, x=packed(split.x, kept))
@@ -83,7 +86,11 @@ def taught_answers(taught: Split, student: keras.Model) -> Answers:
 
 
 def warn_of_poor_teacher(
-    train: Split, validation: Split, student: keras.Model
+    train: Split,
+    validation: Split,
+    student: keras.Model,
+    *,
+    is_student: bool = False,
 ) -> None:
     """Warns of a teacher that is hardly right more often than chance.
 
@@ -91,8 +98,10 @@ def warn_of_poor_teacher(
         train: From `with_teacher`.
         validation: From `with_teacher`; it is judged on these.
         student: As `taught_answers` takes it.
+        is_student: It is the student itself, trained on the labels.
     """
     inputs, _ = unpacked(train.x)
     found = taught_answers(validation, student)
-    if doubt := teacher_doubt(found, input_range(inputs)):
+    doubt = teacher_doubt(found, input_range(inputs), is_student=is_student)
+    if doubt:
         warnings.warn(doubt, stacklevel=5)

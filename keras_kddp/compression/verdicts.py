@@ -12,11 +12,13 @@ from keras_kddp.compression.comparison_tests import (
     ExampleDifference,
     SeedDifference,
     between_examples,
-    chance_error,
-    is_near_chance,
     over_seeds,
 )
-from keras_kddp.data.input_range import Range
+from keras_kddp.compression.near_chance import (
+    against_chance,
+    counted,
+    output_near_chance,
+)
 
 Difference = ExampleDifference | SeedDifference
 
@@ -34,7 +36,6 @@ _UNKNOWN = (
     f"knows more: {_LOST[0].lower()}{_LOST[1:]}"
 )
 _POOR_CONTROL = "To beat it says little: look at its training first."
-_SKILL = 0.1  # of the way from chance to 1, as `is_near_chance` has it
 _ARTICLES = {TIE: "a tie"}
 _NO_BETTER = (
     " It is {} better than its student: a larger teacher, or one that is "
@@ -46,36 +47,39 @@ class Judged(NamedTuple):
     """The answers of all models of one run to the same examples.
 
     Attributes:
-        teacher: The teacher's.
+        teacher: The teacher's; None without one.
         pruned: Those of the pruned student.
         controls: Name -> those of each control.
         split: What the examples are: "test" or "validation".
+        is_own_teacher: The teacher is the student itself, unpruned.
     """
 
-    teacher: Answers
+    teacher: Answers | None
     pruned: Answers
     controls: Mapping[str, Answers]
     split: str
+    is_own_teacher: bool = False
 
 
 def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
     """Returns how the models of a comparison differ, one sentence each.
 
-    The pruned student against each control; the teacher against the best
-    student, unless it is better; and what these sentences do not say.
+    The pruned student against each control; the teacher, if there is one,
+    against the best student, unless it is better; and what these sentences do
+    not say.
 
     Args:
         runs: One per seed; the examples are the same in all of them.
     """
     split = runs[0].split
-    rivals = {PRUNED: [(run.teacher, run.pruned) for run in runs]}
+    rivals = {PRUNED: [(run, run.pruned) for run in runs]}
     pruned = [run.pruned for run in runs]
     found = [_near_chance("Pruned student", pruned, split, _way_out(runs))]
     gaps = []
     for name in dict.fromkeys(name for run in runs for name in run.controls):
         those, title = [x for x in runs if name in x.controls], CONTROLS[name]
         controls = [run.controls[name] for run in those]
-        rivals[title] = [(run.teacher, run.controls[name]) for run in those]
+        rivals[title] = [(run, run.controls[name]) for run in those]
         gaps.append(
             _difference([(run.pruned, run.controls[name]) for run in those])
         )
@@ -85,40 +89,35 @@ def verdicts(runs: Sequence[Judged]) -> tuple[str, ...]:
             _near_chance(f'"{title}"', controls, split, _POOR_CONTROL),
         ]
     best = max(rivals, key=lambda title: _mean_accuracy(rivals[title]))
-    gap = _difference(rivals[best])
-    if gap.word != BETTER:
+    pairs = [
+        (run.teacher, student)
+        for run, student in rivals[best]
+        if run.teacher is not None
+    ]
+    gap = _difference(pairs) if pairs else None
+    if gap is not None and gap.word != BETTER:
         gaps.append(gap)
-        advice = _NO_BETTER.format(
-            "not measurably" if gap.word == TIE else "no"
-        )
-        found.append(
-            f'Teacher against "{best}", the best student: '
-            f"{_told(gap, split, 'student')}."
-            f"{advice if gap.mean <= 0 else ''}"
-        )
+        found.append(_no_better(gap, best, runs[0]))
     return tuple(filter(None, [*found, *_notes(runs, gaps)]))
 
 
-def teacher_doubt(teacher: Answers, inputs: Range) -> str:
-    """Returns what is wrong with a teacher near chance; "" for a good one.
+def _no_better(gap: Difference, best: str, run: Judged) -> str:
+    """Returns that the teacher is no better than the best student.
 
     Args:
-        teacher: Its answers to the validation examples.
-        inputs: Smallest and largest number of the training inputs.
+        gap: How it differs from that one.
+        best: What that one is called.
+        run: One of those that are compared.
     """
-    output = _output_near_chance(teacher)
-    if output is None:
-        return ""
-    low, high = inputs
-    return (
-        "The teacher is near chance: "
-        f"{_against_chance(teacher, output, 'validation')} A student learns "
-        "nothing from it. Check that its inputs are scaled as in its training "
-        f"(here they span {low:.4g} to {high:.4g}; 0 to 255 against 0 to 1 is "
-        "the usual mistake), that the labels number the classes in its order, "
-        "and that it was trained with a loss that fits its outputs "
-        "(from_logits)."
-    )
+    who, advice = "Teacher", ""
+    if run.is_own_teacher:
+        who = "Teacher, the student itself,"
+    elif gap.mean <= 0:
+        advice = _NO_BETTER.format(
+            "not measurably" if gap.word == TIE else "no"
+        )
+    told = _told(gap, run.split, "student")
+    return f'{who} against "{best}", the best student: {told}.{advice}'
 
 
 def _difference(
@@ -130,7 +129,7 @@ def _difference(
     return over_seeds([one.accuracy - other.accuracy for one, other in pairs])
 
 
-def _mean_accuracy(pairs: Sequence[tuple[Answers, Answers]]) -> float:
+def _mean_accuracy(pairs: Sequence[tuple[Judged, Answers]]) -> float:
     return sum(student.accuracy for _, student in pairs) / len(pairs)
 
 
@@ -162,7 +161,7 @@ def _told(difference: Difference, split: str, other: str) -> str:
         more, test = "more right", "sign test"
     return (
         f"{points} points, {word}; "
-        f"{_counted(difference.only_first, split)} only it gets {more}, "
+        f"{counted(difference.only_first, split)} only it gets {more}, "
         f"{difference.only_second} only the {other} "
         f"({test} p = {difference.p_value:.2g})"
     )
@@ -174,11 +173,6 @@ def _is_sameness(difference: Difference) -> bool:
         isinstance(difference, ExampleDifference)
         and difference.only_first == difference.only_second == 0
     )
-
-
-def _counted(examples: int, split: str) -> str:
-    """Returns a number of examples in words."""
-    return f"{examples:,} {split} example{'' if examples == 1 else 's'}"
 
 
 def _points(share: float) -> str:
@@ -197,55 +191,25 @@ def _near_chance(
         split: What the examples are.
         so: What follows from it.
     """
-    outputs = [(found, _output_near_chance(found)) for found in seeds]
+    outputs = [(found, output_near_chance(found)) for found in seeds]
     near = [(found, n) for found, n in outputs if n is not None]
     if not near:
         return ""
     where = f" in {len(near)} of {len(seeds)} seeds" if len(seeds) > 1 else ""
-    return (
-        f"{model} near chance{where}: {_against_chance(*near[0], split)} {so}"
-    )
+    return f"{model} near chance{where}: {against_chance(*near[0], split)} {so}"
 
 
 def _way_out(runs: Sequence[Judged]) -> str:
     """Returns what to do about a pruned student near chance."""
-    if all(_output_near_chance(run.teacher) is not None for run in runs):
-        return _UNTAUGHT
+    teachers = [run.teacher for run in runs if run.teacher is not None]
+    if teachers and all(output_near_chance(x) is not None for x in teachers):
+        return _UNTRAINED if runs[0].is_own_teacher else _UNTAUGHT
     unpruned = [run.controls["kd"] for run in runs if "kd" in run.controls]
     if not unpruned:
         return _UNKNOWN
-    if all(_output_near_chance(each) is not None for each in unpruned):
+    if all(output_near_chance(each) is not None for each in unpruned):
         return _UNTRAINED
     return _LOST
-
-
-def _output_near_chance(found: Answers) -> int | None:
-    """Returns the first output that is hardly right more often than chance.
-
-    One that finds rare classes may be right less often than what always
-    answers the most frequent, and yet knows more.
-    """
-    for output, accuracy in enumerate(found.accuracies.tolist()):
-        knows_classes = found.skills and found.skills[output] > _SKILL
-        if not knows_classes and is_near_chance(
-            accuracy, len(found), found.chances[output]
-        ):
-            return output
-    return None
-
-
-def _against_chance(found: Answers, output: int, split: str) -> str:
-    """Returns the accuracy of an output beside what chance reaches."""
-    chance = found.chances[output]
-    error = chance_error(chance, len(found))
-    which = ""
-    if len(found.chances) > 1:
-        which = f" in output {output + 1} of {len(found.chances)}"
-    return (
-        f"{100 * found.accuracies[output]:.2f} % of its answers{which} to "
-        f"{_counted(len(found), split)} are right, and {100 * chance:.2f} ± "
-        f"{100 * error:.2f} % would be by chance."
-    )
 
 
 def _notes(
@@ -255,7 +219,7 @@ def _notes(
     """Returns what must be known to read the verdicts."""
     notes = []
     ties = [each for each in differences if each.word == TIE]
-    examples = _counted(len(runs[0].pruned), runs[0].split)
+    examples = counted(len(runs[0].pruned), runs[0].split)
     if not all(map(_is_sameness, ties)):
         seeds = f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
         notes.append(

@@ -1,6 +1,6 @@
 """Whether a teacher, a student and the losses between them fit together."""
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import keras
 
@@ -9,8 +9,8 @@ from keras_kddp.arguments import shortened
 from keras_kddp.layers.preparation import finalize
 from keras_kddp.model_io import output_activations, output_structure
 
-SELF = "self"
-"""Stands for a teacher that is the student itself."""
+Teacher: TypeAlias = keras.Model | Literal["self"] | None
+"""A model; "self", the student itself; or None, where labels alone teach."""
 
 
 def resolved_teacher(teacher: Any, student: Any) -> Any:
@@ -39,7 +39,7 @@ def check_teacher_name(teacher: Any) -> None:
     Raises:
         ValueError: If it is another text.
     """
-    if isinstance(teacher, str) and teacher != SELF:
+    if isinstance(teacher, str) and teacher != "self":
         raise ValueError(
             "`teacher` must be a keras.Model, None to learn from the labels "
             "alone, or 'self', the student itself. Received: "
@@ -170,9 +170,16 @@ def _compatible(first: list[Any], second: list[Any]) -> bool:
 
 
 def check_soft_targets(
-    teacher: keras.Model | None, student: keras.Model
+    teacher: keras.Model | None,
+    student: keras.Model,
+    taker: str = "Soft targets",
 ) -> None:
     """Checks that soft targets mean something for these outputs.
+
+    Args:
+        teacher: May be None.
+        student: The student.
+        taker: What needs classes, in words.
 
     Raises:
         ValueError: For fewer than two classes, or outputs behind a sigmoid.
@@ -183,13 +190,14 @@ def check_soft_targets(
         for shape in _shapes(model, "outputs"):
             if len(shape) < 2 or shape[-1] == 1:
                 raise ValueError(
-                    "Soft targets need at least two classes. Received: a "
-                    f"{role} with outputs of shape {shape}. Use two classes, "
-                    "or distillation_losses of your own."
+                    f"{taker} need at least two classes. Received: a {role} "
+                    f"with outputs of shape {shape}. Use two classes, or a "
+                    "Distiller with distillation_losses of your own."
                 )
         if "sigmoid" in output_activations(model):
             raise ValueError(
-                "Soft targets need logits or softmax outputs. Received: a "
-                f"{role} that ends in sigmoid. End it in softmax where one "
-                "class is right, else pass distillation_losses of your own."
+                f"{taker} need logits or softmax outputs. Received: a {role} "
+                "that ends in sigmoid. End it in softmax where one class is "
+                "right, else use a Distiller with distillation_losses of your "
+                "own."
             )

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
@@ -11,6 +11,7 @@ from keras_kddp.arguments import check_share
 from keras_kddp.data.packing import unpacked
 from keras_kddp.data.shuffling import shuffle_each_epoch
 from keras_kddp.distillation.checks import (
+    Teacher,
     check_labelled,
     check_models,
     resolved_teacher,
@@ -87,7 +88,7 @@ class Distiller(
 
     def __init__(  # noqa: PLR0917 (the stock Distiller's positional order)
         self,
-        teacher: keras.Model | Literal["self"] | None,
+        teacher: Teacher,
         student: keras.Model,
         distillation_losses: Any = None,
         distillation_loss_weights: Sequence[float] | None = None,

@@ -52,7 +52,9 @@ def check_taught(x: Batches, validation: Batches) -> None:
         ValueError: If they are plain.
     """
     is_pair = isinstance(validation, (tuple, list)) and len(validation) > 0
-    held_out = validation[0] if is_pair else validation  # type: ignore[index]
+    held_out: Any = validation
+    if is_pair:
+        held_out = held_out[0]
     for name, data in (("x", x), ("validation_data", held_out)):
         of_batch = getattr(data, "element_spec", None)
         first = of_batch[0] if isinstance(of_batch, tuple) else of_batch

@@ -126,12 +126,46 @@ WORDS = {
     "seed-text": (compression("--seed", "one"), "Received: one"),
     "controls": (compression("--controls", "best"), "invalid choice: 'best'"),
     "layers": (compression("--layers", "hiden"), "`layers` must name layers"),
-    "teacher": (compression(teacher="none"), "A model must be a .keras file"),
-    "module-empty": (compression(teacher=":net"), "A model must be a .keras"),
-    "module-dots": (compression(teacher="..x:f"), "A model must be a .keras"),
+    "teacher": (compression(teacher="nobody"), "A model must be none, self, a"),
+    "teacher-none": (
+        compression(teacher="none"),
+        "`student_loss_weight` must be 1 where teacher=None",
+    ),
+    "teacher-capitals": (compression(teacher="Self"), "must be none, self, a"),
+    "teacher-none-epochs": (
+        compression("--teacher-epochs", "3", teacher="none"),
+        "`teacher_epochs` must be left out beside teacher='none': there is no",
+    ),
+    "teacher-self-epochs": (
+        compression("--teacher-epochs", "0", teacher="self"),
+        "must be left out beside teacher='self': the student itself is trained",
+    ),
+    "teacher-none-reference": (
+        compression(
+            *("--student-loss-weight", "1", "--reference", "teacher"),
+            *("--max-accuracy-drop", "0.1"),
+            teacher="none",
+        ),
+        "`reference` must be 'student' or an accuracy where teacher=None",
+    ),
+    "teacher-none-controls": (
+        compression(
+            *("--student-loss-weight", "1", "--controls"),
+            *("same_size", "same_size_labels"),
+            teacher="none",
+        ),
+        "must have one of 'same_size' and 'same_size_labels'",
+    ),
+    "student-self": (compression(student="self"), "A model must be a .keras"),
+    "student-none-of-it": (
+        compression(student="none"),
+        "A model must be a .keras file",
+    ),
+    "module-empty": (compression(teacher=":net"), "A model must be none, self"),
+    "module-dots": (compression(teacher="..x:f"), "A model must be none, self"),
     "resume-short": (compression("--resu", "run"), "must be written in full"),
     "trust-code": (compression("--trust-code"), "must stand beside --resume"),
-    "teacher-empty": (compression(teacher=""), "A model must be a .keras file"),
+    "teacher-empty": (compression(teacher=""), "A model must be none, self, a"),
     "teacher-nan": (
         compression("--teacher-epochs", "0", teacher="bad_models:spoilt"),
         "`teacher` must have finite weights",

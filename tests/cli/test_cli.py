@@ -14,6 +14,10 @@ import tensorflow as tf
 
 from keras_kddp.atomic_files.lock import holding
 from keras_kddp.cli import commands as cli
+from keras_kddp.cli.config_options import config_of
+from keras_kddp.cli.interruption import INTERRUPTED
+from keras_kddp.compression import run_exports, stages
+from keras_kddp.compression.choices import CONTROLS
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.export import read_metadata
 
@@ -265,6 +269,89 @@ def test_a_teacher_near_chance_is_told_once_for_all_seeds(inside, capsys):
     assert "The run is in runs/po[o]r/seed-1." in shown.out
 
 
+@pytest.fixture
+def qat(monkeypatch):
+    """Keeps what a fine-tuning is given instead of doing it."""
+    kept = []
+
+    def tune(student, train, path, **given):
+        kept.append(given)
+        raise ValueError("not now")
+
+    monkeypatch.setattr(run_exports, "finetune_with_tfmot", tune)
+    return kept
+
+
+def test_labels_alone_teach_where_the_teacher_is_none(inside, capsys, qat):
+    options = words(teacher="none", out="runs/alone", epochs=4)
+    more = ["--student-loss-weight", "1", "--controls", "same_size"]
+    assert cli.main([*options, *more]) in (0, 1)
+    shown = capsys.readouterr()
+    assert "teacher" not in shown.out + shown.err
+    assert "same size from scratch" in shown.out
+    run = inside / "runs/alone"
+    assert not [*run.rglob("teacher*")]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["taught_by"] == "labels"
+    assert summary["job"]["teacher"] == "none"
+    assert "teacher_accuracy" not in summary
+    for command in (["verify", str(run)], ["bench", str(run)]):
+        assert cli.main(command) == 0
+    assert cli.main(["export", str(run), "--qat"]) == 2
+    assert qat[0]["teacher"] is None and qat[0]["student_loss_weight"] == 1.0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_all_controls_without_a_teacher_are_those_that_differ():
+    found = {}
+    for name in ("none", "self"):
+        given = cli._given([*words(teacher=name), "--controls", "all"])
+        found[name] = config_of(given).controls
+    assert found["self"] == list(CONTROLS)
+    assert {*CONTROLS} - {*found["none"]} == {"same_size_labels"}
+
+
+def test_every_seed_of_a_student_that_teaches_itself_has_its_teacher(
+    inside, capsys, qat, monkeypatch
+):
+    options = words(teacher="self", out="runs/self", epochs=4, seed="0 1")
+    epochs = iter([*range(9)])  # four each of two trainings, and one
+
+    def tick(*_, **__):
+        if next(epochs, None) is None:
+            raise KeyboardInterrupt
+
+    keras.backend.clear_session()  # as in a new process
+    with monkeypatch.context() as patch:
+        patch.setattr(stages._Ticks, "on_epoch_end", tick)
+        assert cli.main([*options, "--controls"]) == INTERRUPTED
+    keras.backend.clear_session()
+    again = ["compress", "--resume", "runs/self", "--trust-code"]
+    assert cli.main(again) in (0, 1)
+    shown = capsys.readouterr()
+    assert "teacher: the student itself: " in shown.err
+    found = [inside / f"runs/self/seed-{seed}" for seed in (0, 1)]
+    shares = [
+        json.loads((run / "summary.json").read_text())["teacher_accuracy"]
+        for run in found
+    ]
+    assert "teacher: the student itself" in shown.out
+    assert " ".join(f"{100 * share:.2f}" for share in shares) in shown.out
+    sums = [
+        sum_of_model(keras.models.load_model(run / "teacher.keras"))
+        for run in found
+    ]
+    assert sums[0] != sums[1]
+    for run, digest in zip(found, sums, strict=True):
+        assert cli.main(["export", str(run), "--qat"]) == 2
+        assert sum_of_model(qat[-1]["teacher"]) == digest
+    assert "not now" in capsys.readouterr().err
+
+
+def sum_of_model(model):
+    return sum(float(abs(weight).sum()) for weight in model.get_weights())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -274,7 +361,8 @@ def test_a_teacher_near_chance_is_told_once_for_all_seeds(inside, capsys):
         ({"data": "digits"}, "must have the shapes that the student takes"),
         ({"teacher": "digits_teacher"}, "The inputs of teacher and student"),
         ({"teacher": "none.keras"}, "must be a .keras file. Received a path"),
-        ({"teacher": "none"}, "one of ['digits_student', 'digits_teacher'"),
+        ({"teacher": "nobody"}, "one of ['digits_student', 'digits_teacher'"),
+        ({"teacher": "none"}, "must be 1 where teacher=None: the labels alone"),
         ({"student": "no_module:f"}, "must be a module that can be imported"),
         ({"student": "own_models:none"}, "A model must be a .keras file"),
         ({"student": "own_models:nothing"}, "must return a built keras.Model"),

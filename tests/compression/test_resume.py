@@ -11,8 +11,7 @@ from compared_runs import assert_same_run
 
 import keras_kddp as kddp
 from keras_kddp.atomic_files.lock import holding
-from keras_kddp.compression import compress as compress_module
-from keras_kddp.compression import conclusion, stages
+from keras_kddp.compression import conclusion, stages, trainings
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_in_progress import (
     RunInProgress,
@@ -328,7 +327,7 @@ def test_overwrite_begins_anew(broken, tmp_path, monkeypatch):
     folder = tmp_path / "copy" / "run"
     parts = folder.with_name("run.unfinished") / "parts"
     assert list(parts.rglob("*.checkpoint"))
-    moment = (compress_module, "with_teacher", 1)
+    moment = (trainings, "with_teacher", 1)
     Interruptions(monkeypatch, [moment])
     with pytest.raises(KeyboardInterrupt):
         compressed(folder, epochs=3, overwrite=True)
@@ -347,7 +346,7 @@ def test_a_run_that_fails_before_it_has_trained_leaves_nothing(
     def fail(*_, **__):
         raise OSError("no room")
 
-    monkeypatch.setattr(compress_module, "with_teacher", fail)
+    monkeypatch.setattr(trainings, "with_teacher", fail)
     with pytest.raises(OSError, match="no room"):
         compressed(tmp_path / "run")
     assert [*tmp_path.iterdir()] == []

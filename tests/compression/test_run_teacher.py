@@ -43,6 +43,11 @@ def test_the_teacher_is_found_where_it_may_stand(tmp_path):
         (place / "teacher.keras").unlink()
 
 
+def test_where_labels_alone_taught_there_is_no_teacher_to_warn_of(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run_teacher(run, RunSummary(taught_by="labels")) is None
+
+
 def test_another_model_is_refused_where_the_teacher_stood(tmp_path):
     run = RunDirectory(tmp_path)
     OTHER.save(run.teacher_file)

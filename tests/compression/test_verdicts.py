@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from keras_kddp.compression.answers import Answers, mark_answers
-from keras_kddp.compression.verdicts import Judged, teacher_doubt, verdicts
+from keras_kddp.compression.near_chance import teacher_doubt
+from keras_kddp.compression.verdicts import Judged, verdicts
 
 
 def right(count, of=100, chance=0.1, first=0):
@@ -14,13 +15,15 @@ def right(count, of=100, chance=0.1, first=0):
     return Answers(hits, np.ones_like(hits), (chance,))
 
 
-def judged(pruned=90, teacher=100, split="test", **controls):
+def judged(pruned=90, teacher=100, split="test", is_own=False, **controls):
     """Returns a run, its models given by how many answers are right."""
     given = {"teacher": teacher, "pruned": pruned, **controls}
     found = {
         name: right(x) if isinstance(x, int) else x for name, x in given.items()
     }
-    return Judged(found.pop("teacher"), found.pop("pruned"), found, split)
+    return Judged(
+        found.pop("teacher"), found.pop("pruned"), found, split, is_own
+    )
 
 
 def test_a_control_that_is_beaten_is_named_with_the_error():
@@ -115,6 +118,24 @@ def test_a_teacher_no_better_than_its_student_is_told(teacher, word, how):
 
 def test_a_teacher_that_is_better_is_as_it_should_be():
     assert not any("Teacher" in x for x in verdicts([judged(pruned=90, kd=80)]))
+
+
+def test_nothing_is_said_of_a_teacher_that_is_not_there():
+    (verdict,) = verdicts([judged(pruned=90, teacher=None, kd=80)])
+    assert verdict.startswith('Pruned student against "student, no penalty"')
+    lost, *_ = verdicts([judged(pruned=10, teacher=None)])
+    assert "Train longer or, where the student without a penalty" in lost
+
+
+def test_of_a_student_that_taught_itself_no_larger_teacher_is_asked_for():
+    verdict, *_ = verdicts([judged(pruned=92, teacher=90, is_own=True)])
+    assert verdict.startswith(
+        'Teacher, the student itself, against "student, dynamic pruning", the '
+        "best student: -2.00"
+    )
+    assert "a larger teacher" not in verdict
+    lost, *_ = verdicts([judged(pruned=10, teacher=9, is_own=True)])
+    assert "So is the student without a penalty: train longer" in lost
 
 
 def test_a_student_near_chance_is_told_first():
@@ -221,6 +242,15 @@ def test_a_teacher_near_chance_is_told_with_what_to_look_at():
         "examples are right, and 10.00 ± 3.00 % would be by chance."
     )
     assert "scaled as in its training (here they span 0 to 255; 0 to" in doubt
+
+
+def test_a_student_near_chance_that_is_to_teach_itself_is_told():
+    doubt = teacher_doubt(right(12, of=100), (0.0, 255.0), is_student=True)
+    assert doubt.startswith(
+        "The teacher, the student itself, is near chance: 12.00 % of its answe"
+    )
+    assert doubt.endswith("train longer, or at another learning rate.")
+    assert "scaled" not in doubt
 
 
 def test_a_good_teacher_is_taken_as_it_is():
