@@ -22,7 +22,7 @@ class Student:
         name: Of the student.
         make: Makes it unpruned, its outputs logits.
         layers: Those to prune; None: all that can be.
-        budgets: Arguments of `keras_kddp.Budget`, of four sizes; the first is
+        budgets: Arguments of `keras_kddp.Budget`, of its sizes; the first is
             that of the table, the others, from small to large, are for curves.
         batch_size: Examples per step.
         augmentations: Keys of `comparison.views.KINDS` that are tried.
@@ -132,10 +132,10 @@ _ALL = (
         name="mlp",
         make=digits_student,
         layers=("hidden",),
-        budgets=_unit_budgets(10, 75, 16),
-        batch_size=32,
+        budgets=_unit_budgets(10, 75, 16)[:3],
+        batch_size=16,
         augmentations=("none", "jitter"),
-        ladder=(8, 16, 32),
+        ladder=(4, 8, 16),
         seeds=(0, 1, 2),
     ),
     Student(
