@@ -38,7 +38,7 @@ def narrowest(student):
 def test_each_budget_lies_between_the_narrowest_and_the_whole_student(student):
     model, least = student.make(), narrowest(student)
 
-    assert len(student.budgets) == 4
+    assert len(student.budgets) == (3 if student.data == "digits" else 4)
     for budget in student.budgets:
         ((measure, limit),) = budget.items()
         Budget(**budget)
@@ -71,9 +71,9 @@ def test_what_is_tried_for_a_student_is_known(student):
 def test_the_size_of_the_table_and_the_others_are_whole_units(key, units, make):
     limits = [budget["max_parameters"] for budget in STUDENTS[key].budgets]
 
+    widths = (units, units // 4, units // 2, 2 * units)
     assert limits == [
-        profile(make(width)).parameters
-        for width in (units, units // 4, units // 2, 2 * units)
+        profile(make(width)).parameters for width in widths[: len(limits)]
     ]
 
 

@@ -159,7 +159,7 @@ def test_keras_and_pytorch_see_the_same_steps_in_the_same_order(setting):
     for epoch in (0, 1):
         feed.on_epoch_begin()
         steps = list(setting.batches(epoch))
-        assert len(steps) == len(feed) == 330 // 32
+        assert len(steps) == len(feed) == 330 // 16
         for index, (x, y, logits) in enumerate(steps):
             inputs, labels = feed[index]
             seen, [taught] = unpacked(inputs)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from classifiers import CROSSENTROPY
 
-import keras_kddp.compression.compress
+import keras_kddp.compression.trainings
 import keras_kddp.pruning.budget.round_widths
 from keras_kddp import Budget, Distiller, DynamicPruning, prepare
 from keras_kddp.export import CrashError, LiteRTRuntime
@@ -204,7 +204,9 @@ def test_compress_refuses_it_before_a_control_is_trained(monkeypatch):
     def never(*_, **__):
         raise AssertionError("trained")
 
-    monkeypatch.setattr(keras_kddp.compression.compress, "train_control", never)
+    monkeypatch.setattr(
+        keras_kddp.compression.trainings, "train_control", never
+    )
     inputs = keras.Input((None, 4))
     x = keras.layers.Dense(8, activation="relu")(inputs)
     x = keras.layers.GlobalAveragePooling1D()(x)
