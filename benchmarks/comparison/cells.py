@@ -1,7 +1,6 @@
 """The finished runs of a comparison: a line of JSON each, in git."""
 
 import ast
-import base64
 import hashlib
 import json
 import os
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 import keras_kddp
 
@@ -123,22 +121,6 @@ class CellStore:
         with path.open("a") as file:
             file.write(json.dumps(cell, sort_keys=True) + "\n")
         return cell
-
-
-def marked(predicted: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Returns the share of right predictions, and which they are.
-
-    Args:
-        predicted: Classes, (rows,).
-        labels: Classes, (rows,).
-    """
-    is_right = predicted == labels
-    bits = np.packbits(is_right).tobytes()
-    return {
-        "accuracy": float(is_right.mean()),
-        "answers": base64.b64encode(bits).decode(),
-        "examples": len(labels),
-    }
 
 
 def accepted_hashes() -> Iterable[str]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from comparison.cells import FOLDER, Cell, CellStore, marked
+from comparison.cells import FOLDER, Cell, CellStore
 from comparison.data import load
 from comparison.plan import Plan
+from comparison.statistics import outcome
 from comparison.teachers import predictions_of_split
 from comparison.worker import hidden_path
 
@@ -62,9 +63,11 @@ def read_tests(data: str, plans: Sequence[Plan]) -> None:
     content = {
         "commit": _git("rev-parse", "HEAD"),
         "date": datetime.now(UTC).date().isoformat(),
-        "teacher": marked(predictions_of_split(data, "test"), labels),
+        "teacher": outcome(predictions_of_split(data, "test") == labels),
         "runs": {
-            cell["key"]: marked(np.load(hidden_path(data, cell["key"])), labels)
+            cell["key"]: outcome(
+                np.load(hidden_path(data, cell["key"])) == labels
+            )
             for plan in plans
             for cell in plan.cells()
         },

@@ -12,7 +12,9 @@ from statistics import fmean
 from typing import Any
 
 from comparison.cells import Cell, CellStore, Spec
+from comparison.labels import CURVES
 from comparison.peers import ALL_METHODS
+from comparison.statistics import LENGTHS
 from comparison.students import Student
 from comparison.training import Recipe
 
@@ -24,10 +26,8 @@ So much that the long runs, of four times the epochs, stay affordable.
 
 CHOOSING_SEEDS = (100, 101)
 WEIGHT_DECAYS = (0.0, 0.01, 0.1)
-CURVES = ("kddp", "same_size_kd", "same_size_labels", "magnitude")
 
 Options = Mapping[str, Any]
-LENGTHS = ("short", "long")
 
 
 class _Undecided(Exception):  # noqa: N818 (no error: the runs are missing)
@@ -137,26 +137,18 @@ class Plan:
 
     def _choosing_options(self, name: str) -> Iterator[Spec]:
         """Yields the tries of a method."""
-        method = ALL_METHODS[name]
+        method, seed = ALL_METHODS[name], CHOOSING_SEEDS[0]
+        chosen = method.tries[0]
         for length in LENGTHS:
-            if len(method.tries) < 2 or not (
-                method.tries_both or length == LENGTHS[0]
-            ):
-                first = method.tries[0]
-                self._chosen[name, length] = (
-                    first
-                    if len(method.tries) < 2
-                    else self._options(name, LENGTHS[0])
-                )
-                continue
-            seed = CHOOSING_SEEDS[0]
-            specs = [
-                self._spec(name, length, 0, seed, tried)
-                for tried in method.tries
-            ]
-            yield from specs
-            best = self._best(name, length, specs)
-            self._chosen[name, length] = method.tries[best]
+            is_first = length == LENGTHS[0]
+            if len(method.tries) > 1 and (method.tries_both or is_first):
+                specs = [
+                    self._spec(name, length, 0, seed, tried)
+                    for tried in method.tries
+                ]
+                yield from specs
+                chosen = method.tries[self._best(name, length, specs)]
+            self._chosen[name, length] = chosen
 
     def _decided(
         self, name: str, length: str, size: int, seed: int

@@ -7,7 +7,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from comparison.cells import HIDDEN, Spec, marked
+from comparison.cells import HIDDEN, Spec
+from comparison.statistics import outcome
 
 RUNS_PER_PROCESS = 24
 """Then a new process begins: what Keras traced before is let go of."""
@@ -79,7 +80,7 @@ def run(spec: Spec, budget: dict[str, int]) -> dict[str, Any]:
     hide(spec, found.predict(data.test.x))
     validation = data.validation
     return {
-        "validation": marked(found.predict(validation.x), validation.y),
+        "validation": outcome(found.predict(validation.x) == validation.y),
         **found.size,
         "mac_steps": found.mac_steps,
         "steps": setting.steps,

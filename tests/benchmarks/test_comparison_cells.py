@@ -1,11 +1,9 @@
 """What a comparison keeps of its runs, and which of them still hold."""
 
-import base64
 import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from comparison import cells
 from comparison.training import narrowed
@@ -73,17 +71,6 @@ def test_the_long_run_of_one_length_may_be_the_short_one_of_another(store):
     store.add(SPEC, {"units": 16})
 
     assert store.find(replace(SPEC, length="long"))["length"] == "long"
-
-
-def test_answers_are_kept_bit_by_bit():
-    found = cells.marked(np.array([1, 2, 3]), np.array([1, 0, 3]))
-
-    bits = np.unpackbits(
-        np.frombuffer(base64.b64decode(found["answers"]), "uint8")
-    )
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert found["examples"] == 3
-    assert bits[:3].tolist() == [1, 0, 1]
 
 
 METHOD = """\

@@ -100,7 +100,7 @@ def test_a_page_says_what_it_shows_before_its_tables(tmp_path):
     # 20 of 100: variance .2 * .8 / .99 -> 4.02 points of error.
     # 35 of 100: variance .35 * .65 / .99 -> 4.79; mean (20 - 35) / 2.
     assert (
-        "- random cut half-way: KDDP is **above** it for mlp (+20.00 ± 4.02), "
+        "- random cut: KDDP is **above** it for mlp (+20.00 ± 4.02), "
         "**below** it for cnn (-35.00 ± 4.79); over all -7.50, at worst "
         "-35.00: **below**." in top
     )
