@@ -45,7 +45,7 @@ freedom). **not below**: at most 0.3 points worse, and not surely worse. \
 but not surely. Over all students **not below** means: at most 0.3 points \
 worse in the mean, and nowhere by more than 1.
 - **live**: units that ever fire. **cost**: MACs times steps of the training, \
-those of the row `unpruned, labels` being 1. **s**: seconds of training."""
+those of the row `unpruned, labels` being 1. **s**: CPU seconds of training."""
 
 
 def write_page(

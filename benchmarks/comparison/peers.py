@@ -13,7 +13,7 @@ from comparison.training import Setting, in_precision
 Options = Mapping[str, Any]
 Widths = Mapping[str, int]
 
-SPARSE_LEARNING = tuple({"reg": reg, "at": 0.5} for reg in (1e-4, 1e-3, 1e-2))
+SPARSE_LEARNING = tuple({"reg": reg, "at": 0.5} for reg in (1e-5, 1e-4, 1e-3))
 """Strengths of the sparse learning of group norm that are tried."""
 
 

@@ -53,6 +53,7 @@ def train_twin(
         after_epoch: Called with the epoch and the optimizer when its steps
             are done.
     """
+    torch.set_flush_denormal(True)  # as TensorFlow does: they are slow
     total = epochs * steps_per_epoch
     optimizer = torch.optim.AdamW(
         net.parameters(), betas=_BETAS, weight_decay=weight_decay, fused=True
