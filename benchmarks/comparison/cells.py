@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ import keras
 import keras_kddp
 
 FOLDER = Path(__file__).parents[1] / "cells"
-HIDDEN = Path("runs") / "comparison"
-"""Where answers on test examples wait for `--final`, unread."""
 
 Cell = dict[str, Any]
 
@@ -30,7 +28,7 @@ class Spec:
     Attributes:
         data: Name of the data.
         student: Name of the student.
-        method: A key of `comparison.methods.METHODS`.
+        method: A key of `comparison.peers.ALL_METHODS`.
         length: `"short"` or `"long"`; "" before lengths are known.
         epochs: How long it trains.
         size: Index of the student's budget; None for the whole student.
@@ -123,10 +121,10 @@ class CellStore:
         return cell
 
 
-def accepted_hashes() -> Iterable[str]:
-    """Returns hashes of earlier code whose cells were found to hold still."""
+def accepted_hashes() -> dict[str, str]:
+    """Returns hashes of earlier code whose cells hold still -> why."""
     path = FOLDER / "accepted.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def machine() -> dict[str, Any]:

@@ -179,19 +179,14 @@ class Plan:
                 epochs = round(
                     epochs * pruned["mac_steps"] / (pruned["macs"] * examples)
                 )
-        return Spec(
-            data=self.student.data,
-            student=self.student.name,
-            method=name,
-            length=length,
-            epochs=epochs,
-            size=None if method.is_unpruned else size,
-            seed=seed,
-            recipe=self.choices["recipe"],
+        return self._run(
+            name,
+            epochs,
+            seed,
+            self.choices["recipe"],
             options=options,
-            teacher=self._teacher if "temperature" in options else "",
-            precision=self.student.precision,
-            backend=method.backend,
+            length=length,
+            size=None if method.is_unpruned else size,
         )
 
     def _pruned(self, length: str, size: int, seed: int) -> Cell:
@@ -207,19 +202,34 @@ class Plan:
         self, recipe: Recipe, epochs: int, seed: int = CHOOSING_SEEDS[0]
     ) -> Spec:
         """Returns a run of the label-trained unpruned student."""
+        return self._run("labels", epochs, seed, asdict(recipe))
+
+    def _run(
+        self,
+        method: str,
+        epochs: int,
+        seed: int,
+        recipe: Options,
+        *,
+        options: Options | None = None,
+        length: str = "",
+        size: int | None = None,
+    ) -> Spec:
+        """Returns a run of this student; soft targets are of its teacher."""
+        options = options or {}
         return Spec(
             data=self.student.data,
             student=self.student.name,
-            method="labels",
-            length="",
+            method=method,
+            length=length,
             epochs=epochs,
-            size=None,
+            size=size,
             seed=seed,
-            recipe=asdict(recipe),
-            options={},
-            teacher="",
+            recipe=recipe,
+            options=options,
+            teacher=self._teacher if "temperature" in options else "",
             precision=self.student.precision,
-            backend=ALL_METHODS["labels"].backend,
+            backend=ALL_METHODS[method].backend,
         )
 
     def _options(self, name: str, length: str) -> Options:

@@ -7,8 +7,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from comparison.cells import HIDDEN, Spec
+from comparison.cells import Spec
 from comparison.statistics import outcome
+
+ANSWERS = Path("runs") / "comparison" / "test"
+"""Where answers to test examples wait for `--final`, unread."""
 
 RUNS_PER_PROCESS = 24
 """Then a new process begins: what Keras traced before is let go of."""
@@ -90,7 +93,7 @@ def run(spec: Spec, budget: dict[str, int]) -> dict[str, Any]:
 
 def hidden_path(data: str, key: str) -> Path:
     """Returns where the answers of a run to test examples wait."""
-    return HIDDEN / "test" / data / f"{key}.npy"
+    return ANSWERS / data / f"{key}.npy"
 
 
 def hide(spec: Spec, predicted: Any) -> None:
