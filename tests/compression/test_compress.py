@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from compiled_runs import compiled_with
 from helpers import SUMMARY_FIELDS, to_numpy, variable_values
 
 import keras_kddp as kddp
@@ -109,14 +110,7 @@ def traced():
 
     Yields what has them traced again.
     """
-    real = training._compile
-
-    def compile_eagerly(trained, *arguments):
-        real(trained, *arguments)
-        trained.run_eagerly = True
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_compile", compile_eagerly)
+    with compiled_with(run_eagerly=True) as real:
         yield lambda given: given.setattr(training, "_compile", real)
 
 

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import pytest
 from compared_runs import assert_same_model, assert_same_run
+from compiled_runs import compiled_with
 from rich.console import Console
 
 import keras_kddp as kddp
-from keras_kddp.compression import stages, training
+from keras_kddp.compression import stages
 from keras_kddp.compression.comparison_table import comparison_table
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_exports import write_saved_model
@@ -62,14 +63,10 @@ def compressed(teacher, run_dir=None, **options):
 @pytest.fixture(scope="module", autouse=True)
 def eagerly():
     """Has models train without traces, which take longer than a short run."""
-    real = training._compile
-
-    def compile_eagerly(trained, *arguments):
-        real(trained, *arguments)
-        trained.run_eagerly = True
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_compile", compile_eagerly)
+    with (
+        compiled_with(run_eagerly=True),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(resumable, "SECONDS_BETWEEN", 0.0)
         yield
 
