@@ -2,15 +2,11 @@
 
 import pytest
 from comparison.data import load
-from comparison.students import STUDENTS
+from comparison.students import STUDENTS, fashion_conv_student
 from comparison.views import KINDS
 
 from keras_kddp import Budget, prepare, profile, remove_units, unit_groups
-from keras_kddp.models import (
-    digits_student,
-    fashion_cnn_student,
-    fashion_mlp_student,
-)
+from keras_kddp.models import digits_student, fashion_mlp_student
 
 ALL = pytest.mark.parametrize(
     "student", STUDENTS.values(), ids=["-".join(key) for key in STUDENTS]
@@ -65,7 +61,7 @@ def test_what_is_tried_for_a_student_is_known(student):
     [
         (("digits", "mlp"), 16, digits_student),
         (("fashion", "mlp"), 100, fashion_mlp_student),
-        (("fashion", "cnn"), 42, fashion_cnn_student),
+        (("fashion", "cnn"), 42, fashion_conv_student),
     ],
 )
 def test_the_size_of_the_table_and_the_others_are_whole_units(key, units, make):
