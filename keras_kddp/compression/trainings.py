@@ -109,8 +109,12 @@ def train_checked(
 def _own_teacher(
     checked: Preflight, bar: EpochProgress, stage: Stage
 ) -> keras.Model:
-    """Returns the student trained on the labels, by the rules of all others."""
-    return train_supervised(
+    """Returns the student trained on the labels, by the rules of all others.
+
+    Plain: a file of it holds no optimizer, and no loss, which need not be one
+    that Keras can write.
+    """
+    trained = train_supervised(
         finalize(checked.student),
         checked.splits["train"],
         checked.splits["validation"],
@@ -118,6 +122,7 @@ def _own_teacher(
         [bar, LossGuard("the teacher", is_fatal=True)],
         stage,
     )
+    return finalize(trained)
 
 
 def _start(

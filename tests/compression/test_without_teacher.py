@@ -1,16 +1,18 @@
 """Compressions of students that nobody teaches, or that teach themselves."""
 
+import functools
 import json
 
 import keras
 import numpy as np
 import pytest
+from classifiers import CROSSENTROPY
 from compared_runs import assert_same_model, assert_same_run
 from compiled_runs import compiled_with
 from rich.console import Console
 
 import keras_kddp as kddp
-from keras_kddp.compression import stages
+from keras_kddp.compression import conclusion, stages
 from keras_kddp.compression.comparison_table import comparison_table
 from keras_kddp.compression.run_directory import RunDirectory
 from keras_kddp.compression.run_exports import write_saved_model
@@ -200,6 +202,16 @@ def test_the_student_is_trained_on_the_labels_and_teaches_then(whole):
 def assert_same_weights(one, other):
     for mine, yours in zip(one.weights, other.weights, strict=True):
         np.testing.assert_array_equal(mine, yours)
+
+
+def test_the_file_of_the_teacher_holds_neither_loss_nor_optimizer(tmp_path):
+    """A loss need not be one that Keras can write."""
+    loss = functools.partial(CROSSENTROPY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conclusion, "write_run", lambda found, *_: found)
+        compressed("self", tmp_path / "run", loss=loss)
+    teacher = keras.models.load_model(tmp_path / "run" / "teacher.keras")
+    assert not teacher.compiled
 
 
 def test_the_teacher_is_the_student_that_learns_from_labels_alone(whole):
