@@ -205,8 +205,8 @@ def _way_out(runs: Sequence[Judged]) -> str:
     if teachers and all(output_near_chance(x) is not None for x in teachers):
         return _UNTRAINED if runs[0].is_own_teacher else _UNTAUGHT
     unpruned = [run.controls["kd"] for run in runs if "kd" in run.controls]
-    if not unpruned:
-        return _UNKNOWN
+    if not unpruned:  # a teacher that is the student is unpruned too
+        return _LOST if runs[0].is_own_teacher else _UNKNOWN
     if all(output_near_chance(each) is not None for each in unpruned):
         return _UNTRAINED
     return _LOST

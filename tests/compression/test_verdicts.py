@@ -136,6 +136,12 @@ def test_of_a_student_that_taught_itself_no_larger_teacher_is_asked_for():
     assert "a larger teacher" not in verdict
     lost, *_ = verdicts([judged(pruned=10, teacher=9, is_own=True)])
     assert "So is the student without a penalty: train longer" in lost
+    lost, *_ = verdicts([judged(pruned=10, teacher=90, is_own=True)])
+    assert lost.endswith(
+        "by chance. Lower `l1`, warm up longer "
+        "(`warmup_epochs`) or keep more units "
+        "(`minimum_units`)."
+    )
 
 
 def test_a_student_near_chance_is_told_first():
