@@ -146,7 +146,8 @@ class Distiller(
             ValueError: If weights of the models are NaN or infinite, or labels
                 or sample weights that are arrays out of range, or inputs carry
                 no teacher outputs where there is no teacher and
-                `student_loss_weight` is below 1; before the first step.
+                `student_loss_weight` is below 1; before the first step, but
+                for inputs of a generator or `PyDataset`: as they are read.
         """
         signature = inspect.signature(keras.Model.fit)
         call = signature.bind(self, x, y, *args, **kwargs)
