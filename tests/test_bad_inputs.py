@@ -452,6 +452,10 @@ COMPRESS = {
         lambda: compress(teacher=None),
         "`student_loss_weight` must be 1 where teacher=None.*=0.1. Give 1; or",
     ),
+    "self-unheard": (
+        lambda: compress(teacher="self", student_loss_weight=1),
+        "`student_loss_weight` must be below 1 where teacher='self'.*=1. Set",
+    ),
     "no-teacher-reference": (
         lambda: compress(
             teacher=None,

@@ -131,6 +131,12 @@ def preflight(
     check_teacher_name(teacher)
     if teacher is None:
         check_labels_alone(recipe, pruning.budget, controls)
+    if isinstance(teacher, str) and recipe.student_loss_weight == 1:
+        raise ValueError(
+            "`student_loss_weight` must be below 1 where teacher='self': at 1 "
+            "nothing is learned from it. Received: student_loss_weight=1. Set "
+            "it to 0.1, say, or teacher=None."
+        )
     given = None if isinstance(teacher, str) else teacher
     splits = checked_splits(given, student, data)
     prepared = prepare(student, l1=l1)

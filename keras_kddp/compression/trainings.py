@@ -60,10 +60,12 @@ def train_checked(
         def bar(description: str) -> EpochProgress:
             return EpochProgress(bars, description, checked.recipe.epochs)
 
-        is_own = isinstance(teacher, str)
+        taught_by = None if teacher is not None else LABELS
         if isinstance(teacher, str):
+            taught_by = SELF
             stage = stages.stage("teacher")
             teacher = _own_teacher(checked, bar(OWN_TEACHER), stage)
+        is_own = taught_by == SELF
         train, validation = (
             with_teacher(
                 teacher,
@@ -97,7 +99,7 @@ def train_checked(
         }
     return TrainedStudents(
         teacher=teacher,
-        taught_by=SELF if is_own else LABELS if teacher is None else None,
+        taught_by=taught_by,
         compact=compact,
         history=history,
         removals=tuple(pruning.removals),
