@@ -4,7 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 
-from comparison.cells import FOLDER, Cell, CellStore, Spec, accepted_hashes
+from comparison.cells import (
+    FOLDER,
+    Cell,
+    CellStore,
+    Spec,
+    accepted_codes,
+    codes_that_hold,
+)
 from comparison.pool import Pool
 
 
@@ -12,7 +19,8 @@ def recheck(store: CellStore, count: int) -> None:
     """Trains runs of earlier code again; accepts that code if all are equal.
 
     Equal means the same right and wrong answers to all validation examples.
-    Of each method the quickest run is taken, the quickest methods first.
+    Of each method the quickest run is taken, the quickest methods first. The
+    latest code comes first: what it had accepted holds with it.
 
     Args:
         store: Of a data set.
@@ -25,17 +33,20 @@ def recheck(store: CellStore, count: int) -> None:
     by_code: dict[str, list[Cell]] = {}
     for cell in store.stale():
         by_code.setdefault(cell["method_hash"], []).append(cell)
-    for code, cells in by_code.items():
+    for code, cells in reversed(by_code.items()):
+        if code in codes_that_hold(store.method_hash):
+            continue
         chosen = quickest(cells)[:count]
         for cell in chosen:
             _train_again(cell, pool)
+        why = f"{len(chosen)} runs trained again: equal"
         accepted = {
-            **accepted_hashes(),
-            code: f"{len(chosen)} runs trained again by {store.method_hash}: "
-            "equal",
+            **accepted_codes(),
+            code: {"by": store.method_hash, "why": why},
         }
-        path = FOLDER / "accepted.json"
-        path.write_text(json.dumps(accepted, indent=1) + "\n")
+        partial = FOLDER / "accepted.partial"
+        partial.write_text(json.dumps(accepted, indent=1) + "\n")
+        partial.replace(FOLDER / "accepted.json")
 
 
 def quickest(cells: Sequence[Cell]) -> list[Cell]:

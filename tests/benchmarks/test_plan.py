@@ -148,5 +148,9 @@ def test_runs_of_other_code_are_not_used(digits, store, monkeypatch):
     later = cells.CellStore("digits")
 
     assert later.find(first) is None
-    (cells.FOLDER / "accepted.json").write_text(json.dumps({"now": "why"}))
+    (cells.FOLDER / "accepted.json").write_text(
+        json.dumps({"now": {"by": "then"}, "then": {"by": "later"}})
+    )
     assert cells.CellStore("digits").find(first) is not None
+    monkeypatch.setattr(cells, "method_hash", lambda: "changed since")
+    assert cells.CellStore("digits").find(first) is None
