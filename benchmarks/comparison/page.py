@@ -29,8 +29,7 @@ validation counts."""
 
 SPLITS = {
     "validation": "Accuracy on **validation**, on which options and lengths "
-    "were chosen too: all of it is slightly flattered. The test split has not "
-    "been looked at.",
+    "were chosen too: all of it is slightly flattered.",
     "test": "Accuracy on **test**, which was looked at once, after all options "
     "and lengths had been chosen on validation.",
 }
