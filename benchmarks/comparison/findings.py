@@ -177,7 +177,7 @@ def _sentence(method: str, rows: Mapping[str, Row], seeds: int) -> str:
     text = f"{label(method)}: KDDP is {', '.join(parts)}"
     if len(rows) > 1:
         over_all = pooled_rows(rows)
-        word = "not below" if over_all.is_not_below else "below"
+        word = "not below" if over_all.is_not_below else "lower"
         text += (
             f"; over all {signed(over_all.mean)}, at worst "
             f"{signed(over_all.worst)}: **{word}**"
