@@ -170,6 +170,7 @@ def main() -> None:
         check_first_look(given.data)
     store = CellStore(given.data)
     if given.recheck:
+        train_teacher(given.data)  # on all cores, before a worker asks for it
         recheck(store, given.recheck)
         store = CellStore(given.data)
     plans = [

@@ -161,6 +161,8 @@ def _headline(result: Result, seeds: int) -> str:
     text += accuracy_text(ours, seeds, " %")
     if equal:
         text += f"; of {len(equal)} controls of its size it is {stands}"
+        if any(row.pairs < seeds for row in equal):
+            text += " (**provisional**: seeds are missing)"
     return f"{text}."
 
 

@@ -38,7 +38,8 @@ SPLITS = {
 HOW_TO_READ = """\
 - **±** after an accuracy: standard error over the seeds, which stand below \
 it. After a difference: the larger of the standard error over the seeds, of \
-differences paired by seed, and that over the examples.
+differences paired by seed, and that over the examples, which is all that one \
+pair tells.
 - **above**: at least 2.13 errors better (with five seeds one-sided 95 %: t \
 with 4 degrees of freedom; with fewer seeds less sure). **not below**: at most \
 0.3 points worse, and not surely worse. **below**: the other is above KDDP. \

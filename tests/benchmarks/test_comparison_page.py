@@ -136,6 +136,8 @@ def test_missing_seeds_and_pairs_are_told(tmp_path):
     assert row[4] == "80.00 (3 of 5)"
     assert row[6].startswith("short: **80.00 ± 0.00 (3 of 5 seeds)**")
     assert ", 2 of 5 pairs<br>" in row[7]
+    cells.append(run("random", 80))
+    assert "(**provisional**: seeds are missing)." in page_of(cells, tmp_path)
 
 
 @pytest.mark.parametrize(
