@@ -124,7 +124,9 @@ def read_tests(data: str, plans: Sequence[Plan]) -> None:
         },
     }
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    final_path(data).write_text(text)
+    partial = final_path(data).with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(final_path(data))
 
 
 def with_tests(data: str, cells: Sequence[Cell]) -> tuple[list[Cell], Any]:

@@ -137,6 +137,30 @@ def test_test_results_are_of_the_code_that_was_tested(
     assert "on 2030-01-01, for commit abc" in final.looked_at("digits")
 
 
+def test_the_look_is_recorded_once_and_only_when_all_runs_are_there(
+    store, monkeypatch
+):
+    cell = add(store, SPEC, [1, 2])
+    examples = SimpleNamespace(y=np.array([1, 3]))
+    monkeypatch.setattr(final, "load", lambda _: SimpleNamespace(test=examples))
+    monkeypatch.setattr(final, "predictions_of_split", lambda *_: examples.y)
+    monkeypatch.setattr(final, "_git", lambda *words: "abc" * ("HEAD" in words))
+    plans = [SimpleNamespace(missing=lambda: [SPEC], cells=lambda: [cell])]
+
+    with pytest.raises(SystemExit, match="1 missing ones"):
+        final.read_tests("digits", plans)
+    plans[0].missing = list
+    final.read_tests("digits", plans)
+
+    ((tested,), teacher) = final.with_tests("digits", [cell])
+    assert tested["test"]["accuracy"] == 0.5
+    assert teacher["accuracy"] == 1
+    with pytest.raises(
+        SystemExit, match=r"for commit abc\. It is looked at on"
+    ):
+        final.read_tests("digits", plans)
+
+
 def answer(pipe):
     """Stands for a worker: breaks off at seed 13."""
     with pipe:
