@@ -142,8 +142,8 @@ def _arguments() -> argparse.Namespace:
         "--recheck",
         type=int,
         metavar="RUNS",
-        help="train so many runs of earlier code again; all of its runs hold "
-        "if those are equal",
+        help="train so many runs of earlier code again, each of another "
+        "student or method; all of its runs of those hold if these are equal",
     )
     parser.add_argument("--report-only", action="store_true")
     parser.add_argument("--final", action="store_true")

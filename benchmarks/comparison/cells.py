@@ -80,11 +80,11 @@ class CellStore:
     def __init__(self, data: str) -> None:
         self._folder = FOLDER / data
         self.method_hash = method_hash()
-        held = codes_that_hold(self.method_hash)
         self._cells: dict[str, Cell] = {}
         self._stale: list[Cell] = []
         for path in sorted(self._folder.glob("*.jsonl")):
             for cell in _cells_in(path):
+                held = codes_that_hold(self.method_hash, kind_of(cell))
                 if cell["method_hash"] in held:
                     self._cells[cell["key"]] = cell
                 else:
@@ -137,21 +137,35 @@ def _cells_in(path: Path) -> Iterator[Cell]:
             )
 
 
-def accepted_codes() -> dict[str, dict[str, Any]]:
-    """Returns earlier code -> `by` which code it was accepted, and why."""
+def kind_of(cell: Cell) -> str:
+    """Returns data, student and method of a run: what one run speaks for."""
+    return f"{cell['data']} {cell['student']} {cell['method']}"
+
+
+def accepted() -> list[dict[str, str]]:
+    """Returns which `code` was found to give the same `by` which later one.
+
+    And for which `kind` of runs; the first entries name none: for all.
+    """
     path = FOLDER / "accepted.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    return list(json.loads(path.read_text())) if path.exists() else []
 
 
-def codes_that_hold(current: str) -> set[str]:
+def codes_that_hold(current: str, kind: str) -> set[str]:
     """Returns the code that is here, what it accepted, what that did.
 
     Args:
         current: Hash of the code that is here. What was accepted by code that
             it differs from, it has to accept itself.
+        kind: Of the runs that are to hold.
     """
-    held, accepted = {current}, accepted_codes()
-    while new := {c for c in accepted if accepted[c]["by"] in held} - held:
+    held = {current}
+    pairs = [
+        (told["code"], told["by"])
+        for told in accepted()
+        if told.get("kind", kind) == kind
+    ]
+    while new := {code for code, by in pairs if by in held} - held:
         held |= new
     return held
 

@@ -9,18 +9,20 @@ from comparison.cells import (
     Cell,
     CellStore,
     Spec,
-    accepted_codes,
+    accepted,
     codes_that_hold,
+    kind_of,
 )
 from comparison.pool import Pool
 
 
 def recheck(store: CellStore, count: int) -> None:
-    """Trains runs of earlier code again; accepts that code if all are equal.
+    """Trains runs of earlier code again; accepts it where they are equal.
 
     Equal means the same right and wrong answers to all validation examples.
-    Of each method the quickest run is taken, the quickest methods first. The
-    latest code comes first: what it had accepted holds with it.
+    Of each student and method the quickest run is taken, the quickest first,
+    and speaks for all of them. The latest code comes first: what it had
+    accepted holds with it.
 
     Args:
         store: Of a data set.
@@ -34,27 +36,29 @@ def recheck(store: CellStore, count: int) -> None:
     for cell in store.stale():
         by_code.setdefault(cell["method_hash"], []).append(cell)
     for code, cells in reversed(by_code.items()):
-        if code in codes_that_hold(store.method_hash):
-            continue
-        chosen = quickest(cells)[:count]
-        for cell in chosen:
+        chosen = [
+            cell
+            for cell in quickest(cells)
+            if code not in codes_that_hold(store.method_hash, kind_of(cell))
+        ]
+        for cell in chosen[:count]:
             _train_again(cell, pool)
-        why = f"{len(chosen)} runs trained again: equal"
-        accepted = {
-            **accepted_codes(),
-            code: {"by": store.method_hash, "why": why},
-        }
-        partial = FOLDER / "accepted.partial"
-        partial.write_text(json.dumps(accepted, indent=1) + "\n")
-        partial.replace(FOLDER / "accepted.json")
+            _accept(code, store.method_hash, kind_of(cell))
 
 
 def quickest(cells: Sequence[Cell]) -> list[Cell]:
-    """Returns the quickest run of each method, the quickest first."""
+    """Returns the quickest run of each kind, the quickest first."""
     found: dict[str, Cell] = {}
     for cell in sorted(cells, key=lambda cell: cell["seconds"]):
-        found.setdefault(cell["method"], cell)
+        found.setdefault(kind_of(cell), cell)
     return list(found.values())
+
+
+def _accept(code: str, by: str, kind: str) -> None:
+    known = [*accepted(), {"code": code, "by": by, "kind": kind}]
+    partial = FOLDER / "accepted.partial"
+    partial.write_text(json.dumps(known, indent=1) + "\n")
+    partial.replace(FOLDER / "accepted.json")
 
 
 def _train_again(cell: Cell, pool: Pool) -> None:

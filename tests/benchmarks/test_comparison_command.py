@@ -171,6 +171,29 @@ def answer(pipe):
             return
 
 
+@pytest.mark.parametrize("is_equal", [True, False])
+def test_a_recheck_accepts_what_it_has_tried_and_no_more(
+    is_equal, store, monkeypatch
+):
+    for seed, method in enumerate(("kd", "kd", "kddp", "random")):
+        spec = replace(SPEC, seed=seed, method=method)
+        store.add(spec, {**FOUND, "seconds": seed})
+    monkeypatch.setattr(cells, "method_hash", lambda: "later")
+    right = np.full(4, is_equal)
+    found = [(SPEC, {"validation": outcome(right)})]
+    crew = SimpleNamespace(start=lambda _: None, finished=lambda: found)
+    monkeypatch.setattr(recheck, "Pool", lambda _: crew)
+
+    if is_equal:
+        recheck.recheck(cells.CellStore("digits"), 2)
+    else:
+        with pytest.raises(SystemExit, match="do not hold"):
+            recheck.recheck(cells.CellStore("digits"), 2)
+
+    stale = [cell["method"] for cell in cells.CellStore("digits").stale()]
+    assert stale == (["random"] if is_equal else ["kd", "kd", "kddp", "random"])
+
+
 @pytest.fixture
 def started(monkeypatch):
     """Has threads stand for processes; returns those that were started."""

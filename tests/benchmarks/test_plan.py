@@ -168,8 +168,14 @@ def test_runs_of_other_code_are_not_used(digits, store, monkeypatch):
 
     assert later.find(first) is None
     (cells.FOLDER / "accepted.json").write_text(
-        json.dumps({"now": {"by": "then"}, "then": {"by": "later"}})
+        json.dumps(
+            [
+                {"code": "then", "by": "later", "kind": "digits mlp labels"},
+                {"code": "now", "by": "then"},  # of all kinds
+            ]
+        )
     )
     assert cells.CellStore("digits").find(first) is not None
+    assert cells.codes_that_hold("later", "digits mlp kd") == {"later"}
     monkeypatch.setattr(cells, "method_hash", lambda: "changed since")
     assert cells.CellStore("digits").find(first) is None
