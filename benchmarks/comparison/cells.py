@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,11 @@ class CellStore:
     def __init__(self, data: str) -> None:
         self._folder = FOLDER / data
         self.method_hash = method_hash()
-        held = {self.method_hash, *accepted_hashes()}
         self._cells: dict[str, Cell] = {}
         self._stale: list[Cell] = []
         for path in sorted(self._folder.glob("*.jsonl")):
-            for line in path.read_text().splitlines():
-                cell = json.loads(line)
+            for cell in _cells_in(path):
+                held = codes_that_hold(self.method_hash, kind_of(cell))
                 if cell["method_hash"] in held:
                     self._cells[cell["key"]] = cell
                 else:
@@ -116,15 +116,58 @@ class CellStore:
         self._cells[spec.key] = cell
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{spec.student}.jsonl"
-        with path.open("a") as file:
-            file.write(json.dumps(cell, sort_keys=True) + "\n")
+        line = json.dumps(cell, sort_keys=True) + "\n"
+        with path.open("a+b") as file:
+            file.seek(max(0, file.tell() - 1))
+            is_broken_off = file.read() not in (b"", b"\n")
+            file.write(("\n" * is_broken_off + line).encode())
         return cell
 
 
-def accepted_hashes() -> dict[str, str]:
-    """Returns hashes of earlier code whose cells hold still -> why."""
+def _cells_in(path: Path) -> Iterator[Cell]:
+    """Yields the cells of a file; of lines that were broken off, it tells."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            print(
+                f"{path}, line {number} is no finished run and does not count. "
+                "It may be deleted.",
+                file=sys.stderr,
+            )
+
+
+def kind_of(cell: Cell) -> str:
+    """Returns data, student and method of a run: what one run speaks for."""
+    return f"{cell['data']} {cell['student']} {cell['method']}"
+
+
+def accepted() -> list[dict[str, str]]:
+    """Returns which `code` was found to give the same `by` which later one.
+
+    And for which `kind` of runs; the first entries name none: for all.
+    """
     path = FOLDER / "accepted.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def codes_that_hold(current: str, kind: str) -> set[str]:
+    """Returns the code that is here, what it accepted, what that did.
+
+    Args:
+        current: Hash of the code that is here. What was accepted by code that
+            it differs from, it has to accept itself.
+        kind: Of the runs that are to hold.
+    """
+    held = {current}
+    pairs = [
+        (told["code"], told["by"])
+        for told in accepted()
+        if told.get("kind", kind) == kind
+    ]
+    while new := {code for code, by in pairs if by in held} - held:
+        held |= new
+    return held
 
 
 def machine() -> dict[str, Any]:

@@ -161,6 +161,8 @@ def _headline(result: Result, seeds: int) -> str:
     text += accuracy_text(ours, seeds, " %")
     if equal:
         text += f"; of {len(equal)} controls of its size it is {stands}"
+        if any(row.pairs < seeds for row in equal):
+            text += " (**provisional**: seeds are missing)"
     return f"{text}."
 
 
@@ -177,7 +179,7 @@ def _sentence(method: str, rows: Mapping[str, Row], seeds: int) -> str:
     text = f"{label(method)}: KDDP is {', '.join(parts)}"
     if len(rows) > 1:
         over_all = pooled_rows(rows)
-        word = "not below" if over_all.is_not_below else "below"
+        word = "not below" if over_all.is_not_below else "lower"
         text += (
             f"; over all {signed(over_all.mean)}, at worst "
             f"{signed(over_all.worst)}: **{word}**"

@@ -13,24 +13,24 @@ from comparison.findings import (
     teacher_lines,
     twin_line,
 )
-from comparison.labels import LABELS, label
+from comparison.labels import LABELS, OURS, label
 from comparison.pictures import draw_accuracy, draw_differences
 from comparison.rows import Result, results_of
-from comparison.statistics import Cell
+from comparison.statistics import CURVE_LENGTH, Cell
 from comparison.tables import choices_lines, curves_table, methods_table
 
 QUESTION = """\
 **The question**: is a student that dynamic pruning with a teacher made (KDDP) \
 better than one of the same size made in another way, and what does it lose \
-against the unpruned one? All runs of a student have the same start weights, \
-views of the examples, order and number of steps, unless a row says otherwise. \
-Each method was tuned on validation, and of its two lengths the better one on \
-validation counts."""
+against the unpruned one? All runs of a student and a length have the same \
+views of the examples, order and number of steps, unless a row says otherwise; \
+those that begin with the whole student, its start weights too. What was tried \
+for each method stands below; of its two lengths the better one on validation \
+counts."""
 
 SPLITS = {
     "validation": "Accuracy on **validation**, on which options and lengths "
-    "were chosen too: all of it is slightly flattered. The test split has not "
-    "been looked at.",
+    "were chosen too: all of it is slightly flattered.",
     "test": "Accuracy on **test**, which was looked at once, after all options "
     "and lengths had been chosen on validation.",
 }
@@ -38,12 +38,14 @@ SPLITS = {
 HOW_TO_READ = """\
 - **±** after an accuracy: standard error over the seeds, which stand below \
 it. After a difference: the larger of the standard error over the seeds, of \
-differences paired by seed, and that over the examples.
-- **above**: at least 2.13 errors better (one-sided 95 %, t with 4 degrees of \
-freedom). **not below**: at most 0.3 points worse, and not surely worse. \
-**below**: the other is above KDDP. **undecided**: more than 0.3 points worse, \
-but not surely. Over all students **not below** means: at most 0.3 points \
-worse in the mean, and nowhere by more than 1.
+differences paired by seed, and that over the examples, which is all that one \
+pair tells.
+- **above**: at least 2.13 errors better (with five seeds one-sided 95 %: t \
+with 4 degrees of freedom; with fewer seeds less sure). **not below**: at most \
+0.3 points worse, and not surely worse. **below**: the other is above KDDP. \
+**undecided**: more than 0.3 points worse, but not surely. Over all students \
+**not below** means: at most 0.3 points worse in the mean, and nowhere by more \
+than 1; **lower**: all else.
 - **live**: units that ever fire. **cost**: MACs times steps of the training, \
 those of the row `unpruned, labels` being 1. **s**: CPU seconds of training."""
 
@@ -95,8 +97,9 @@ def write_page(
     if choices:
         lines += ["", "## What was chosen where, on validation"]
     for student, chosen in choices.items():
-        lines += ["", f"### {student}", *choices_lines(chosen)]
-    lines += _reproduced(data, cells, split)
+        told = choices_lines(chosen) or ["", "Nothing yet."]
+        lines += ["", f"### {student}", *told]
+    lines += _reproduced(data, cells)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -136,6 +139,7 @@ def _pictures(
         lines += ["", f"![KDDP minus each control]({name})"]
     if results:
         name = f"comparison_{data}.png"
+        title += f" (curves: the {CURVE_LENGTH} length)"
         draw_accuracy(results, teacher.get(split), folder / name, title)
         lines += ["", f"![Accuracy against parameters]({name})"]
     return lines
@@ -148,9 +152,11 @@ def _student(result: Result, seeds: tuple[int, int]) -> list[str]:
         for length, epochs in result.epochs.items()
     ]
     usual = result.usual
+    is_ours = OURS in result.rows or OURS in result.curves
     lines += [
-        f"{', '.join(lengths).capitalize()}. KDDP ran with {usual['backend']} "
-        f"in {usual['precision']}, code `{usual['method_hash']}`.",
+        f"{', '.join(lengths).capitalize()}. {'KDDP' if is_ours else 'Most'} "
+        f"ran with {usual['backend']} in {usual['precision']}, code "
+        f"`{usual['method_hash']}`.",
         "",
     ]
     lines += methods_table(result, seeds[0])
@@ -159,24 +165,23 @@ def _student(result: Result, seeds: tuple[int, int]) -> list[str]:
     if missing:
         lines += ["", f"Without runs here: {', '.join(missing)}."]
     if result.curves:
-        lines += ["", "Accuracy against size, %:", ""]
+        length = f"the {CURVE_LENGTH} length alone"
+        lines += ["", f"Accuracy against size, %, {length}:", ""]
         lines += curves_table(result, seeds[1])
     return lines
 
 
-def _reproduced(data: str, cells: Sequence[Cell], split: str) -> list[str]:
+def _reproduced(data: str, cells: Sequence[Cell]) -> list[str]:
     command = f"python benchmarks/compare.py --data {data}"
-    if split == "test":
-        command += " --final"
     machines = Counter(
         ", ".join(f"{k} {v}" for k, v in cell.get("machine", {}).items())
         for cell in cells
     )
     return [
         *("", "## How to reproduce it", "", "```sh", command, "```", ""),
-        "Finished runs are kept and not run again. The numbers of this page "
-        f"are in [comparison_{data}.json](comparison_{data}.json). Runs by "
-        "machine:",
+        "Finished runs, and test results that were looked at, are kept. The "
+        f"numbers of this page are in [comparison_{data}.json]"
+        f"(comparison_{data}.json). Runs by machine:",
         "",
         *(f"- {n}: {machine}" for machine, n in machines.most_common()),
     ]

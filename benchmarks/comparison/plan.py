@@ -11,10 +11,12 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
+import keras
+
 from comparison.cells import Cell, CellStore, Spec
 from comparison.labels import CURVES
 from comparison.peers import ALL_METHODS
-from comparison.statistics import LENGTHS
+from comparison.statistics import CURVE_LENGTH, LENGTHS
 from comparison.students import Student
 from comparison.training import Recipe
 
@@ -26,6 +28,7 @@ So much that the long runs, of four times the epochs, stay affordable.
 
 CHOOSING_SEEDS = (100, 101)
 WEIGHT_DECAYS = (0.0, 0.01, 0.1)
+_OF_TENSORFLOW = ("taylor",)  # nothing else computes its gradients here
 
 Options = Mapping[str, Any]
 
@@ -44,7 +47,8 @@ class Plan:
 
     Attributes:
         choices: What was chosen so far: `recipe`, `ladder` (epochs and mean
-            accuracy) and `tries` (method -> options, length, accuracy, and
+            accuracy), `is_still_improving` (at the end of that) and `tries`
+            (method -> options, length, accuracy, and
             whether they were chosen).
     """
 
@@ -58,10 +62,12 @@ class Plan:
         self.choices: dict[str, Any] = {}
         self._store = store
         self._teacher = teacher
+        is_tensorflow = keras.backend.backend() == "tensorflow"
         self._methods = [
             name
             for name, method in ALL_METHODS.items()
-            if student.has_scales or not method.needs_scales
+            if (student.has_scales or not method.needs_scales)
+            and (name not in _OF_TENSORFLOW or is_tensorflow)
         ]
 
     def missing(self) -> list[Spec]:
@@ -100,7 +106,7 @@ class Plan:
         for seed in self.student.seeds[:3]:
             for size in range(1, len(self.student.budgets)):
                 for name in CURVES:
-                    yield from self._decided(name, "short", size, seed)
+                    yield from self._decided(name, CURVE_LENGTH, size, seed)
 
     def _choosing_recipe(self) -> Iterator[Spec]:
         """Yields the label-trained student's tries, one thing after another."""
@@ -132,6 +138,8 @@ class Plan:
             self.choices["ladder"] = ladder
             if len(ladder) > 1 and ladder[-1][1] - ladder[-2][1] < ENOUGH:
                 break
+        else:
+            self.choices["is_still_improving"] = True
         enough = ladder[-2][0]
         self._epochs = {"short": enough, "long": 4 * enough}
 

@@ -4,15 +4,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 
-from comparison.cells import FOLDER, Cell, CellStore, Spec, accepted_hashes
+from comparison.cells import (
+    FOLDER,
+    Cell,
+    CellStore,
+    Spec,
+    accepted,
+    codes_that_hold,
+    kind_of,
+)
 from comparison.pool import Pool
 
 
 def recheck(store: CellStore, count: int) -> None:
-    """Trains runs of earlier code again; accepts that code if all are equal.
+    """Trains runs of earlier code again; accepts it where they are equal.
 
     Equal means the same right and wrong answers to all validation examples.
-    Of each method the quickest run is taken, the quickest methods first.
+    Of each student and method the quickest run is taken, the quickest first,
+    and speaks for all of them. The latest code comes first: what it had
+    accepted holds with it.
 
     Args:
         store: Of a data set.
@@ -25,25 +35,30 @@ def recheck(store: CellStore, count: int) -> None:
     by_code: dict[str, list[Cell]] = {}
     for cell in store.stale():
         by_code.setdefault(cell["method_hash"], []).append(cell)
-    for code, cells in by_code.items():
-        chosen = quickest(cells)[:count]
-        for cell in chosen:
+    for code, cells in reversed(by_code.items()):
+        chosen = [
+            cell
+            for cell in quickest(cells)
+            if code not in codes_that_hold(store.method_hash, kind_of(cell))
+        ]
+        for cell in chosen[:count]:
             _train_again(cell, pool)
-        accepted = {
-            **accepted_hashes(),
-            code: f"{len(chosen)} runs trained again by {store.method_hash}: "
-            "equal",
-        }
-        path = FOLDER / "accepted.json"
-        path.write_text(json.dumps(accepted, indent=1) + "\n")
+            _accept(code, store.method_hash, kind_of(cell))
 
 
 def quickest(cells: Sequence[Cell]) -> list[Cell]:
-    """Returns the quickest run of each method, the quickest first."""
+    """Returns the quickest run of each kind, the quickest first."""
     found: dict[str, Cell] = {}
     for cell in sorted(cells, key=lambda cell: cell["seconds"]):
-        found.setdefault(cell["method"], cell)
+        found.setdefault(kind_of(cell), cell)
     return list(found.values())
+
+
+def _accept(code: str, by: str, kind: str) -> None:
+    known = [*accepted(), {"code": code, "by": by, "kind": kind}]
+    partial = FOLDER / "accepted.partial"
+    partial.write_text(json.dumps(known, indent=1) + "\n")
+    partial.replace(FOLDER / "accepted.json")
 
 
 def _train_again(cell: Cell, pool: Pool) -> None:

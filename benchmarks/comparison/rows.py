@@ -8,6 +8,7 @@ from typing import Any
 
 from comparison.labels import CURVES, OURS, in_order
 from comparison.statistics import (
+    CURVE_LENGTH,
     LENGTHS,
     Cell,
     Difference,
@@ -81,10 +82,12 @@ class Result:
     Attributes:
         student: Its name.
         rows: Method -> its row at the size of the table, in their order.
-        curves: Method -> its rows at all sizes, the smallest first.
+        curves: Method -> its rows at all sizes, the smallest first, all of
+            `CURVE_LENGTH`.
         twin: The unpruned PyTorch twin minus the unpruned student, both on
             labels; None where one of them is missing.
-        usual: What KDDP ran with: the code, the backend, the precision.
+        usual: What most runs of KDDP (without any: of all methods) ran with:
+            the code, the backend, the precision.
         epochs: Length -> epochs of most runs.
     """
 
@@ -151,12 +154,34 @@ def results_of(cells: Sequence[Cell], split: str) -> list[Result]:
 
 def _result_of(student: str, cells: Sequence[Cell], split: str) -> Result:
     usual = _usual(cells)
+    table = {r.method: r for r in _rows(cells, split, usual) if not r.size}
+    alike = [cell for cell in cells if cell["length"] == CURVE_LENGTH]
+    return Result(
+        student=student,
+        rows={method: table[method] for method in in_order(set(table))},
+        curves=_curves(_rows(alike, split, usual)),
+        twin=_difference(
+            *(
+                _shown([c for c in cells if c["method"] == method], split)
+                for method in ("torch_labels", "labels")
+            ),
+            split,
+        ),
+        usual=usual,
+        epochs=_epochs(cells),
+    )
+
+
+def _rows(
+    cells: Sequence[Cell], split: str, usual: Mapping[str, str]
+) -> list[Row]:
+    """Returns a row of each method and size that knows the split."""
     groups: dict[tuple[str, int | None], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell["method"], cell["size"]), []).append(cell)
     shown = {key: _shown(group, split) for key, group in groups.items()}
-    rows = {
-        (method, size): _row_of(
+    return [
+        _row_of(
             groups[method, size],
             split,
             usual,
@@ -164,20 +189,7 @@ def _result_of(student: str, cells: Sequence[Cell], split: str) -> Result:
         )
         for (method, size), runs in shown.items()
         if runs
-    }
-    table = {m: row for (m, size), row in rows.items() if not size}
-    return Result(
-        student=student,
-        rows={method: table[method] for method in in_order(set(table))},
-        curves=_curves(list(rows.values())),
-        twin=_difference(
-            shown.get(("torch_labels", None), []),
-            shown.get(("labels", None), []),
-            split,
-        ),
-        usual=usual,
-        epochs=_epochs(cells),
-    )
+    ]
 
 
 def _curves(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -31,6 +31,9 @@ WORST = -1.0
 LENGTHS = ("short", "long")
 """The two lengths at which a method is trained."""
 
+CURVE_LENGTH = "short"
+"""The one at which it is trained at all sizes."""
+
 
 class Difference(NamedTuple):
     """One method minus another, in points (percent of the examples).
@@ -202,7 +205,8 @@ def pooled(differences: Sequence[Difference]) -> Pooled:
         differences: Of the same two methods, one a setting.
     """
     means = [found.mean for found in differences]
-    return Pooled(statistics.fmean(means), min(means))
+    # Rounded: the mean of -0.4 and -0.2 is the margin, not a hair less.
+    return Pooled(round(statistics.fmean(means), 9), min(means))
 
 
 def better_length(cells: Sequence[Cell]) -> str:

@@ -28,8 +28,8 @@ class Notes:
     def mark(self, row: Row) -> str:
         """Returns the marks of a row, and remembers what they say."""
         texts = [
-            f"{_NAMES[name]} ({', '.join(values)}) in one run or more; KDDP "
-            f"ran with {self._usual[name]}."
+            f"{_NAMES[name]} ({', '.join(values)}) in one run or more, not "
+            f"{self._usual[name]}."
             for name, values in row.differs.items()
         ]
         for text in texts:
@@ -162,6 +162,7 @@ def choices_lines(choices: Mapping[str, Any]) -> list[str]:
 
     Args:
         choices: `"recipe"`: a mapping; `"ladder"`: pairs (epochs, accuracy);
+            `"is_still_improving"`: whether the last of them gained much;
             `"tries"`: method -> (options, length, accuracy, whether chosen).
             Accuracies in [0, 1], on validation. Each may be missing.
     """
@@ -174,6 +175,12 @@ def choices_lines(choices: Mapping[str, Any]) -> list[str]:
         head = ["epochs", *(str(epochs) for epochs, _ in ladder)]
         values = ["validation, %", *(f"{100 * a:.2f}" for _, a in ladder)]
         lines += grid(head, [values])
+    if choices.get("is_still_improving"):
+        lines += [
+            "",
+            "**It was still improving at the longest of them: `short` is half "
+            "of that, which is affordable, not where it stops.**",
+        ]
     if choices.get("tries"):
         lines += _tries(choices["tries"])
     return lines

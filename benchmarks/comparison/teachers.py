@@ -20,7 +20,7 @@ from comparison.data import Data, load
 from comparison.teacher_nets import TEACHERS, Member
 from comparison.views import Views, as_floats, batches_of
 
-FOLDER = Path("runs") / "comparison" / "teachers"
+FOLDER = Path(__file__).parents[2] / "runs" / "comparison" / "teachers"
 _BATCH = 500
 
 
@@ -58,9 +58,14 @@ def outputs_of_views(data: str, kind: str) -> np.ndarray:
     return np.load(path)
 
 
+def has_answered(data: str, split: str) -> bool:
+    """Says whether the teacher's answers to a split are there."""
+    return _split_path(data, split).exists()
+
+
 def predictions_of_split(data: str, split: str) -> np.ndarray:
     """Returns the teacher's classes for the examples of a split, (rows,)."""
-    path = _folder(data) / f"split-{split}.npy"
+    path = _split_path(data, split)
     if not path.exists():
         _keep(path, _logits(data, getattr(load(data), split).x))
     return np.load(path).argmax(axis=-1)
@@ -73,6 +78,10 @@ def description(data: str) -> str:
 
 def _folder(data: str) -> Path:
     return FOLDER / f"{data}-{teacher_hash(data)}"
+
+
+def _split_path(data: str, split: str) -> Path:
+    return _folder(data) / f"split-{split}.npy"
 
 
 def _keep(path: Path, values: np.ndarray) -> None:

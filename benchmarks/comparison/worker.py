@@ -4,28 +4,20 @@ import os
 import time
 from functools import cache
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from comparison.cells import Spec
 from comparison.statistics import outcome
 
-ANSWERS = Path("runs") / "comparison" / "test"
-"""Where answers to test examples wait for `--final`, unread."""
-
-RUNS_PER_PROCESS = 24
-"""Then a new process begins: what Keras traced before is let go of."""
-
 
 def work(pipe: Connection) -> None:
-    """Trains what comes through a pipe, and sends back what came out."""
-    for _ in range(RUNS_PER_PROCESS):
+    """Trains what comes through a pipe, until that ends, and answers there."""
+    while True:
         try:
             spec, budget = pipe.recv()
         except EOFError:  # nothing is left to do
             break
         pipe.send(run(spec, budget))
-    pipe.close()
 
 
 def one_core() -> None:
@@ -47,12 +39,13 @@ def one_core() -> None:
 def run(spec: Spec, budget: dict[str, int]) -> dict[str, Any]:
     """Trains one run and returns what its cell keeps.
 
-    What it answers to test examples is written aside, where only `--final`
-    looks.
-
     Args:
         spec: What it follows from.
         budget: Size of the pruned student.
+
+    Returns:
+        Beside that, `"predicted"`: the classes that it takes the test
+        examples for, which are to be hidden.
     """
     import keras
 
@@ -80,29 +73,15 @@ def run(spec: Spec, budget: dict[str, int]) -> dict[str, Any]:
     started = time.process_time()
     found = ALL_METHODS[spec.method].train(setting, options, widths, budget)
     seconds = time.process_time() - started
-    hide(spec, found.predict(data.test.x))
     validation = data.validation
     return {
+        "predicted": found.predict(data.test.x).astype("uint8"),
         "validation": outcome(found.predict(validation.x) == validation.y),
         **found.size,
         "mac_steps": found.mac_steps,
         "steps": setting.steps,
         "seconds": round(seconds, 1),
     }
-
-
-def hidden_path(data: str, key: str) -> Path:
-    """Returns where the answers of a run to test examples wait."""
-    return ANSWERS / data / f"{key}.npy"
-
-
-def hide(spec: Spec, predicted: Any) -> None:
-    """Writes predicted classes of test examples, unread until `--final`."""
-    import numpy as np
-
-    path = hidden_path(spec.data, spec.key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, predicted.astype("uint8"))
 
 
 @cache

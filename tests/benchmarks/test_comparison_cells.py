@@ -47,6 +47,24 @@ def test_a_finished_run_is_found_again_in_its_line(store, tmp_path):
     assert [json.loads(line)["units"] for line in lines] == [16, 17]
 
 
+def test_a_line_that_was_broken_off_is_told_and_spoils_no_other(
+    store, tmp_path, capsys
+):
+    path = tmp_path / "digits" / "mlp.jsonl"
+    for seed in (0, 1):
+        store.add(replace(SPEC, seed=seed), {"units": 16})
+    path.write_text(path.read_text()[:-40])  # killed, or no space left
+
+    again = cells.CellStore("digits")
+    again.add(replace(SPEC, seed=2), {"units": 16})
+    found = cells.CellStore("digits")
+
+    seeds = [s for s in range(3) if found.find(replace(SPEC, seed=s))]
+    assert seeds == [0, 2]
+    assert "line 2 is no finished run" in capsys.readouterr().err
+    assert len(path.read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize(
     "change",
     [

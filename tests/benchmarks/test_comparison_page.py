@@ -102,7 +102,7 @@ def test_a_page_says_what_it_shows_before_its_tables(tmp_path):
     assert (
         "- random cut: KDDP is **above** it for mlp (+20.00 ± 4.02), "
         "**below** it for cnn (-35.00 ± 4.79); over all -7.50, at worst "
-        "-35.00: **below**." in top
+        "-35.00: **lower**." in top
     )
     assert "- unpruned, labels: KDDP is **below** it for mlp (-5.00" in top
     assert row_in(tables, "random cut")[-3:] == [
@@ -136,6 +136,8 @@ def test_missing_seeds_and_pairs_are_told(tmp_path):
     assert row[4] == "80.00 (3 of 5)"
     assert row[6].startswith("short: **80.00 ± 0.00 (3 of 5 seeds)**")
     assert ", 2 of 5 pairs<br>" in row[7]
+    cells.append(run("random", 80))
+    assert "(**provisional**: seeds are missing)." in page_of(cells, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,7 @@ def test_runs_of_other_code_or_backends_are_marked(tmp_path):
     assert "<sup>a</sup> Another version of the code (def)" in page
     assert "<sup>b</sup> Another backend (jax)" in page
     assert "KDDP ran with tensorflow in float32, code `abc`" in page
+    assert "KDDP ran" not in page_of(cells[1:], tmp_path)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -190,7 +193,7 @@ def test_a_page_of_test_results_takes_the_lengths_of_validation(tmp_path):
 
     assert "short: **70.00" in row_in(page, "dynamic pruning (KDDP)")[6]
     assert not any(x.startswith("| unpruned, KD") for x in page.splitlines())
-    assert "--final" in page
+    assert "--final" not in page  # it looks once
     assert "Accuracy on **test**" in page
 
 
@@ -199,7 +202,13 @@ def test_curves_go_from_the_smallest_to_the_largest(tmp_path):
     cells = [run("kddp", 80 + size, size=size) for size in (2, 0, 1)]
     cells.append(run("magnitude", 70, size=1))
 
-    curves = page_of(cells, tmp_path, seeds=(1, 1)).split("against size, %")[1]
+    # Only the size of the table has long runs: they are of no curve.
+    cells.append(run("kddp", 95, length="long"))
+
+    page = page_of(cells, tmp_path, seeds=(1, 1))
+
+    table, curves = page.split("against size, %, the short length alone")
+    assert "long: **95.00**" in row_in(table, "dynamic")[6]
 
     assert row_in(curves, "parameters")[1:] == ["1,000", "2,000", "4,000"]
     assert row_in(curves, "dynamic")[1:] == ["80.00", "81.00", "82.00"]
@@ -211,17 +220,21 @@ def test_a_page_says_what_was_chosen_among_what(tmp_path):
     chosen = {
         "recipe": {"learning_rate": 0.002},
         "ladder": [(16, 0.91), (8, 0.9)],
+        "is_still_improving": True,
         "tries": {
             "kddp": [({"l1": 0.1}, "short", 0.8, False)]
             + [({}, "long", 0.9, True)]
         },
     }
 
-    page = page_of([run("kddp", 90)], tmp_path, {"mlp": chosen})
+    choices = {"mlp": chosen, "cnn": {"tries": {}}}
+    page = page_of([run("kddp", 90)], tmp_path, choices)
 
     assert "Recipe: learning_rate 0.002." in page
     assert "| epochs | 8 | 16 |" in page
     assert "| validation, % | 90.00 | 91.00 |" in page
+    assert "It was still improving at the longest of them" in page
+    assert "### cnn\n\nNothing yet." in page
     assert "| dynamic pruning (KDDP) | l1 0.1 | short | 80.00 |" in page
     assert "| dynamic pruning (KDDP) | defaults | long | **90.00** |" in page
 

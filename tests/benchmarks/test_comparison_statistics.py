@@ -167,6 +167,7 @@ def test_three_in_a_thousand_are_the_margin_exactly():
     [
         ([0.5, -1.0], True),  # mean -0.25
         ([1.5, -1.01], False),  # one far below
+        ([-0.2, -0.4], True),  # mean -0.3, and in floats a hair less
         ([-0.2, -0.41], False),  # mean -0.305
     ],
 )

@@ -87,11 +87,30 @@ def test_the_short_length_is_where_twice_the_epochs_gain_little(digits, store):
     walk(digits, store)
 
     assert digits.choices["ladder"][-1][0] == 64
+    assert "is_still_improving" not in digits.choices
     assert {
         (cell["length"], cell["epochs"])
         for cell in digits.cells()
         if cell["method"] == "kd"
     } == {("short", 32), ("long", 128)}
+
+
+def test_a_ladder_that_ends_before_the_gains_do_is_told(store):
+    student = replace(STUDENTS["digits", "mlp"], ladder=(8, 16, 32))
+    short = plan.Plan(student, store, "teacher")
+
+    walk(short, store)
+
+    assert short.choices["is_still_improving"]
+    labels = [c for c in short.cells() if c["method"] == "labels"]
+    assert {cell["epochs"] for cell in labels} == {16, 64}
+
+
+def test_what_only_tensorflow_can_do_is_left_out_elsewhere(store, monkeypatch):
+    monkeypatch.setattr(plan.keras.backend, "backend", lambda: "jax")
+    elsewhere = plan.Plan(STUDENTS["digits", "mlp"], store, "teacher")
+
+    assert "taylor" not in {spec.method for spec in walk(elsewhere, store)}
 
 
 def test_a_method_has_at_most_eight_tries(digits, store):
@@ -148,5 +167,15 @@ def test_runs_of_other_code_are_not_used(digits, store, monkeypatch):
     later = cells.CellStore("digits")
 
     assert later.find(first) is None
-    (cells.FOLDER / "accepted.json").write_text(json.dumps({"now": "why"}))
+    (cells.FOLDER / "accepted.json").write_text(
+        json.dumps(
+            [
+                {"code": "then", "by": "later", "kind": "digits mlp labels"},
+                {"code": "now", "by": "then"},  # of all kinds
+            ]
+        )
+    )
     assert cells.CellStore("digits").find(first) is not None
+    assert cells.codes_that_hold("later", "digits mlp kd") == {"later"}
+    monkeypatch.setattr(cells, "method_hash", lambda: "changed since")
+    assert cells.CellStore("digits").find(first) is None
