@@ -183,7 +183,7 @@ def machine() -> dict[str, Any]:
 def method_hash() -> str:
     """Returns a hash of the code that results follow from.
 
-    Of the package below `compression` and of this folder's training: what is
+    Of the package below `compression`, and of data and training here: what is
     defined, wherever it stands. Names of files, imports, order, docstrings,
     comments and layout do not count.
     """
@@ -191,7 +191,10 @@ def method_hash() -> str:
     paths = [root / "models.py", root / "model_io.py"]
     for folder in _METHOD_FOLDERS:
         paths += (root / folder).rglob("*.py")
-    own = ("training", "methods", "cuts", "slimming", "views", "students")
+    own = (
+        *("data", "views", "students", "training", "methods", "cuts"),
+        *("slimming", "worker"),
+    )
     peers = ("twins", "twin_layers", "torch_training", "torch_pruning", "peers")
     here = Path(__file__).parent
     paths += [here / f"{name}.py" for name in (*own, *peers)]

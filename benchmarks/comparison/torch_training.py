@@ -135,10 +135,10 @@ def answers(net: Twin, x: np.ndarray, precision: str) -> np.ndarray:
 
 
 def _logits(net: Twin, x: np.ndarray, precision: str) -> Tensor:
-    """Returns float32; within, convolutions and products in bfloat16."""
+    """Returns float32; all but the last part may compute in bfloat16."""
     is_mixed = precision == "mixed_bfloat16"
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_mixed):
-        return net(torch.from_numpy(x)).float()
+        return net(torch.from_numpy(x))
 
 
 def _set_step(

@@ -5,7 +5,7 @@ than in Keras, so the weights that read it are reordered once, when the twin is
 made: Torch-Pruning follows channels through a plain Flatten only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -51,16 +51,23 @@ class Twin(nn.Module):
             x: (batch, ..., channels), float32.
         """
         values = {"": x.movedim(-1, 1)}
-        for call in self.calls:
-            inputs = [values[name] for name in call.inputs]
-            if any(call.padding):
-                inputs = [
-                    nn.functional.pad(tensor, call.padding, value=call.fill)
-                    for tensor in inputs
-                ]
-            found = getattr(self, call.name)(*inputs)
-            values[call.name] = found.relu() if call.is_rectified else found
-        return found
+        *calls, last = self.calls
+        for call in calls:
+            values[call.name] = self._called(call, values)
+        with torch.autocast("cpu", enabled=False):  # logits are float32
+            floats = {name: values[name].float() for name in last.inputs}
+            return self._called(last, floats)
+
+    def _called(self, call: _Call, values: Mapping[str, Tensor]) -> Tensor:
+        """Returns what a part makes of what is known by now."""
+        inputs = [values[name] for name in call.inputs]
+        if any(call.padding):
+            inputs = [
+                nn.functional.pad(tensor, call.padding, value=call.fill)
+                for tensor in inputs
+            ]
+        found = getattr(self, call.name)(*inputs)
+        return found.relu() if call.is_rectified else found
 
     def example(self) -> Tensor:
         """Returns one example of zeros, with a batch axis."""

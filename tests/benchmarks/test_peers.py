@@ -379,6 +379,19 @@ def test_answers_are_the_classes_of_the_largest_logits_in_both_precisions():
     assert is_clear.sum() > 50
 
 
+def test_logits_are_float32_whatever_else_computes_in_bfloat16():
+    """As in Keras: a loss of rounded logits would be another one."""
+    import torch
+
+    model, x, _ = made("cnn")
+    net = twin_of(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = net(torch.from_numpy(x))
+
+    assert logits.dtype == torch.float32
+    assert (logits != logits.bfloat16().float()).any()
+
+
 def test_soft_targets_without_a_teacher_are_refused():
     from comparison.torch_training import loss_of
 
