@@ -17,6 +17,9 @@ from keras_kddp.surgery.rebuild import rebuild
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 Callbacks = Sequence[keras.callbacks.Callback]
 
+STEPS_PER_EXECUTION = 16
+"""Keras starts so many steps at once: the same numbers, sooner."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -194,6 +197,7 @@ def train(
             schedule, weight_decay=setting.recipe.weight_decay
         ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        steps_per_execution=STEPS_PER_EXECUTION,
     )
     cost = Cost(setting.steps_per_epoch * setting.student.batch_size)
     distiller.fit(
