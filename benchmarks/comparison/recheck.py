@@ -33,9 +33,9 @@ def recheck(store: CellStore, count: int) -> None:
     """
     pool = Pool(1)
     by_code: dict[str, list[Cell]] = {}
-    for cell in store.stale():
+    for cell in reversed(store.stale()):
         by_code.setdefault(cell["method_hash"], []).append(cell)
-    for code, cells in reversed(by_code.items()):
+    for code, cells in by_code.items():
         chosen = [
             cell
             for cell in quickest(cells)
