@@ -81,7 +81,7 @@ def _add_tuning_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--qat",
         action="store_true",
-        help="fine-tune for int8 first, under the run's teacher, into "
+        help="fine-tune for int8 first, under the run's teacher if any, into "
         "DIRECTORY/qat",
     )
     command.add_argument(
