@@ -8,10 +8,10 @@ import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import keras
 
 import keras_kddp
 
@@ -20,6 +20,8 @@ FOLDER = Path(__file__).parents[1] / "cells"
 Cell = dict[str, Any]
 
 _METHOD_FOLDERS = ("data", "distillation", "layers", "pruning", "surgery")
+
+_TRAINERS = ("keras", "tensorflow", "torch", "torch_pruning")
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
-        "keras": keras.__version__,
+        **{name: version(name) for name in _TRAINERS if find_spec(name)},
     }
 
 

@@ -22,7 +22,7 @@ VERDICTS = {
 }
 """Verdict -> how a sentence goes on."""
 
-ENOUGH = 1.0
+WORTH_TEACHING = 1.0
 """A teacher that is better by fewer points has little to teach."""
 
 
@@ -110,7 +110,7 @@ def _gaps(whole: Mapping[str, Row], teacher: float, seeds: int) -> list[str]:
     ]
     head = ("student", "unpruned, labels, %", "teacher minus it, points")
     lines = grid(head, rows)
-    weak = [student for student, gap in gaps.items() if gap < ENOUGH]
+    weak = [student for student, gap in gaps.items() if gap < WORTH_TEACHING]
     if weak:
         lines += [
             "",
