@@ -301,8 +301,9 @@ def test_a_finished_run_is_returned(teacher, whole, monkeypatch):
 
 
 def test_another_teacher_does_not_go_on(whole):
-    options = {"resume": True, "student_loss_weight": 1.0}
     with pytest.raises(ValueError, match="teacher was 'self' and is 'none'"):
-        compressed(None, whole["self"][0], controls=CONTROLS["self"], **options)
+        compressed(
+            None, whole["self"][0], controls=CONTROLS["self"], resume=True
+        )
     with pytest.raises(ValueError, match="teacher was 'none' and is 'self'"):
-        compressed("self", whole[None][0], controls=CONTROLS[None], **options)
+        compressed("self", whole[None][0], controls=CONTROLS[None], resume=True)
