@@ -7,25 +7,15 @@ from pathlib import Path
 import pytest
 from comparison import cells
 from comparison.training import narrowed
+from comparison_spec import SPEC
 
 from keras_kddp.models import digits_student
 from keras_kddp.profiling import profile
 
-SPEC = cells.Spec(
-    data="digits",
-    student="mlp",
-    method="kd",
-    length="short",
-    epochs=8,
-    size=None,
-    seed=0,
-    recipe={"learning_rate": 0.001},
-    options={"temperature": 1.0},
-    teacher="abc",
-    precision="float32",
-    backend="tensorflow",
+OWN = (
+    *("data", "views", "students", "training", "methods", "cuts"),
+    *("slimming", "worker"),
 )
-OWN = ("training", "methods", "cuts", "slimming", "views", "students")
 PEERS = ("twins", "torch_training", "torch_pruning", "peers")
 
 

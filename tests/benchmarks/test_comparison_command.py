@@ -12,26 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from comparison.statistics import outcome
+from comparison_spec import SPEC
 
 pytest.importorskip("torch", reason="the teachers are PyTorch nets")
 
 import compare
 from comparison import cells, final, pool, recheck
 
-SPEC = cells.Spec(
-    data="digits",
-    student="mlp",
-    method="kd",
-    length="short",
-    epochs=8,
-    size=None,
-    seed=0,
-    recipe={},
-    options={},
-    teacher="",
-    precision="float32",
-    backend="tensorflow",
-)
 FOUND = {"validation": outcome(np.ones(4, bool)), "seconds": 1}
 
 
