@@ -12,28 +12,37 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from comparison.data import Data, load
-from comparison.teacher_nets import TEACHERS, Member
 from comparison.views import Views, as_floats, batches_of
+
+if TYPE_CHECKING:
+    from comparison.teacher_nets import Member, Teacher
 
 FOLDER = Path(__file__).parents[2] / "runs" / "comparison" / "teachers"
 _BATCH = 500
 
 
+def _teacher(data: str) -> "Teacher":
+    """Returns how the teacher of a data set is made; needs torch."""
+    from comparison.teacher_nets import TEACHERS
+
+    return TEACHERS[data]
+
+
 def teacher_hash(data: str) -> str:
     """Returns a hash of how the teacher of a data set is made."""
-    teacher = TEACHERS[data]
+    teacher = _teacher(data)
     told = json.dumps([data, teacher.mirrored, [*map(str, teacher.members)]])
     return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def train_teacher(data: str) -> None:
     """Trains the members that are missing; each is kept when it is done."""
-    for index in range(len(TEACHERS[data].members)):
+    for index in range(len(_teacher(data).members)):
         _member(data, index)
 
 
@@ -73,7 +82,7 @@ def predictions_of_split(data: str, split: str) -> np.ndarray:
 
 def description(data: str) -> str:
     """Returns what the teacher is, in a sentence."""
-    return TEACHERS[data].description
+    return _teacher(data).description
 
 
 def _folder(data: str) -> Path:
@@ -95,7 +104,7 @@ def _member(data: str, index: int) -> Any:
     """Returns a trained member, from its file if there is one."""
     import torch
 
-    member = TEACHERS[data].members[index]
+    member = _teacher(data).members[index]
     torch.manual_seed(index)
     net = member.make().to(memory_format=torch.channels_last)
     path = _folder(data) / f"member-{index}.pt"
@@ -110,7 +119,7 @@ def _member(data: str, index: int) -> Any:
     return net.eval()
 
 
-def _train(net: Any, member: Member, data: Data, index: int) -> None:
+def _train(net: Any, member: "Member", data: Data, index: int) -> None:
     """Trains a member on labels: SGD on one cycle, or AdamW on a cosine."""
     import torch
 
@@ -156,7 +165,7 @@ def _logits(data: str, x: np.ndarray) -> np.ndarray:
     """Returns the mean of the members' log probabilities, (rows, classes)."""
     import torch
 
-    teacher = TEACHERS[data]
+    teacher = _teacher(data)
     nets = [_member(data, index) for index in range(len(teacher.members))]
     found = []
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
