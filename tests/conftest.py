@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
-from helpers import float64
 from small_datasets import arrays
 
 
 @pytest.fixture
 def in_float64() -> Iterator[None]:
     """Makes float64 the dtype of a test's new layers."""
+    # Not above: beside workers, what TensorFlow says there would come last.
+    from helpers import float64
+
     with float64():
         yield
 
